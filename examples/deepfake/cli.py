@@ -1,0 +1,67 @@
+"""What every command here shares: errors of one line, exit codes, and checked argument types."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something the user can put right, told in one line.
+
+    Args:
+        message: names the value or file at fault and what was wanted.
+        exit_code: 1 for a failure, 2 for bad arguments.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line (no usage text) with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)", exit_code=2)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call ``main`` and exit: 0 or what it returns, a UserError's code after ``error: ...``, 130 after Ctrl-C."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _number(kind: type, wanted: str, accept: Callable[[float], bool]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+        if not math.isfinite(value) or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return parse
+
+
+positive_int = _number(int, "a whole number of at least 1", lambda value: value >= 1)
+non_negative_int = _number(int, "a whole number of at least 0", lambda value: value >= 0)
+positive_float = _number(float, "a number above 0", lambda value: value > 0)
+non_negative_float = _number(float, "a number of at least 0", lambda value: value >= 0)
+fraction = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
