@@ -1,0 +1,37 @@
+"""The plain Xception classifier that Table I compares with."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .detector import Detector, PANetOutput, check_count, check_images, check_range
+from .encoder import VARIANTS, build_encoder
+
+
+class XceptionBaseline(Detector):
+    """Encoder, pool, dropout, linear. Images (B, 3, H, W) in [-1, 1] -> `PANetOutput` with logits alone."""
+
+    architecture = "xception"
+
+    def __init__(
+        self,
+        num_classes: int = 1,
+        *,
+        variant: str = "paper",
+        drop_rate: float = 0.2,
+        encoder_pretrained: bool = False,
+    ) -> None:
+        super().__init__(dict(architecture=self.architecture, num_classes=num_classes, variant=variant,
+                              drop_rate=drop_rate))
+        check_count("num_classes", num_classes)
+        check_range("drop_rate", drop_rate, 0, 1)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {variant!r}")
+        self.encoder = build_encoder(variant, encoder_pretrained)
+        self.dropout = nn.Dropout(drop_rate)
+        self.classifier = nn.Linear(VARIANTS[variant].exit[-1], num_classes)
+
+    def forward(self, images: Tensor) -> PANetOutput:
+        check_images(images)
+        features = self.encoder(images)
+        return PANetOutput(self.classifier(self.dropout(features.mean((2, 3)))), None, ())

@@ -1,0 +1,146 @@
+"""What every detector shares: its output, its configuration, saving and loading, and the checks of its input."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+MIN_IMAGE_SIZE = 64
+
+
+class PANetOutput(NamedTuple):
+    """What a detector returns.
+
+    logits: (B, num_classes); with one class, sigmoid(logit) is the probability of "fake".
+    reconstruction: (B, 3, H, W) in [-1, 1], or None where the detector has no decoder.
+    embeddings: L2-normalised (B, C_i), one for each feature map that the metric loss looks at; () without a decoder.
+    """
+
+    logits: Tensor
+    reconstruction: Tensor | None
+    embeddings: tuple[Tensor, ...]
+
+
+class Detector(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="panet-layers",
+    license="mit",
+    pipeline_tag="image-classification",
+    tags=["deepfake-detection"],
+):
+    """Base of the detectors: `config`, `from_config`, and a folder or Hub repository of safetensors and config.json.
+
+    A subclass passes its constructor arguments to `__init__` as `config`. An `architecture` of its own, written into
+    the configuration, lets `from_config` and `from_pretrained` of any detector class build the right one.
+    """
+
+    architecture: ClassVar[str]
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self._hub_mixin_config = config  # what save_pretrained writes to config.json
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that fix the architecture, ready for JSON; `from_config` builds the same model again.
+
+        `encoder_pretrained` is not among them: it says where weights came from, not what the model is.
+        """
+        return dict(self._hub_mixin_config)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Detector:
+        """Build a detector, freshly initialised, from a `config`. ValueError names a key or value that does not fit."""
+        arguments = dict(config)
+        architectures = {known.architecture: known for known in Detector.__subclasses__()}
+        name = arguments.pop("architecture", "panet")
+        if name not in architectures:
+            raise ValueError(f"architecture must be one of {sorted(architectures)}, got {name!r}")
+        model_class = architectures[name]
+        known_arguments = [key for key in inspect.signature(model_class.__init__).parameters if key != "self"]
+        unknown = sorted(set(arguments) - set(known_arguments))
+        if unknown:
+            raise ValueError(f"unknown keys in the configuration of {model_class.__name__}: {unknown}, "
+                             f"wanted only {known_arguments}")
+        return model_class(**arguments)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: Mapping[str, Any] | None = None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **options: Any,
+    ) -> Detector:
+        """Load strictly, from safetensors alone (the mixin would load loosely and fall back to a pickle)."""
+        download = {key: options.pop(key) for key in
+                    ("revision", "cache_dir", "force_download", "token", "local_files_only") if key in options}
+        if not isinstance(config, Mapping):
+            raise ValueError(f"no usable {CONFIG_NAME} in {model_id}: wanted the one that save_pretrained writes")
+        model = cls.from_config({**config, **options})
+        if Path(model_id).is_dir():
+            file = Path(model_id, SAFETENSORS_SINGLE_FILE)
+            if not file.is_file():
+                raise FileNotFoundError(f"no {SAFETENSORS_SINGLE_FILE} in {model_id}")
+        else:
+            file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **download))
+        try:
+            weights = load_file(file, device=map_location)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a safetensors file: {error}") from None
+        if strict:
+            check_weights_fit({name: value.shape for name, value in model.state_dict().items()}, weights, str(file))
+        model.load_state_dict(weights, strict=strict)
+        return model.to(map_location).eval()
+
+
+def check_weights_fit(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], source: str) -> None:
+    """Raise one ValueError that names the missing, unknown and misshapen tensors of `given`, if there are any."""
+    misshapen = [f"{name} {tuple(given[name].shape)} instead of {tuple(shape)}"
+                 for name, shape in wanted.items() if name in given and given[name].shape != shape]
+    problems = {
+        "missing": [name for name in wanted if name not in given],
+        "unknown": [name for name in given if name not in wanted],
+        "of another shape": misshapen,
+    }
+    found = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+             for kind, names in problems.items() if names]
+    if found:
+        raise ValueError(f"the weights of {source} do not fit the model: " + "; ".join(found))
+
+
+def check_images(images: Tensor) -> None:
+    """Images are floating (B, 3, H, W) of at least 64x64: below that the last feature map vanishes."""
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating-point in [-1, 1], got {images.dtype}")
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+    if min(images.shape[2:]) < MIN_IMAGE_SIZE:
+        raise ValueError(f"images must be at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}, "
+                         f"got {images.shape[2]}x{images.shape[3]}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """A constructor argument that must be a positive int."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive int, got {value!r}")
+
+
+def check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """A constructor argument that must be a number with low <= value < high."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value < high:
+        upper = "" if high == math.inf else f" and below {high}"
+        raise ValueError(f"{name} must be a finite number of at least {low}{upper}, got {value!r}")

@@ -1,0 +1,74 @@
+"""Multi-scale graph reasoning (RECCE, CVPR 2022): encoder features gather what the decoder knows about their place.
+
+Every position of the encoder's map is a vertex. Its neighbours are the decoder's features at the same place: a 2x2
+patch of the map at twice the resolution and a 4x4 patch of the map at four times.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class NeighbourAggregation(nn.Module):
+    """One message for each vertex: the weighted sum of its ratio x ratio neighbours, gated by the vertex.
+
+    weights = softmax over the neighbours of ReLU(score([vertex, neighbour]));
+    message = (1 - sigmoid(gate(vertex))) * sum of weight * embed(neighbour).
+    """
+
+    def __init__(self, vertex_channels: int, neighbour_channels: int, hidden: int, ratio: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.gate = nn.Conv2d(vertex_channels, hidden, 1, bias=False)
+        self.embed = nn.Sequential(
+            nn.Linear(neighbour_channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden, bias=False),
+        )
+        self.score = nn.Linear(2 * hidden, 1, bias=False)
+
+    def forward(self, vertices: Tensor, embedded: Tensor, neighbours: Tensor) -> Tensor:
+        """vertices (B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> (B, D, h, w)."""
+        patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
+        expand, activation, project = self.embed
+        hidden = activation(expand(patches))
+        # Both `score` and the embedding's second layer are linear. So score the two halves of [vertex, neighbour]
+        # apart, and apply `project` once a vertex, to the sum, instead of once a neighbour: the embedded neighbours
+        # (the largest tensor of the textbook form) are never stored.
+        score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
+        scores = F.linear(hidden, score_neighbour @ project.weight)  # (b, h, w, neighbours, 1)
+        scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
+        weights = torch.softmax(F.relu(scores), dim=-2)
+        message = project((weights.mT @ hidden).squeeze(-2))
+        return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
+
+
+class GraphReasoning(nn.Module):
+    """Encoder features (B, C, h, w) with decoder features at 2x and 4x their resolution -> an update (B, C, h, w)."""
+
+    def __init__(
+        self, channels: int, channels_x2: int, channels_x4: int, hidden: int = 256, drop_rate: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.embed_vertices = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 1, bias=False),
+        )
+        self.aggregate_x2 = NeighbourAggregation(channels, channels_x2, hidden, ratio=2)
+        self.aggregate_x4 = NeighbourAggregation(channels, channels_x4, hidden, ratio=4)
+        self.project = nn.Sequential(
+            nn.Conv2d(3 * hidden, channels, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.Dropout(drop_rate),
+        )
+
+    def forward(self, vertices: Tensor, features_x2: Tensor, features_x4: Tensor) -> Tensor:
+        embedded = self.embed_vertices(vertices)
+        message_x2 = self.aggregate_x2(vertices, embedded, features_x2)
+        message_x4 = self.aggregate_x4(vertices, embedded, features_x4)
+        return self.project(torch.sigmoid(torch.cat([message_x2, message_x4, embedded], dim=1)))

@@ -1,0 +1,83 @@
+"""Weights of a published RECCE (Cao et al., CVPR 2022) for `PANet(emam=None, scam=None)`, which is RECCE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .detector import check_weights_fit
+
+# RECCE's names -> ours, by prefix.
+_PREFIXES = {
+    "encoder.": "encoder.",
+    "decoder1.": "decoder.up1.",
+    "decoder2.": "decoder.block1.",
+    "decoder3.": "decoder.up2.",
+    "decoder4.": "decoder.block2.",
+    "decoder5.": "decoder.up3.",
+    "decoder6.0.": "decoder.to_rgb.",
+    "reasoning.va_embedding.": "graph_reasoning.embed_vertices.",
+    "reasoning.va_gated_b.0.": "graph_reasoning.aggregate_x2.gate.",
+    "reasoning.vb_embedding.": "graph_reasoning.aggregate_x2.embed.",
+    "reasoning.reweight_ab.0.": "graph_reasoning.aggregate_x2.score.",
+    "reasoning.va_gated_c.0.": "graph_reasoning.aggregate_x4.gate.",
+    "reasoning.vc_embedding.": "graph_reasoning.aggregate_x4.embed.",
+    "reasoning.reweight_ac.0.": "graph_reasoning.aggregate_x4.score.",
+    "reasoning.reproject.": "graph_reasoning.project.",
+    "attention.gated.": "guided_attention.gate.",
+    "attention.h.": "guided_attention.transform.",
+    "fc.": "classifier.",
+}
+_UNUSED_PREFIX = "encoder.fc."  # the encoder's ImageNet classifier, which RECCE carries along and never calls
+_WRAPPERS = ("model", "state_dict")
+
+
+class RecceWeights(NamedTuple):
+    """`state_dict` loads strictly into `PANet(num_classes, emam=None, scam=None)`; `unused` lists the keys left out."""
+
+    state_dict: dict[str, Tensor]
+    unused: list[str]
+
+
+def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
+    """Rename the tensors of a published RECCE checkpoint.
+
+    A checkpoint that holds the weights under "model" or "state_dict" is opened, DDP's "module." taken off the names.
+    Raises ValueError, naming them, for tensors that are missing, unknown or of another shape.
+    """
+    for wrapper in _WRAPPERS:
+        if isinstance(state_dict.get(wrapper), Mapping):
+            state_dict = state_dict[wrapper]  # type: ignore[assignment]
+    weights = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    unused = [name for name in weights if name.startswith(_UNUSED_PREFIX)]
+    used = {name: value for name, value in weights.items() if name not in unused}
+
+    wanted = dict(_recce_shapes())
+    classes = used["fc.bias"].shape[:1] if "fc.bias" in used and used["fc.bias"].ndim == 1 else torch.Size([1])
+    wanted["fc.weight"], wanted["fc.bias"] = classes + wanted["fc.weight"][1:], classes
+    check_weights_fit(wanted, used, "this RECCE state_dict")
+    return RecceWeights({_our_name(name): value for name, value in used.items()}, unused)
+
+
+def _our_name(name: str) -> str:
+    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+    return _PREFIXES[prefix] + name.removeprefix(prefix)
+
+
+@cache
+def _recce_shapes() -> dict[str, torch.Size]:
+    """The tensors of RECCE under its own names, read off our model."""
+    from .panet import PANet
+
+    with torch.device("meta"):
+        ours = PANet(emam=None, scam=None).state_dict()
+    theirs = {prefix: name for name, prefix in _PREFIXES.items()}
+    shapes = {}
+    for name, value in ours.items():
+        prefix = next(prefix for prefix in theirs if name.startswith(prefix))
+        shapes[theirs[prefix] + name.removeprefix(prefix)] = value.shape
+    return shapes
