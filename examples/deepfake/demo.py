@@ -22,7 +22,7 @@ from PIL import Image
 
 from demo_faces import Portrait, draw_portrait
 from demo_forgery import METHODS, film, sample_camera, sample_forgery
-from demo_people import sample_identity, sample_shot
+from demo_people import Identity, sample_identity, sample_shot
 
 DESCRIPTION = "demo: drawn faces, a demonstration and no result"
 SEED = 2024
@@ -76,15 +76,30 @@ def draw_pair(split: str, person: int, shot: int, size: int = SIZE) -> tuple[np.
     forgery = sample_forgery(rng, method_of(person))
     donor = None
     if forgery.method == "swap":
-        other = (person + 1 + int(rng.integers(PEOPLE[split] - 1))) % PEOPLE[split]
-        donor = _portrait(split, other, shot, size)
+        donor = _portrait(split, _donor_of(split, person, rng), shot, size)
     return film(target, camera, size), film(target, camera, size, forgery, donor)
 
 
+def _identity(split: str, person: int) -> Identity:
+    return sample_identity(np.random.default_rng([SEED, 1, _FIRST[split] + person]))
+
+
 def _portrait(split: str, person: int, shot: int, size: int) -> Portrait:
-    number = _FIRST[split] + person
-    who = sample_identity(np.random.default_rng([SEED, 1, number]))
-    return draw_portrait(who, sample_shot(np.random.default_rng([SEED, 2, number, shot])), 2 * size)
+    rng = np.random.default_rng([SEED, 2, _FIRST[split] + person, shot])
+    return draw_portrait(_identity(split, person), sample_shot(rng), 2 * size)
+
+
+def _donor_of(split: str, person: int, rng: np.random.Generator) -> int:
+    """Of a few other people of the split, the one whose skin and glasses fit best, as a forger would choose."""
+    target = _identity(split, person)
+
+    def misfit(other: int) -> float:
+        who = _identity(split, other)
+        tone = sum(abs(a - b) for a, b in zip(who.skin, target.skin, strict=True))
+        return tone + ((who.glasses == "none") != (target.glasses == "none"))
+
+    others = (person + 1 + rng.integers(PEOPLE[split] - 1, size=6)) % PEOPLE[split]
+    return min(others.tolist(), key=misfit)
 
 
 @functools.cache

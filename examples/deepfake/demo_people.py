@@ -10,7 +10,7 @@ Colour = tuple[float, float, float]  # linear RGB, 0 to 1
 
 # sRGB bytes, from light to dark; skin lies between neighbours, other colours are picked and varied.
 SKIN = ((250, 219, 196), (240, 196, 165), (224, 172, 135), (198, 140, 100), (156, 102, 68), (112, 70, 48), (80, 50, 38))
-HAIR = ((35, 28, 26), (60, 40, 30), (95, 60, 38), (140, 88, 48), (196, 150, 88), (226, 198, 140), (150, 60, 36), (170, 168, 166))
+HAIR = ((35, 28, 26), (60, 40, 30), (95, 60, 38), (140, 88, 48), (196, 150, 88), (226, 198, 140), (150, 60, 36), (172, 168, 160))
 IRIS = ((82, 54, 32), (110, 74, 40), (104, 112, 60), (84, 124, 140), (96, 140, 176), (110, 118, 122))
 WALL = ((92, 122, 140), (190, 178, 160), (120, 140, 110), (176, 128, 108), (72, 78, 98), (214, 204, 190), (150, 120, 150))
 CLOTH = ((42, 52, 78), (150, 50, 54), (220, 214, 204), (60, 96, 84), (210, 160, 70), (90, 90, 96), (120, 80, 130), (30, 30, 34))
@@ -112,12 +112,14 @@ def _between(rng: np.random.Generator, palette: tuple[tuple[int, ...], ...]) -> 
 def sample_identity(rng: np.random.Generator) -> Identity:
     """A person drawn at random."""
     style = str(rng.choice(["short", "short", "bob", "long", "long", "curly", "bun", "shaved"]))
+    skin = _between(rng, SKIN)
+    hair = _pick(rng, HAIR[:3] if sum(skin) < 0.6 and rng.uniform() < 0.8 else HAIR, 0.2)
     bearded = style in ("short", "curly", "shaved") and rng.uniform() < 0.45
     return Identity(
         width=rng.uniform(0.60, 0.70),
         height=rng.uniform(0.80, 0.92),
         jaw=rng.uniform(0.10, 0.34),
-        skin=_between(rng, SKIN),
+        skin=skin,
         eye_u=rng.uniform(0.35, 0.43),
         eye_v=rng.uniform(-0.16, -0.04),
         eye_width=rng.uniform(0.16, 0.21),
@@ -135,7 +137,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         lip_upper=rng.uniform(0.030, 0.060),
         lip_lower=rng.uniform(0.045, 0.085),
         lip_red=rng.uniform(0.15, 0.75) * (0.5 if bearded else 1.0),
-        hair=_pick(rng, HAIR, 0.2),
+        hair=hair,
         hair_style=style,
         hairline=rng.uniform(0.50, 0.66),
         parting=rng.uniform(-0.6, 0.6),
@@ -144,7 +146,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         freckles=rng.uniform(0.3, 1.0) if rng.uniform() < 0.25 else 0.0,
         blush=rng.uniform(0.0, 0.5),
         mottle=rng.uniform(0.3, 1.0),
-        glasses=str(rng.choice(["none", "none", "none", "none", "round", "square"])),
+        glasses=str(rng.choice(["none"] * 8 + ["round", "square"])),
         grain_u=rng.uniform(0, 256),
         grain_v=rng.uniform(0, 256),
     )
@@ -159,9 +161,9 @@ def sample_shot(rng: np.random.Generator) -> Shot:
         yaw=float(np.clip(rng.normal(0, 0.25), -0.55, 0.55)),
         pitch=float(np.clip(rng.normal(0, 0.12), -0.3, 0.3)),
         roll=float(np.clip(rng.normal(0, 0.09), -0.25, 0.25)),
-        scale=rng.uniform(0.76, 0.90),
+        scale=rng.uniform(0.86, 1.02),
         centre_x=rng.normal(0, 0.03),
-        centre_y=rng.normal(0.02, 0.03),
+        centre_y=rng.normal(0.06, 0.03),
         light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=rng.uniform(0.25, 0.6),
         warmth=rng.normal(0, 0.08),
@@ -174,7 +176,7 @@ def sample_shot(rng: np.random.Generator) -> Shot:
         eye_open=float(np.clip(rng.normal(1.0, 0.15), 0.5, 1.25)),
         wall=_pick(rng, WALL, 0.3),
         wall_other=_pick(rng, WALL, 0.3),
-        wall_kind=str(rng.choice(["gradient", "bokeh", "stripes", "window"])),
+        wall_kind=str(rng.choice(["gradient", "leaves", "stripes", "window"])),
         wall_phase=rng.uniform(0, 1),
         cloth=_pick(rng, CLOTH, 0.3),
     )
