@@ -1,0 +1,201 @@
+"""Makes an honest forgery set from a folder of portraits, in FF++'s own folder layout.
+
+    python examples/deepfake/forge.py PORTRAITS DEST
+
+Every portrait becomes a real clip and one fake of each method, by the same steps (forging.py, camera.py), each encoded
+twice, at H.264 CRF 23 (c23) and 40 (c40). DEST gets original_sequences/, manipulated_sequences/, and, once all clips
+are there, splits/ (FF++'s format) and identities.json (which id is which portrait). A run that was stopped goes on
+where it was when the same command is given again. It is a stand-in to develop and teach with, not FF++.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from camera import OVERSAMPLING, film
+from cli import Parser, UserError, non_negative_int, positive_int, run
+from faces import FaceDetector
+from files import read_json, write_json
+from forging import METHODS, Still, genuine
+from images import read_rgb
+from manifest import SPLITS
+from plan import Clip, Plan, plan_set
+from portraits import SIDECAR, Portrait, read_portraits
+from video import write_clip
+from workers import run_tasks
+
+RECIPE = 1  # raise when the pixels that the same arguments give change
+COMPRESSIONS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
+FPS = 25
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip to make, with all that a worker needs."""
+
+    clip: Clip
+    target: Portrait
+    source: Portrait
+    destination: Path
+    size: int
+    frames: int
+    seed: int
+
+
+def main() -> None:
+    """Make the set that the command line asks for."""
+    arguments = parse_arguments()
+    if arguments.size % 2:
+        raise UserError(f"--size {arguments.size} (wanted an even number: H.264's yuv420p)", exit_code=2)
+    cv2.setNumThreads(1)
+    refuse_foreign(arguments.destination)
+    portraits, faceless = read_portraits(arguments.portraits, arguments.workers)
+    for name in faceless:
+        print(f"{arguments.portraits / name}: no face found, left out", file=sys.stderr)
+    methods = [method for method in METHODS if method in arguments.methods]
+    plan = plan_set(portraits, methods, arguments.identities, arguments.seed)
+    begin(arguments.destination, describe(arguments, methods, plan, faceless))
+    make_clips(arguments, plan)
+    finish(arguments.destination, plan)
+    reals = sum(clip.method == "real" for clip in plan.clips)
+    print(f"{arguments.destination}: {reals} real and {len(plan.clips) - reals} fake clips, each as c23 and c40")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description="Make a forgery set in FF++'s layout from a folder of portraits.")
+    parser.add_argument("portraits", type=Path, metavar="PORTRAITS", help="folder of photos, one face each")
+    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make, or to go on with")
+    parser.add_argument("--identities", type=positive_int, help="use this many people (default: all)")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
+    parser.add_argument("--frames", type=positive_int, default=24, help="frames a clip (default: %(default)s)")
+    parser.add_argument("--size", type=positive_int, default=320, help="side of a clip (default: %(default)s pixels)")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
+    parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
+    return parser.parse_args()
+
+
+def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, faceless: list[str]) -> dict[str, Any]:
+    """All that decides the set's bytes: arguments, versions, source files. Its file tells one set from another."""
+    sidecar = arguments.portraits / SIDECAR
+    return {
+        "recipe": RECIPE,
+        "seed": arguments.seed,
+        "methods": methods,
+        "identities": len({portrait.person for portrait in plan.portraits.values()}),
+        "size": arguments.size,
+        "frames": arguments.frames,
+        "fps": FPS,
+        "blended_at": OVERSAMPLING * arguments.size,
+        "crf": COMPRESSIONS,
+        "detector": FaceDetector().name,
+        "versions": {"av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
+        "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest() if sidecar.is_file() else None,
+        "sources": {portrait.path.name: portrait.sha256 for portrait in plan.portraits.values()},
+        "without_a_face": faceless,
+    }
+
+
+def refuse_foreign(destination: Path) -> None:
+    """UserError unless the destination is missing, empty, or a set that this script began."""
+    if destination.exists() and not destination.is_dir():
+        raise UserError(f"{destination}: not a folder")
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / "forge.json").is_file():
+        raise UserError(f"{destination}: not empty and not a forgery set (wanted a new or empty folder)")
+
+
+def begin(destination: Path, description: dict[str, Any]) -> None:
+    """Write forge.json into a new destination, or check that an old one's says the same."""
+    file = destination / "forge.json"
+    if file.is_file():
+        found = read_json(file)
+        different = [key for key in description if found.get(key) != description[key]]
+        if different:
+            raise UserError(
+                f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
+            )
+        return
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {destination}: {error.strerror or error}") from error
+    write_json(file, description)
+
+
+def make_clips(arguments: argparse.Namespace, plan: Plan) -> None:
+    """Make every clip that is not there yet."""
+    tasks = []
+    for clip in plan.clips:
+        target, source = plan.portraits[clip.target], plan.portraits[clip.source]
+        task = Task(clip, target, source, arguments.destination, arguments.size, arguments.frames, arguments.seed)
+        if not all(file.is_file() for file in clip_files(task).values()):
+            tasks.append(task)
+    if len(tasks) < len(plan.clips):
+        print(f"{len(plan.clips) - len(tasks)} of {len(plan.clips)} clips are there already", file=sys.stderr)
+    for file in {file.parent for task in tasks for file in clip_files(task).values()}:
+        file.mkdir(parents=True, exist_ok=True)
+    for _ in run_tasks(make_clip, tasks, arguments.workers, "making clips"):
+        pass
+
+
+def clip_files(task: Task) -> dict[str, Path]:
+    """The files of a clip by compression."""
+    return {name: task.destination / task.clip.folder / name / "videos" / task.clip.name for name in COMPRESSIONS}
+
+
+def make_clip(task: Task) -> None:
+    """Forge one still, film it and encode it at every compression.
+
+    Random numbers come from the seed and the clip's name, so neither order nor number of workers matters.
+    """
+    target, donor = load_still(task.target), load_still(task.source)
+    method = METHODS.get(task.clip.method, genuine)
+    canvas = method(target, donor, OVERSAMPLING * task.size, generator(task.seed, "forgery", task.clip))
+    motion, picture = generator(task.seed, "motion", task.clip.target), generator(task.seed, "picture", task.clip)
+    frames = list(film(canvas, task.size, task.frames, motion, picture))
+    for compression, file in clip_files(task).items():
+        if not file.is_file():
+            write_clip(file, frames, COMPRESSIONS[compression], FPS)
+
+
+@functools.lru_cache(maxsize=4)
+def load_still(portrait: Portrait) -> Still:
+    """A portrait with its pixels."""
+    return Still(read_rgb(portrait.path), portrait.box, portrait.landmarks)
+
+
+def generator(seed: int, *purpose: object) -> np.random.Generator:
+    """Random numbers for one purpose, the same in every process."""
+    digest = hashlib.sha256(repr(purpose).encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+
+
+def finish(destination: Path, plan: Plan) -> None:
+    """Write identities.json and splits/: their presence says that the set is complete."""
+    split_of = {key: split for split in SPLITS for key in plan.splits[split]}
+    identities = {
+        key: {
+            "portrait": portrait.path.name,
+            "person": portrait.person,
+            "split": split_of[key],
+            "sha256": portrait.sha256,
+        }
+        for key, portrait in plan.portraits.items()
+    }
+    write_json(destination / "identities.json", identities)
+    (destination / "splits").mkdir(exist_ok=True)
+    for split in SPLITS:
+        write_json(destination / "splits" / f"{split}.json", plan.pairs[split])
+
+
+if __name__ == "__main__":
+    run(main)

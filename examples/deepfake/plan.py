@@ -1,0 +1,114 @@
+"""Plans a forgery set: which people in which split, which portrait has which id, whose face goes onto whom.
+
+Nobody is in two splits, and donors come from the target's split, so that no face of the test is seen in training.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from cli import UserError
+from manifest import SPLITS
+from portraits import Portrait
+
+SHARE_VAL = SHARE_TEST = 0.15
+LEAST_PEOPLE = 2  # a split: one's face needs another's
+CANDIDATES = 8  # a donor is the nearest in tone of so many
+MOST_PORTRAITS = 1000  # ids have three digits, as in FF++
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip to make: the method ("real" or a forgery's name) and the ids of target and source."""
+
+    method: str
+    target: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """File name: NNN.mp4 for a real one, <target>_<source>.mp4 for a fake."""
+        return f"{self.target}.mp4" if self.method == "real" else f"{self.target}_{self.source}.mp4"
+
+    @property
+    def folder(self) -> str:
+        """Folder in FF++'s layout, above the compression's."""
+        return "original_sequences/youtube" if self.method == "real" else f"manipulated_sequences/{self.method}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Portraits by id, ids by split, [target, source] pairs by split (each stands for both directions), clips."""
+
+    portraits: dict[str, Portrait]
+    splits: dict[str, list[str]]
+    pairs: dict[str, list[tuple[str, str]]]
+    clips: list[Clip]
+
+
+def plan_set(portraits: list[Portrait], methods: list[str], identities: int | None, seed: int) -> Plan:
+    """Draw a set from portraits; the same portraits and seed give the same set. UserError where they are too few."""
+    people: dict[str, list[Portrait]] = defaultdict(list)
+    for portrait in portraits:
+        people[portrait.person].append(portrait)
+    if identities is not None and identities > len(people):
+        raise UserError(f"--identities {identities}, but the portraits show {len(people)} people")
+    names = sorted(people)
+    rng = np.random.default_rng([seed, 0])
+    rng.shuffle(names)
+    names = names[:identities]
+    sizes = split_sizes(len(names))
+
+    kept = sorted((p for name in names for p in people[name]), key=lambda p: p.path.name)
+    if len(kept) > MOST_PORTRAITS:
+        raise UserError(f"{len(kept)} portraits (wanted at most {MOST_PORTRAITS}; --identities takes fewer people)")
+    by_id = {f"{number:03d}": portrait for number, portrait in enumerate(kept)}
+    split_of: dict[str, str] = {}
+    for split, size in zip(SPLITS, sizes, strict=True):
+        split_of |= dict.fromkeys(names[len(split_of) : len(split_of) + size], split)
+    splits = {split: [key for key, portrait in by_id.items() if split_of[portrait.person] == split] for split in SPLITS}
+    pairs = {split: _pair(ids, by_id, rng) for split, ids in splits.items()}
+
+    clips = [Clip("real", key, key) for key in by_id]
+    for method in methods:
+        if method == "SelfBlend":
+            clips += [Clip(method, key, key) for key in by_id]
+        else:
+            both = {ids for split in SPLITS for a, b in pairs[split] for ids in ((a, b), (b, a))}
+            clips += [Clip(method, target, source) for target, source in sorted(both)]
+    return Plan(by_id, splits, pairs, clips)
+
+
+def split_sizes(people: int) -> tuple[int, int, int]:
+    """How many people go to train, val and test: 70, 15, 15 %, and two at least, else a UserError."""
+    val, test = (max(LEAST_PEOPLE, round(share * people)) for share in (SHARE_VAL, SHARE_TEST))
+    train = people - val - test
+    if train < LEAST_PEOPLE:
+        least = LEAST_PEOPLE * len(SPLITS)
+        raise UserError(
+            f"portraits of {people} people with a face found (wanted at least {least}: train, val and test each need "
+            f'{LEAST_PEOPLE}; a person is a file name up to its first "_" or "-", or a faces.jsonl row\'s person)'
+        )
+    return train, val, test
+
+
+def _pair(ids: list[str], portraits: dict[str, Portrait], rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Pairs of different people that use every id; of a few drawn candidates, the one nearest in tone.
+
+    An id left over joins one that is in a pair already.
+    """
+    left = [str(key) for key in rng.permutation(ids)]
+    pairs = []
+    while left:
+        first = left.pop()
+        strangers = [key for key in left if portraits[key].person != portraits[first].person]
+        if not strangers:
+            strangers = [key for key in ids if portraits[key].person != portraits[first].person]
+        tone = np.array(portraits[first].tone)
+        second = min(strangers[:CANDIDATES], key=lambda key: float(np.abs(portraits[key].tone - tone).sum()))
+        pairs.append((first, second))
+        if second in left:
+            left.remove(second)
+    return sorted(pairs)

@@ -1,0 +1,102 @@
+"""Reads a folder of portraits: who is in each photo, where the face is, and landmarks where a sidecar gives them.
+
+The sidecar is an optional `faces.jsonl` in the folder, one JSON object a line: `file`, and any of `person` (who it is)
+and `landmarks` (a list of [x, y] in pixels, the same points for everyone, or null).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from cli import UserError
+from faces import FaceDetector, square_crop
+from images import read_rgb
+from manifest import IMAGE_SUFFIXES, group_of
+from workers import run_tasks
+
+SIDECAR = "faces.jsonl"
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One photo of one face."""
+
+    path: Path
+    person: str
+    sha256: str
+    box: tuple[float, float, float, float]  # the detector's, in pixels
+    tone: tuple[float, float, float]  # mean CIELAB of the box
+    landmarks: np.ndarray | None = field(hash=False, compare=False)  # (P, 2) float, pixels
+
+
+def read_portraits(folder: Path, workers: int = 1) -> tuple[list[Portrait], list[str]]:
+    """The portraits of a folder, sorted by file name, and the names of the photos in which no face was found.
+
+    UserError on a missing or empty folder, on an unreadable photo and on a sidecar that is not what this module says.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder of portraits")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    if not files:
+        raise UserError(f"{folder}: no photos in it (wanted {', '.join(sorted(IMAGE_SUFFIXES))} files)")
+    sidecar = _read_sidecar(folder / SIDECAR)
+    found, faceless = [], []
+    for path, located in zip(files, run_tasks(_locate, files, workers, "finding faces"), strict=True):
+        if located is None:
+            faceless.append(path.name)
+            continue
+        row = sidecar.get(path.name, {})
+        person = row.get("person") or group_of(path.stem)
+        found.append(Portrait(path, person, *located, landmarks=row.get("landmarks")))
+    return found, faceless
+
+
+def _locate(path: Path) -> tuple[str, tuple[float, float, float, float], tuple[float, float, float]] | None:
+    """A photo's sha256, and its face's box and tone; None without a face."""
+    image = read_rgb(path)
+    face = _detector().largest(image)
+    if face is None:
+        return None
+    inside = square_crop(image, face.box, scale=0.8, size=32).astype(np.float32) / 255
+    lightness, a, b = cv2.cvtColor(inside, cv2.COLOR_RGB2LAB).mean((0, 1)).tolist()
+    return hashlib.sha256(path.read_bytes()).hexdigest(), face.box, (lightness, a, b)
+
+
+@functools.cache
+def _detector() -> FaceDetector:
+    return FaceDetector()
+
+
+def _read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
+    rows = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable text file ({type(error).__name__})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            person, points = row.get("person"), row.get("landmarks")
+            landmarks = None if points is None else np.asarray(points, dtype=np.float64)
+            sound = isinstance(row["file"], str) and isinstance(person, str | None)
+            if landmarks is not None:
+                sound = sound and landmarks.ndim == 2 and landmarks.shape[1] == 2 and bool(np.isfinite(landmarks).all())
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            sound = False
+        if not sound:
+            raise UserError(
+                f"{path}, line {number}: wanted a JSON object with file, person and landmarks [[x, y], ...]"
+            )
+        rows[row["file"]] = {"person": person, "landmarks": landmarks}
+    return rows

@@ -1,0 +1,118 @@
+"""Videos: decode in sequence, pick frames by one index rule, write H.264 clips. PyAV (FFmpeg's libraries) throughout.
+
+Frames are always decoded from the first to the last and counted; seeking and the container's frame count are what make
+two tools pick different frames of the same video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from cli import UserError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+
+def frame_indices(total: int, count: int) -> list[int]:
+    """The indices floor((i + 0.5) * total / count), i = 0 ... count - 1; every frame once where total <= count."""
+    if total < 1 or count < 1:
+        raise ValueError(f"total and count must be at least 1, got total={total}, count={count}")
+    if total <= count:
+        return list(range(total))
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order. UserError naming the file where it can't be decoded."""
+    for frame in _decode(path):
+        yield _to_rgb(frame)
+
+
+def count_frames(path: str | Path) -> int:
+    """The number of frames that decode."""
+    return sum(1 for _ in _decode(path))
+
+
+def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
+    """`count` frames of a video (all of a shorter one) by the index rule over its decoded frames: (index, RGB) pairs.
+
+    The container's own frame count serves as a guess; where decoding proves it wrong, the video is decoded again.
+    """
+    guess = _declared_frames(path) or count_frames(path)
+    total, chosen = _pick(path, frame_indices(guess, count))
+    if total != guess:
+        total, chosen = _pick(path, frame_indices(total, count))
+    return chosen
+
+
+def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25) -> None:
+    """Write uint8 RGB frames (H, W, 3), H and W even, as H.264 (libx264, yuv420p) in MP4.
+
+    One encoder thread, so that the same frames give the same bytes. The file appears whole or not at all.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with av.open(str(partial), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "threads": "1"})
+            stream.pix_fmt = "yuv420p"
+            written = 0
+            for image in frames:
+                if image.shape[0] % 2 or image.shape[1] % 2:
+                    raise ValueError(f"frames must have even height and width (yuv420p), got {image.shape}")
+                if not written:
+                    stream.height, stream.width = image.shape[:2]
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(stream.encode(frame))
+                written += 1
+            if not written:
+                raise ValueError(f"{path}: no frames to write")
+            container.mux(stream.encode(None))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path}: holds no video stream")
+            yield container
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such video") from None
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: not a readable video ({error.strerror})") from error
+
+
+def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
+    decoded = 0
+    with _opened(path) as container:
+        for frame in container.decode(video=0):
+            decoded += 1
+            yield frame
+    if not decoded:
+        raise UserError(f"{path}: holds no frame that decodes")
+
+
+def _declared_frames(path: str | Path) -> int:
+    with _opened(path) as container:
+        return container.streams.video[0].frames
+
+
+def _pick(path: str | Path, indices: list[int]) -> tuple[int, list[tuple[int, np.ndarray]]]:
+    wanted, total, chosen = set(indices), 0, []
+    for total, frame in enumerate(_decode(path), start=1):
+        if total - 1 in wanted:
+            chosen.append((total - 1, _to_rgb(frame)))
+    return total, chosen
+
+
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, frame.rotation // 90)) if frame.rotation else image

@@ -1,0 +1,48 @@
+"""Runs independent tasks in this process or in several, in order and with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+from cli import UserError
+from tqdm import tqdm
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, description: str
+) -> Iterator[Result]:
+    """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
+
+    An error of a task ends the run: tasks under way are finished, the others are not begun.
+    """
+    bar = tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True)
+    with bar:
+        if workers <= 1 or len(tasks) <= 1:
+            _single_threaded()
+            for task in tasks:
+                yield function(task)
+                bar.update()
+            return
+        context = multiprocessing.get_context("spawn")  # OpenCV's and FFmpeg's threads do not survive a fork
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_single_threaded)
+        try:
+            for result in pool.map(function, tasks):
+                yield result
+                bar.update()
+        except BrokenProcessPool:
+            raise UserError("a worker process was killed (out of memory?); run again to go on from here") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _single_threaded() -> None:
+    """One thread per worker: OpenCV's own would only compete with the other workers."""
+    cv2.setNumThreads(1)
