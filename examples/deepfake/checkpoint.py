@@ -85,9 +85,10 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
         what = "is a file" if run.exists() else "does not exist"
         raise UserError(f"{run} {what}: wanted a run folder written by train.py, or one by save_pretrained")
     if (run / WEIGHTS).is_file():
-        weights, config = run / WEIGHTS, {"model": read_json(run / CONFIG)}
+        config: dict[str, Any] = {"model": read_json(run / CONFIG)}
+        weights = run / WEIGHTS
     else:
-        weights, config = run / BEST / WEIGHTS, read_json(run / CONFIG)
+        config, weights = read_json(run / CONFIG), run / BEST / WEIGHTS
         if not weights.is_file():
             raise UserError(f"{weights} is missing: the run has not finished its first epoch, or this is no run folder")
     if not isinstance(config.get("model"), dict):
@@ -105,9 +106,9 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
 
 
 def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:
-    """Build a model from its saved arguments, without fetching encoder weights that a checkpoint replaces."""
+    """Build a model from its saved arguments; ``path`` is the file to name if they do not fit."""
     try:
-        return PANet.from_config({**config, "encoder_pretrained": False})
+        return PANet.from_config(config)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} describes no model of this version: {_first_line(error)}") from error
 
