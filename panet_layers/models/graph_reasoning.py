@@ -15,34 +15,31 @@ from torch import Tensor, nn
 class NeighbourAggregation(nn.Module):
     """One message for each vertex: the weighted sum of its ratio x ratio neighbours, gated by the vertex.
 
-    weights = softmax over the neighbours of ReLU(score([vertex, neighbour]));
-    message = (1 - sigmoid(gate(vertex))) * sum of weight * embed(neighbour).
+    embedded neighbour = project(ReLU(expand(neighbour)));
+    weights = softmax over the neighbours of ReLU(score([embedded vertex, embedded neighbour]));
+    message = (1 - sigmoid(gate(vertex))) * sum of weight * embedded neighbour.
     """
 
     def __init__(self, vertex_channels: int, neighbour_channels: int, hidden: int, ratio: int) -> None:
         super().__init__()
         self.ratio = ratio
         self.gate = nn.Conv2d(vertex_channels, hidden, 1, bias=False)
-        self.embed = nn.Sequential(
-            nn.Linear(neighbour_channels, hidden, bias=False),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden, bias=False),
-        )
+        self.expand = nn.Linear(neighbour_channels, hidden, bias=False)
+        self.project = nn.Linear(hidden, hidden, bias=False)
         self.score = nn.Linear(2 * hidden, 1, bias=False)
 
     def forward(self, vertices: Tensor, embedded: Tensor, neighbours: Tensor) -> Tensor:
         """vertices (B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> (B, D, h, w)."""
         patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
-        expand, activation, project = self.embed
-        hidden = activation(expand(patches))
-        # Both `score` and the embedding's second layer are linear. So score the two halves of [vertex, neighbour]
-        # apart, and apply `project` once a vertex, to the sum, instead of once a neighbour: the embedded neighbours
-        # (the largest tensor of the textbook form) are never stored.
+        hidden = F.relu(self.expand(patches))
+        # `score` and `project` are linear. So score the two halves of [vertex, neighbour] apart, and apply `project`
+        # once a vertex, to the sum, instead of once a neighbour: the embedded neighbours, the largest tensor of the
+        # textbook form, are never stored.
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
-        scores = F.linear(hidden, score_neighbour @ project.weight)  # (b, h, w, neighbours, 1)
+        scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, w, neighbours, 1)
         scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
         weights = torch.softmax(F.relu(scores), dim=-2)
-        message = project((weights.mT @ hidden).squeeze(-2))
+        message = self.project((weights.mT @ hidden).squeeze(-2))
         return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
 
 

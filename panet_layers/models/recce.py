@@ -22,10 +22,12 @@ _PREFIXES = {
     "decoder6.0.": "decoder.to_rgb.",
     "reasoning.va_embedding.": "graph_reasoning.embed_vertices.",
     "reasoning.va_gated_b.0.": "graph_reasoning.aggregate_x2.gate.",
-    "reasoning.vb_embedding.": "graph_reasoning.aggregate_x2.embed.",
+    "reasoning.vb_embedding.0.": "graph_reasoning.aggregate_x2.expand.",
+    "reasoning.vb_embedding.2.": "graph_reasoning.aggregate_x2.project.",
     "reasoning.reweight_ab.0.": "graph_reasoning.aggregate_x2.score.",
     "reasoning.va_gated_c.0.": "graph_reasoning.aggregate_x4.gate.",
-    "reasoning.vc_embedding.": "graph_reasoning.aggregate_x4.embed.",
+    "reasoning.vc_embedding.0.": "graph_reasoning.aggregate_x4.expand.",
+    "reasoning.vc_embedding.2.": "graph_reasoning.aggregate_x4.project.",
     "reasoning.reweight_ac.0.": "graph_reasoning.aggregate_x4.score.",
     "reasoning.reproject.": "graph_reasoning.project.",
     "attention.gated.": "guided_attention.gate.",
@@ -53,6 +55,9 @@ def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
         if isinstance(state_dict.get(wrapper), Mapping):
             state_dict = state_dict[wrapper]  # type: ignore[assignment]
     weights = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    strangers = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise ValueError(f"wanted a RECCE state_dict, names to tensors; no tensor: {', '.join(strangers[:5])}")
     unused = [name for name in weights if name.startswith(_UNUSED_PREFIX)]
     used = {name: value for name, value in weights.items() if name not in unused}
 
