@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from forging import recolour, resharpen, similarity, smooth_for_scale, warp
+from canvas import similarity, smooth_for_scale, warp
+from forging import recolour, resharpen
 
 OVERSAMPLING = 2  # canvas pixels a clip's pixel, so that a blend is finished well above the clip's resolution
 

@@ -22,10 +22,12 @@ import av
 import cv2
 import numpy as np
 from camera import OVERSAMPLING, film
+from canvas import Still
 from cli import Parser, UserError, non_negative_int, positive_int, run
+from destination import check_destination, claim_destination
 from faces import FaceDetector
-from files import read_json, write_json
-from forging import METHODS, Still, genuine
+from files import write_json
+from forging import METHODS, genuine
 from images import read_rgb
 from manifest import SPLITS
 from plan import Clip, Plan, plan_set
@@ -33,6 +35,7 @@ from portraits import SIDECAR, Portrait, read_portraits
 from video import write_clip
 from workers import run_tasks
 
+SETTINGS = "forge.json"
 RECIPE = 1  # raise when the pixels that the same arguments give change
 COMPRESSIONS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
 FPS = 25
@@ -57,13 +60,13 @@ def main() -> None:
     if arguments.size % 2:
         raise UserError(f"--size {arguments.size} (wanted an even number: H.264's yuv420p)", exit_code=2)
     cv2.setNumThreads(1)
-    refuse_foreign(arguments.destination)
+    check_destination(arguments.destination, SETTINGS)
     portraits, faceless = read_portraits(arguments.portraits, arguments.workers)
     for name in faceless:
         print(f"{arguments.portraits / name}: no face found, left out", file=sys.stderr)
     methods = [method for method in METHODS if method in arguments.methods]
     plan = plan_set(portraits, methods, arguments.identities, arguments.seed)
-    begin(arguments.destination, describe(arguments, methods, plan, faceless))
+    claim_destination(arguments.destination, SETTINGS, describe(arguments, methods, plan, faceless))
     make_clips(arguments, plan)
     finish(arguments.destination, plan)
     reals = sum(clip.method == "real" for clip in plan.clips)
@@ -105,32 +108,6 @@ def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, face
     }
 
 
-def refuse_foreign(destination: Path) -> None:
-    """UserError unless the destination is missing, empty, or a set that this script began."""
-    if destination.exists() and not destination.is_dir():
-        raise UserError(f"{destination}: not a folder")
-    if destination.is_dir() and any(destination.iterdir()) and not (destination / "forge.json").is_file():
-        raise UserError(f"{destination}: not empty and not a forgery set (wanted a new or empty folder)")
-
-
-def begin(destination: Path, description: dict[str, Any]) -> None:
-    """Write forge.json into a new destination, or check that an old one's says the same."""
-    file = destination / "forge.json"
-    if file.is_file():
-        found = read_json(file)
-        different = [key for key in description if found.get(key) != description[key]]
-        if different:
-            raise UserError(
-                f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
-            )
-        return
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {destination}: {error.strerror or error}") from error
-    write_json(file, description)
-
-
 def make_clips(arguments: argparse.Namespace, plan: Plan) -> None:
     """Make every clip that is not there yet."""
     tasks = []
@@ -141,8 +118,8 @@ def make_clips(arguments: argparse.Namespace, plan: Plan) -> None:
             tasks.append(task)
     if len(tasks) < len(plan.clips):
         print(f"{len(plan.clips) - len(tasks)} of {len(plan.clips)} clips are there already", file=sys.stderr)
-    for file in {file.parent for task in tasks for file in clip_files(task).values()}:
-        file.mkdir(parents=True, exist_ok=True)
+    for folder in {file.parent for task in tasks for file in clip_files(task).values()}:
+        folder.mkdir(parents=True, exist_ok=True)
     for _ in run_tasks(make_clip, tasks, arguments.workers, "making clips"):
         pass
 

@@ -1,0 +1,36 @@
+"""Claims an output folder for one run's settings, so that a stopped run can go on and two runs never mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cli import UserError
+from files import read_json, write_json
+
+
+def check_destination(folder: Path, settings_name: str) -> None:
+    """UserError unless the folder is missing, empty, or holds the settings file of an earlier run."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / settings_name).is_file():
+        raise UserError(f"{folder}: neither empty nor begun by this command (wanted a new or empty folder)")
+
+
+def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or check that those of an earlier run there are the same."""
+    check_destination(folder, settings_name)
+    file = folder / settings_name
+    if file.is_file():
+        found = read_json(file)
+        different = sorted(key for key in settings.keys() | found.keys() if found.get(key) != settings.get(key))
+        if different:
+            raise UserError(
+                f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}") from error
+    write_json(file, settings)
