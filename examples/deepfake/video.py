@@ -15,6 +15,7 @@ import av
 import numpy as np
 from cli import UserError
 
+REPEATABLE = {"threads": "1", "x264-params": "cpu-independent=1"}  # x264's fast mbtree differs from run to run
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
@@ -53,12 +54,12 @@ def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
 def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25) -> None:
     """Write uint8 RGB frames (H, W, 3), H and W even, as H.264 (libx264, yuv420p) in MP4.
 
-    One encoder thread, so that the same frames give the same bytes. The file appears whole or not at all.
+    The same frames give the same bytes. The file appears whole or not at all.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with av.open(str(partial), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "threads": "1"})
+            stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), **REPEATABLE})
             stream.pix_fmt = "yuv420p"
             written = 0
             for image in frames:
