@@ -1,0 +1,193 @@
+"""evaluate.py: figures are those of the scores it lists, words say what they compare to, errors are one line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_runs import build, save_images, save_run
+from torch import nn
+
+import cli
+import evaluate
+from cli import UserError
+from data import open_split, to_unit_range
+from evaluate import choose_examples, report
+from metrics import evaluate_scores
+from panet_layers.models import PANetOutput
+
+PICTURES = ("roc.png", "scores.png", "grid.png")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_images(tmp_path_factory.mktemp("data") / "faces")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
+
+
+class Brightness(nn.Module):
+    """Calls bright images fake: on our folder, always right."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, images):
+        return PANetOutput(self.scale * images.mean((1, 2, 3))[:, None], None, ())
+
+
+def read_scores(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_are_those_of_the_listed_scores(run, folder, tmp_path, capsys):
+    evaluate.main([str(run), "--data", str(folder), "--out", str(tmp_path / "out")])
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+
+    images = open_split(str(folder), "test", 64)
+    assert [row["name"] for row in rows] == images.names
+    assert [int(row["label"]) for row in rows] == images.labels.tolist()
+    scores = [float(row["fake_probability"]) for row in rows]
+    with torch.no_grad():
+        pixels = torch.stack([images[i][0] for i in range(len(images))])
+        expected = build("panet").eval()(to_unit_range(pixels)).logits[:, 0].double().sigmoid()
+    assert scores == pytest.approx(expected.tolist(), abs=1e-6)
+    assert [row["prediction"] for row in rows] == ["fake" if s >= 0.5 else "real" for s in scores]
+
+    again = evaluate_scores([row["video"] for row in rows], images.labels, scores)
+    assert {name: written[name] for name in ("frame", "video")} == again
+    assert (written["frame"]["n_real"], written["frame"]["n_fake"]) == (6, 6)
+    assert (written["video"]["n_real"], written["video"]["n_fake"]) == (3, 3)
+    assert written["checkpoint_epoch"] == 3
+    assert written["model"] == "PANet tiny"
+    assert (written["split"], written["image_size"], written["always_fake_acc"]) == ("test", 64, 0.5)
+    assert (written["description"], written["fingerprint"]) == (images.description, images.fingerprint)
+    assert written["trivial_baseline_auc"] == 1.0  # brightness alone tells these classes apart
+    for picture in PICTURES:
+        with Image.open(tmp_path / "out" / picture) as image:
+            image.verify()
+    printed = capsys.readouterr().out
+    assert "NOT FF++" in printed
+    assert f"{100 * written['frame']['auc']:.2f}" in printed
+
+
+def test_a_detector_that_is_always_right(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_run", lambda *_: (Brightness(), {"model": {}, "image_size": 64}))
+    _, metrics = evaluate.evaluate(tmp_path, str(folder), out=tmp_path / "out")
+    for level in ("frame", "video"):
+        assert {k: metrics[level][k] for k in ("acc", "balanced_acc", "auc", "ap")} == dict.fromkeys(
+            ("acc", "balanced_acc", "auc", "ap"), 1.0
+        )
+        assert metrics[level]["eer"] == 0
+
+
+@pytest.mark.parametrize(("kind", "name"), [("recce", "RECCE tiny"), ("xception", "Xception tiny")])
+def test_the_papers_other_models(kind, name, folder, tmp_path):
+    run = save_run(tmp_path / kind, build(kind))
+    out, metrics = evaluate.evaluate(run, str(folder), batch_size=5)
+    assert out == run / "faces-test"
+    assert metrics["model"] == name
+    with Image.open(out / "grid.png") as grid:  # four rows of pictures, or the inputs alone
+        assert (grid.height > grid.width / 2) == (kind == "recce")
+
+
+def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, capsys):
+    folder = save_images(tmp_path / "tests_only", splits=("test",))
+    _, metrics = evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    assert metrics["trivial_baseline_auc"] is None
+    assert "no trivial baseline" in capsys.readouterr().out
+
+
+def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS):
+    level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
+    level |= {"n_real": counts[0], "n_fake": counts[1]}
+    metrics = {"model": "PANet paper", "data": data, "split": "test", "checkpoint_epoch": 1, "description": "these"}
+    metrics |= {"trivial_baseline_auc": 0.61, "always_fake_acc": 0.8, "frame": level, "video": level}
+    return report(metrics, set(methods))
+
+
+def test_the_table_says_what_it_compares_to():
+    assert "DEMONSTRATION" in table("demo")
+    assert "do not compare" in table("somewhere", counts=(20, 20))
+    assert "do not compare" in table("somewhere", methods={"real", "swap"})
+    ffpp = table("ffpp")
+    assert "NOT" not in ffpp
+    assert "preparation" in ffpp
+    for figure in ("97.26", "99.37", "91.37", "94.90", "97.06", "96.30", "61.00", "80.00"):
+        assert figure in ffpp
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
+def test_the_grid_shows_both_classes_and_some_mistakes(cases):
+    labels, scores = np.array([c[0] for c in cases]), np.array([c[1] for c in cases])
+    chosen = choose_examples(labels, scores)
+    assert len(set(chosen)) == len(chosen)
+    wrong = (scores >= 0.5) != labels
+    for label in (0, 1):
+        of_class = [i for i in chosen if labels[i] == label]
+        assert len(of_class) == min(4, (labels == label).sum())
+        mistakes = wrong[labels == label].sum()
+        assert wrong[of_class].sum() >= min(2, mistakes)
+        assert (~wrong)[of_class].sum() >= min(2, (labels == label).sum() - mistakes)
+        assert wrong[of_class].tolist() == sorted(wrong[of_class])
+    assert labels[chosen].tolist() == sorted(labels[chosen])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["{tmp}/nowhere", "--data", "{data}"], "nowhere does not exist", 1),
+        (["{run}", "--data", "{tmp}/nowhere"], "nowhere", 1),
+        (["{run}", "--data", "{data}", "--split", "val"], "val split is empty", 1),
+        (["{run}", "--data", "{data}", "--split", "dev"], "'dev'", 2),
+        (["{run}", "--data", "{data}", "--device", "toaster"], "--device toaster", 2),
+        (["{run}", "--data", "{data}", "--batch-size", "0"], "'0'", 2),
+        (["{run}", "--data", "{data}", "--out", "{data}/manifest.jsonl"], "manifest.jsonl", 1),
+        (["{run}"], "--data", 2),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, words, code, run, folder, tmp_path, capsys):
+    arguments = [text.format(run=run, data=folder, tmp=tmp_path) for text in arguments]
+    with pytest.raises(SystemExit) as exit:
+        cli.run(lambda: evaluate.main(arguments))
+    error = capsys.readouterr().err
+    assert exit.value.code == code
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert words in error
+
+
+def test_one_class_only(run, tmp_path):
+    folder = save_images(tmp_path / "faces")
+    lines = (folder / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (folder / "manifest.jsonl").write_text("".join(line for line in lines if '"label": 1' in line))
+    with pytest.raises(UserError, match="no real"):
+        evaluate.evaluate(run, str(folder))
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_written(run, tmp_path):
+    folder = save_images(tmp_path / "faces")
+    image = folder / "test_swap_1_0.png"
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"test_swap_1_0\.png"):
+        evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_damaged_weights_are_no_score(folder, tmp_path):
+    model = build("panet")
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    run = save_run(tmp_path / "nan", model)
+    with pytest.raises(UserError, match=r"test_real_0_0\.png: the model's score is not finite"):
+        evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))

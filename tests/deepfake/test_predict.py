@@ -1,0 +1,197 @@
+"""predict.py: the pipeline of training and evaluation, one JSON line an input, errors that spare the others."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from tiny_runs import build, save_images, save_run
+
+import cli
+import evaluate
+import predict
+from annotate import FAKE_COLOUR, REAL_COLOUR, annotated
+from cli import UserError
+from data import square, to_unit_range
+from faces import FaceDetector, square_crop
+from video import write_clip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Ten frames of a face drifting to the right, then three without one."""
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    face = astronaut()[:300, 60:420]
+    frames = [np.roll(face, 4 * i, axis=1) for i in range(10)] + [np.full_like(face, 90)] * 3
+    write_clip(path, frames, crf=18)
+    return path
+
+
+def score(crop):
+    """What the tiny network says of a crop."""
+    pixels = torch.tensor(square(crop, 64)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return build("panet").eval()(to_unit_range(pixels)).logits.double().sigmoid().item()
+
+
+def call(capsys, *arguments):
+    """Exit code, JSON lines and error lines of the command."""
+    with pytest.raises(SystemExit) as exit:
+        cli.run(lambda: predict.main([str(argument) for argument in arguments]))
+    printed = capsys.readouterr()
+    return exit.value.code, [json.loads(line) for line in printed.out.splitlines()], printed.err.splitlines()
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_the_face_is_found_and_cropped_as_for_training(run, tmp_path, capsys):
+    photo = save(tmp_path / "photo.png", astronaut())
+    code, (line,), errors = call(capsys, run, photo)
+    assert (code, errors) == (0, [])
+    face = FaceDetector().largest(astronaut())
+    assert line["box"] == pytest.approx(face.box, abs=0.05)
+    assert line["fake_probability"] == pytest.approx(score(square_crop(astronaut(), face.box)), abs=1e-6)
+    assert line["prediction"] == ("fake" if line["fake_probability"] >= 0.5 else "real")
+    assert (line["path"], line["run"], line["model"]) == (str(photo), str(run), "PANet tiny")
+
+
+def test_no_crop_takes_the_picture_as_it_is(run, tmp_path, capsys):
+    drawing = save(tmp_path / "drawing.png", astronaut()[:120, 160:280])
+    code, (line,), _ = call(capsys, run, drawing, "--crop", "none")
+    assert (code, line["box"]) == (0, None)
+    assert line["fake_probability"] == pytest.approx(score(astronaut()[:120, 160:280]), abs=1e-6)
+
+
+def test_prediction_and_evaluation_agree(run, tmp_path, capsys):
+    folder = save_images(tmp_path / "faces", splits=("test",))
+    out, _ = evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    capsys.readouterr()
+    code, lines, _ = call(capsys, run, folder, "--crop", "none")
+    listed = {row.split(",")[0]: float(row.split(",")[4]) for row in (out / "scores.csv").read_text().splitlines()[1:]}
+    found = {line["path"].removeprefix(f"{folder}/"): line["fake_probability"] for line in lines}
+    assert code == 0
+    assert found == pytest.approx(listed, abs=1e-6)
+
+
+def test_a_video_is_the_mean_of_its_frames_with_a_face(run, clip, capsys):
+    code, (line,), _ = call(capsys, run, clip, "--batch-size", 3)
+    frames = line["frames"]
+    assert code == 0
+    assert "box" not in line
+    assert [frame["frame"] for frame in frames] == list(range(10))  # not the three without a face
+    assert line["fake_probability"] == pytest.approx(np.mean([frame["fake_probability"] for frame in frames]))
+    drift = frames[9]["box"][0] - frames[0]["box"][0]
+    assert drift == pytest.approx(36, abs=12)
+
+
+def test_frames_are_spread_over_the_video(run, clip, capsys):
+    _, (line,), _ = call(capsys, run, clip, "--frames", 3, "--crop", "none")
+    assert [frame["frame"] for frame in line["frames"]] == [2, 6, 10]  # floor((i + 0.5) 13 / 3)
+    assert all(frame["box"] is None for frame in line["frames"])
+
+
+def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, capsys):
+    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", "b.annotated.png"):
+        save(tmp_path / name, astronaut()[:100, :100])
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
+    code, lines, errors = call(capsys, run, tmp_path, "--crop", "none", "--frames", 1)
+    assert (code, errors) == (0, [])
+    names = [line["path"].removeprefix(f"{tmp_path}/") for line in lines]
+    assert names == ["a/clip.mp4", "a/z.JPG", "b.png", "c/d/e.webp"]
+
+
+def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys):
+    good = save(tmp_path / "good.png", astronaut())
+    faceless = save(tmp_path / "faceless.png", np.full((200, 200, 3), 120, np.uint8))
+    broken, video, empty = tmp_path / "broken.jpg", tmp_path / "broken.mp4", tmp_path / "empty"
+    broken.write_bytes(b"\xff\xd8 this is no picture")
+    video.write_bytes(b"this is no video")
+    empty.mkdir()
+    missing = tmp_path / "missing.png"
+    code, lines, errors = call(capsys, run, broken, faceless, good, video, empty, missing, good)
+    assert code == 1
+    assert [line["path"] for line in lines] == [str(good)] * 2
+    assert len(errors) == 5
+    for error, path in zip(errors, (broken, faceless, video, empty, missing), strict=True):
+        assert error.startswith(f"error: {path}: ")
+    assert "--crop none" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["{tmp}/nowhere", "{tmp}"], "nowhere does not exist", 1),
+        (["{tmp}", "{tmp}"], "config.json", 1),
+        (["{run}"], "PATH", 2),
+        (["{run}", "{tmp}", "--frames", "0"], "'0'", 2),
+        (["{run}", "{tmp}", "--crop", "eyes"], "'eyes'", 2),
+        (["{run}", "{tmp}", "--annotate", "{run}/config.json"], "config.json", 1),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, words, code, run, tmp_path, capsys):
+    found, lines, errors = call(capsys, *(text.format(run=run, tmp=tmp_path) for text in arguments))
+    assert (found, lines, len(errors)) == (code, [], 1)
+    assert words in errors[0]
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused(tmp_path, capsys):
+    run = save_run(tmp_path / "bad", build("panet"))
+    torch.save({"weights": torch.zeros(2)}, run / "best" / "model.safetensors")
+    code, lines, errors = call(capsys, run, tmp_path)
+    assert (code, lines, len(errors)) == (1, [], 1)
+    assert "model.safetensors" in errors[0]
+
+
+def test_pictures_are_drawn_apart_from_their_sources(run, clip, tmp_path, capsys):
+    pixels = astronaut()
+    photos = [save(tmp_path / name, pixels) for name in ("a/photo.png", "b/photo.png")]
+    out = tmp_path / "a"
+    code, lines, _ = call(capsys, run, *photos, clip, "--annotate", out)
+    assert code == 0
+    drawn = [line["annotated"] for line in lines]
+    assert drawn == [str(out / name) for name in ("photo.annotated.png", "photo-2.annotated.png", "clip.annotated.png")]
+    for photo in photos:
+        assert np.array_equal(np.asarray(Image.open(photo)), pixels)
+    picture = np.asarray(Image.open(drawn[0]))
+    x0, y0, x1, y1 = (round(side) for side in lines[0]["box"])
+    colour = FAKE_COLOUR if lines[0]["prediction"] == "fake" else REAL_COLOUR
+    for y, x in (((y0 + y1) // 2, x0 + 2), (y0 + 2, (x0 + x1) // 2)):
+        assert tuple(picture[y, x]) == colour
+
+
+@pytest.mark.parametrize("size", [(7, 5), (64, 64), (40, 1000), (1080, 1920), (3000, 60)])
+@pytest.mark.parametrize("probability", [0.04, 0.96])
+def test_captions_are_legible_at_any_size(size, probability):
+    image = np.full((*size, 3), 128, np.uint8)
+    height, width = size
+    picture = annotated(image, (-3.0, -3.0, width + 5.0, height * 0.5), probability)
+    colour = FAKE_COLOUR if probability > 0.5 else REAL_COLOUR
+    strip_top = next(y for y in range(len(picture)) if (picture[y:, 0] == colour).all())
+    strip = picture[strip_top:]
+    text = (strip > 200).all(axis=2)
+    assert strip.shape[0] >= 24 and strip.shape[1] >= 320
+    assert np.ptp(np.flatnonzero(text.any(axis=1))) >= 10  # the height of the letters
+    columns = np.flatnonzero(text.any(axis=0))
+    assert columns[0] > 0 and columns[-1] < strip.shape[1] - 1  # all of the text is inside
+
+
+def test_damaged_weights_are_no_prediction(tmp_path):
+    model = build("panet")
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    run = save_run(tmp_path / "nan", model)
+    photo = save(tmp_path / "photo.png", astronaut())
+    with pytest.raises(UserError, match=r"photo\.png: the model's score is not finite"):
+        predict.Predictor(run, crop="none").predict(photo)
