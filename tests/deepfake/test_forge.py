@@ -182,7 +182,7 @@ def test_bad_portraits_are_one_error_and_nothing_is_made(people, tmp_path, monke
 
 def test_too_few_people(tmp_path, monkeypatch):
     save_people(tmp_path / "people", people=5)
-    with pytest.raises(UserError, match="5 people .*at least 6"):
+    with pytest.raises(UserError, match=r"5 people .*at least 6"):
         run_here(monkeypatch, tmp_path / "people", tmp_path / "set", *OPTIONS)
     with pytest.raises(UserError, match="--identities 9"):
         run_here(monkeypatch, tmp_path / "people", tmp_path / "set", *OPTIONS, "--identities", 9)
@@ -319,9 +319,9 @@ def test_bad_video_is_named(tmp_path, what):
     content = (tmp_path / "good.mp4").read_bytes()
     if what != "absent":
         video.write_bytes({"empty": b"", "text": b"not a video\n" * 99, "cut": content[: len(content) // 2]}[what])
-    with pytest.raises(UserError, match="clip.mp4"):
+    with pytest.raises(UserError, match=r"clip\.mp4"):
         count_frames(video)
-    with pytest.raises(UserError, match="clip.mp4"):
+    with pytest.raises(UserError, match=r"clip\.mp4"):
         sample_frames(video, 4)
 
 

@@ -230,14 +230,14 @@ def test_unreadable_photo_is_named(tmp_path, monkeypatch):
     save_rgb(tmp_path / "in/real/a.png", astronaut_as(0))
     save_rgb(tmp_path / "in/fake/b.png", astronaut_as(1))
     (tmp_path / "in/fake/b.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="b.png: not a readable image"):
+    with pytest.raises(UserError, match=r"b\.png: not a readable image"):
         run_here(monkeypatch, tmp_path / "in", tmp_path / "out", *OPTIONS, "--workers", 1)
 
 
 def test_methods_choose_the_fakes(tree):
     methods = {source.method for source in find_sources(tree, "c23", ["FaceSwap"])}
     assert methods == {"real", "FaceSwap"}
-    with pytest.raises(UserError, match="no method 'Magic'.*found Deepfakes, FaceSwap"):
+    with pytest.raises(UserError, match=r"no method 'Magic'.*found Deepfakes, FaceSwap"):
         find_sources(tree, "c23", ["Magic"])
     with pytest.raises(UserError, match="c40/videos: no videos"):
         find_sources(tree, "c40")
@@ -269,15 +269,15 @@ def test_splits_of_the_tree_come_first(tmp_path):
 
 def test_bad_splits_are_named(tmp_path):
     write_splits(tmp_path, [["000", "001"]], [["001", "003"]], [["004", "005"]])
-    with pytest.raises(UserError, match="val.json: id 001 is in train too"):
+    with pytest.raises(UserError, match=r"val\.json: id 001 is in train too"):
         read_splits(tmp_path)
     write_splits(tmp_path, [["000", "001"]], {"a": 1}, [["004", "005"]])
-    with pytest.raises(UserError, match="val.json: not a list of"):
+    with pytest.raises(UserError, match=r"val\.json: not a list of"):
         read_splits(tmp_path)
     (tmp_path / "splits/test.json").unlink()
     write_splits(tmp_path, [["000", "001"]], [["002", "003"]], [])
     (tmp_path / "splits/test.json").unlink()
-    with pytest.raises(UserError, match="test.json"):
+    with pytest.raises(UserError, match=r"test\.json"):
         read_splits(tmp_path)
 
 
