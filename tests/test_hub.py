@@ -51,6 +51,13 @@ def test_panet_loads_a_saved_baseline(tmp_path):
     assert isinstance(PANet.from_pretrained(tmp_path), XceptionBaseline)
 
 
+def test_a_subclass_loads_as_itself(folder):
+    class Mine(PANet):
+        pass
+
+    assert type(Mine.from_pretrained(folder)) is Mine
+
+
 def test_config_builds_the_model_again():
     for model in (PANet(2, variant="tiny", emam="final", noise_std=0.1), XceptionBaseline(variant="tiny")):
         config = json.loads(json.dumps(model.config))

@@ -67,7 +67,7 @@ class Detector(
         name = arguments.pop("architecture", "panet")
         if name not in architectures:
             raise ValueError(f"architecture must be one of {sorted(architectures)}, got {name!r}")
-        model_class = architectures[name]
+        model_class = cls if issubclass(cls, architectures[name]) else architectures[name]
         known_arguments = [key for key in inspect.signature(model_class.__init__).parameters if key != "self"]
         unknown = sorted(set(arguments) - set(known_arguments))
         if unknown:
