@@ -19,6 +19,7 @@ from data import open_split, to_unit_range
 from evaluate import choose_examples, report
 from metrics import evaluate_scores
 from panet_layers.models import PANetOutput
+from scoring import score_images
 
 PICTURES = ("roc.png", "scores.png", "grid.png")
 
@@ -99,6 +100,14 @@ def test_the_papers_other_models(kind, name, folder, tmp_path):
     assert metrics["model"] == name
     with Image.open(out / "grid.png") as grid:  # four rows of pictures, or the inputs alone
         assert (grid.height > grid.width / 2) == (kind == "recce")
+
+
+@pytest.mark.parametrize("options", [{"amp": "bf16"}, {"batch_size": 1}, {"workers": 2}])
+def test_options_of_speed_change_rounding_only(options, run, folder):
+    images, model = open_split(str(folder), "test", 64), build("panet").eval()
+    plain = score_images(model, images, torch.device("cpu"), 32)
+    scores = score_images(model, images, torch.device("cpu"), **{"batch_size": 32, **options})
+    assert scores == pytest.approx(plain, abs=0.02 if "amp" in options else 1e-6)
 
 
 def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, capsys):
