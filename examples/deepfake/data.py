@@ -6,7 +6,6 @@ square, and resized with an antialiasing filter. Face crops (prepare.py) are squ
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +59,8 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         index = range(len(self))[index]
-        if self._pixels is None:
-            pixels = square(read_image(self.files[index]), self.image_size)
-        else:
-            pixels = self._pixels[index]
+        drawn = self._pixels
+        pixels = square(read_image(self.files[index]), self.image_size) if drawn is None else drawn[index]
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
 
 
@@ -128,8 +125,7 @@ def _check_header(file: str) -> None:
 def read_image(file: str | Path) -> np.ndarray:
     """An image file as uint8 (H, W, 3) RGB, upright. Raises DataError, naming the file, where it can't be read."""
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{file}: no such image") from None

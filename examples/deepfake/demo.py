@@ -1,8 +1,8 @@
 """The embedded demonstration data: drawn faces, real and forged, made on the spot from one fixed seed. No result.
 
-Every shot is a function of (seed, identity, shot) alone, so the same machine draws the same pixels in every run and with
-any number of workers. Each identity belongs to one split; donors of a swap come from the same split. Each shot gives one
-real image and one fake of the same face; an identity's shots are its "video".
+Every shot is a function of (seed, identity, shot) alone, so the same machine draws the same pixels in every run and
+with any number of workers. Each identity belongs to one split; donors of a swap come from the same split. Each shot
+gives one real image and one fake of the same face; an identity's shots are its "video".
 
     python examples/deepfake/demo.py sheet.png     # draws a contact sheet: reals above, their fakes below
 """
@@ -53,7 +53,11 @@ def draw_split(split: str, count: int | None = None, workers: int | None = None)
     pixels = np.concatenate([np.stack(pair) for pair in pairs])[:count]
     methods = [name for _, person, _ in shots for name in ("real", method_of(person))]
     numbers = [person for _, person, _ in shots for _ in range(2)]
-    names = [f"{split}/{name}/{_FIRST[split] + person:06d}_{shot}" for _, person, shot in shots for name in ("real", method_of(person))]
+    names = [
+        f"{split}/{name}/{_FIRST[split] + person:06d}_{shot}"
+        for _, person, shot in shots
+        for name in ("real", method_of(person))
+    ]
     return Drawn(
         pixels=pixels,
         labels=[int(name != "real") for name in methods][:count],
@@ -80,6 +84,7 @@ def draw_pair(split: str, person: int, shot: int, size: int = SIZE) -> tuple[np.
     return film(target, camera, size), film(target, camera, size, forgery, donor)
 
 
+@functools.cache
 def _identity(split: str, person: int) -> Identity:
     return sample_identity(np.random.default_rng([SEED, 1, _FIRST[split] + person]))
 
@@ -114,7 +119,9 @@ def fingerprint() -> str:
 
 @functools.cache
 def _say_once() -> None:
-    print("--data demo: DRAWN faces. A demonstration that the code works, and NO result about real ones.", file=sys.stderr)
+    print(
+        "--data demo: DRAWN faces. A demonstration that the code works, and NO result about real ones.", file=sys.stderr
+    )
 
 
 def save_image(path: str | Path, split: str = "test", index: int = 0, size: int = SIZE) -> Path:
@@ -129,7 +136,10 @@ def save_image(path: str | Path, split: str = "test", index: int = 0, size: int 
 def contact_sheet(rows: int = 3, columns: int = 8, size: int = 144) -> np.ndarray:
     """Shots of the test split, real above fake: uint8 (2 rows * size, columns * size, 3)."""
     pairs = [draw_pair("test", person, 0, size) for person in range(rows * columns)]
-    strips = [np.concatenate([np.concatenate(pair) for pair in pairs[row * columns :][:columns]], axis=1) for row in range(rows)]
+    strips = [
+        np.concatenate([np.concatenate(pair) for pair in pairs[row * columns :][:columns]], axis=1)
+        for row in range(rows)
+    ]
     return np.concatenate(strips)
 
 

@@ -1,7 +1,7 @@
 """Draws the demo's people: a head as a lit ellipsoid with painted features, in plain array arithmetic, from no assets.
 
-The face is painted unlit beside a height map; the map bends the head's normals, so that nose, lips and eye sockets catch
-the light of the shot. Behind it stand wall, hair, neck and shoulders; over it lie hair and glasses.
+The face is painted unlit beside a height map; the map bends the head's normals, so that nose, lips and eye sockets
+catch the light of the shot. Behind it stand wall, hair, neck and shoulders; over it lie hair and glasses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from demo_features import paint_features
-from demo_head import Canvas, Field, Head, paint, plane, sample
+from demo_head import Canvas, Field, Head, length, paint, plane, sample
 from demo_people import Identity, Shot
 
 
@@ -33,14 +33,15 @@ def draw_portrait(who: Identity, shot: Shot, size: int) -> Portrait:
     """Draw one shot of one person on a (size, size) canvas."""
     head = Head(who, shot, size)
     canvas = _wall(shot, size)
-    _paint_behind(canvas, head)
+    strands = _strands(head)
+    _paint_behind(canvas, head, strands)
     skin, height = paint_features(head)
     paint(canvas, _light(skin, height, head), head.inside)
-    _paint_hair(canvas, head)
+    _paint_hair(canvas, head, strands)
     _paint_glasses(canvas, head)
     canvas *= plane((1 + shot.warmth, 1.0, 1 - shot.warmth)) * shot.exposure
     regions = {name: head.project(outline) for name, outline in _outlines(who).items()}
-    pixels = np.ascontiguousarray(np.clip(canvas, 0, 1).transpose(1, 2, 0))
+    pixels = cv2.merge(list(np.clip(canvas, 0, 1)))
     return Portrait(pixels, regions, head.project(_landmarks(who)))
 
 
@@ -66,13 +67,15 @@ def _wall(shot: Shot, size: int) -> Canvas:
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = np.broadcast_to(axis[None, :], (size, size)), np.broadcast_to(axis[:, None], (size, size))
     phase = shot.wall_phase
+    blend: Field
     if shot.wall_kind == "stripes":
         along = x * math.cos(phase * math.pi) + y * math.sin(phase * math.pi)
         blend = 0.5 + 0.25 * np.sin(along * (6 + 10 * phase) + 7 * phase)
     elif shot.wall_kind == "window":
         blend = np.clip((x - (phase * 2 - 1)) * 9 + 0.5, 0, 1) * np.clip((0.8 - y) * 6, 0, 1)
     elif shot.wall_kind == "leaves":
-        blend = np.clip(sample("cloud", x * 30 + 256 * phase, y * 30 + 99 * phase) * 0.35 + 0.4, 0, 1)
+        cloud = sample("cloud", x * 30 + 256 * phase, y * 30 + 99 * phase)
+        blend = cv2.GaussianBlur(np.clip(cloud * 0.35 + 0.4, 0, 1), (0, 0), size / 60)
     else:
         blend = 0.5 + 0.4 * y * (1 if phase > 0.5 else -1)
     light = 0.71 + 0.26 * (x * shot.light[0] + y * shot.light[1])
@@ -80,7 +83,7 @@ def _wall(shot: Shot, size: int) -> Canvas:
     return wall * light
 
 
-def _paint_behind(canvas: Canvas, head: Head) -> None:
+def _paint_behind(canvas: Canvas, head: Head, strands: Field) -> None:
     """What the head stands in front of: long hair, neck, shoulders, ears."""
     who, shot = head.who, head.shot
     below = np.clip(head.y, 0, 2)
@@ -88,10 +91,10 @@ def _paint_behind(canvas: Canvas, head: Head) -> None:
     lit = glow * (1 + 0.35 * shot.light[0] * np.clip(head.x * (1 / who.width), -1, 1))
     skin = plane(who.skin)
     if _long(who):
-        length = 1.5 if who.hair_style == "long" else 0.72
+        end = 1.5 if who.hair_style == "long" else 0.72
         width = who.width * (1.12 + who.hair_volume) * (1 + 0.12 * below)
-        reach = 1 - np.hypot(head.x / width, np.minimum(head.y, 0) * (1 / who.height))
-        paint(canvas, plane(who.hair) * (0.75 * lit * _strands(head)), head.soft(np.minimum(reach, length - head.y), 2))
+        reach = 1 - length(head.x / width, np.minimum(head.y, 0) * (1 / who.height))
+        paint(canvas, plane(who.hair) * (0.75 * lit * strands), head.soft(np.minimum(reach, end - head.y), 2))
     neck = np.minimum(0.31 + 0.10 * np.clip(head.y - 0.7, 0, 2) - np.abs(head.x), head.y - 0.3)
     paint(canvas, skin * (0.62 * lit * np.clip((head.y - 0.5) * 1.2, 0.45, 1)), head.soft(neck))
     sides = np.abs(head.x)
@@ -102,7 +105,7 @@ def _paint_behind(canvas: Canvas, head: Head) -> None:
             x = (head.x - hand * who.width * (0.99 - 0.14 * hand * shot.yaw)) * 10
             y = (head.y - 0.02) * (1 / 0.19)
             hollow = 1.1 - 0.5 * np.exp(-(x * x + y * y) * 5)
-            paint(canvas, skin * (0.75 * lit * hollow), head.soft((1 - np.hypot(x, y)) * 0.12))
+            paint(canvas, skin * (0.75 * lit * hollow), head.soft((1 - length(x, y)) * 0.12))
 
 
 def _light(skin: Canvas, height: Field, head: Head) -> Canvas:
@@ -133,11 +136,11 @@ def _strands(head: Head) -> Field:
     if head.who.hair_style == "curly":
         return np.clip(1 + 0.35 * sample("cloud", head.x * 190, head.y * 190), 0.3, 1.8)
     fall = np.arctan2(head.x - 0.15 * head.who.parting, head.y + (head.who.height + 0.4))
-    along = np.hypot(head.x, head.y) * 40
+    along = length(head.x, head.y) * 40
     return np.clip(1 + 0.22 * sample("strand", fall * 150 + head.who.grain_u, along), 0.3, 1.8)
 
 
-def _paint_hair(canvas: Canvas, head: Head) -> None:
+def _paint_hair(canvas: Canvas, head: Head, strands: Field) -> None:
     """The hair in front: a cap over the skull that ends at the hairline, and the shadow it casts."""
     who, shot = head.who, head.shot
     volume = {"curly": 0.22, "shaved": 0.012}.get(who.hair_style, who.hair_volume)
@@ -158,14 +161,13 @@ def _paint_hair(canvas: Canvas, head: Head) -> None:
     canvas *= 1 - 0.3 * shadow
     facing = np.clip(0.55 + 0.4 * (head.nx * shot.light[0] + head.ny * shot.light[1]) + 0.15 * head.nz, 0.15, 1.2)
     ring = (head.ny + (0.72 - 0.25 * shot.light[1]) - 0.2 * shot.light[0] * head.nx) * 7
-    strands = _strands(head)
     light = (shot.ambient + (1 - shot.ambient) * facing) * strands
     light += 0.35 * np.exp(-ring * ring) * np.clip(strands - 0.7, 0, 1)
     alpha = head.soft(np.minimum(np.minimum(front, cap), low), 2)
     paint(canvas, plane(who.hair) * light, alpha * (0.75 if who.hair_style == "shaved" else 1.0))
     if who.hair_style == "bun":
         x, y = head.x - 0.25 * shot.yaw, head.y + who.height * 1.12
-        paint(canvas, plane(who.hair) * (light * 0.9), head.soft((1 - np.hypot(x / 0.3, y / 0.26)) * 0.3, 2))
+        paint(canvas, plane(who.hair) * (light * 0.9), head.soft((1 - length(x / 0.3, y / 0.26)) * 0.3, 2))
 
 
 def _paint_glasses(canvas: Canvas, whole: Head) -> None:
@@ -177,8 +179,8 @@ def _paint_glasses(canvas: Canvas, whole: Head) -> None:
     for hand in (-1, 1):
         du, dv = head.u - hand * who.eye_u, head.v - who.eye_v - 0.03
         if who.glasses == "round":
-            ring = np.hypot(du, dv * 1.25) - 0.26
+            ring = length(du, dv * 1.25) - 0.26
         else:
             ring = np.maximum(np.abs(du) - 0.26, np.abs(dv * 1.4) - 0.22)
         frame = np.maximum(frame, head.soft(0.022 - np.abs(ring), 1.2))
-    paint(canvas[:, *head.window], plane((0.02, 0.018, 0.02)), frame * (head.w > 0) * head.inside * 0.92)
+    paint(canvas[(slice(None), *head.window)], plane((0.02, 0.018, 0.02)), frame * (head.w > 0) * head.inside * 0.92)

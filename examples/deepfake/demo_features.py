@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo_head import Canvas, Field, Head, paint, plane, sample
+from demo_head import Canvas, Field, Head, length, paint, plane, sample
 
 
 def paint_features(head: Head) -> tuple[Canvas, Field]:
@@ -25,7 +25,9 @@ def _skin(head: Head) -> Canvas:
     tone = 1 + who.mottle * (0.05 * sample("cloud", x, y) + 0.035 * sample("grain", x * 2, y * 2))
     skin = plane(who.skin) * tone
     if who.freckles:
-        spots = np.clip(sample("grain", x * 1.7 + 31, y * 1.7) - 1.4, 0, 1) * np.clip(0.55 - np.abs(head.v - 0.12), 0, 0.3)
+        spots = np.clip(sample("grain", x * 1.7 + 31, y * 1.7) - 1.4, 0, 1) * np.clip(
+            0.55 - np.abs(head.v - 0.12), 0, 0.3
+        )
         skin *= 1 - plane((0.5, 0.8, 0.9)) * (who.freckles * 1.6 * spots)
     red = head.blob(-0.5, 0.22, 0.22, 0.17) + head.blob(0.5, 0.22, 0.22, 0.17) + head.blob(0, who.nose_v, 0.14, 0.12)
     skin *= 1 - plane((0.0, 0.15, 0.14)) * (who.blush * red)
@@ -51,7 +53,7 @@ def _paint_nostrils(skin: Canvas, whole: Head) -> None:
     head = whole.part((-who.nose_width, who.nose_width), (who.nose_v - 0.05, who.nose_v + 0.15))
     holes = head.blob(-0.45 * who.nose_width, who.nose_v + 0.05, 0.045, 0.026)
     holes += head.blob(0.45 * who.nose_width, who.nose_v + 0.05, 0.045, 0.026)
-    skin[:, *head.window] *= 1 - 0.7 * np.minimum(holes, 1)
+    skin[(slice(None), *head.window)] *= 1 - 0.7 * np.minimum(holes, 1)
 
 
 def _paint_eye(skin: Canvas, whole: Head, hand: int) -> None:
@@ -59,7 +61,7 @@ def _paint_eye(skin: Canvas, whole: Head, hand: int) -> None:
     who, shot = whole.who, whole.shot
     left, right = sorted((hand * (who.eye_u - 0.36), hand * (who.eye_u + 0.36)))
     head = whole.part((left, right), (who.eye_v - 0.36, who.eye_v + 0.16))
-    skin = skin[:, *head.window]
+    skin = skin[(slice(None), *head.window)]
     du = (head.u - hand * who.eye_u) * hand  # outward
     dv = head.v - who.eye_v + who.eye_tilt * du * 0.5
     along = du * (1 / who.eye_width)
@@ -71,10 +73,14 @@ def _paint_eye(skin: Canvas, whole: Head, hand: int) -> None:
 
     iris_u, iris_v = du - hand * shot.gaze_u * 0.06, dv - shot.gaze_v * 0.04 + 0.008
     radius = who.eye_height * 1.02
-    distance = np.hypot(iris_u, iris_v * 1.25)
-    paint(skin, plane(who.iris) * (0.6 + 0.7 * np.minimum(distance * (1 / radius), 1) ** 2), opening * head.soft(radius - distance))
+    distance = length(iris_u, iris_v * 1.25)
+    paint(
+        skin,
+        plane(who.iris) * (0.6 + 0.7 * np.minimum(distance * (1 / radius), 1) ** 2),
+        opening * head.soft(radius - distance),
+    )
     paint(skin, plane((0.005, 0.005, 0.006)), opening * head.soft(radius * 0.45 - distance))
-    glint = np.hypot(iris_u - hand * shot.light[0] * radius * 0.5, iris_v - shot.light[1] * radius * 0.5 - 0.01)
+    glint = length(iris_u - hand * shot.light[0] * radius * 0.5, iris_v - shot.light[1] * radius * 0.5 - 0.01)
     paint(skin, plane((1.6, 1.6, 1.6)), opening * head.soft(radius * 0.28 - glint))
 
     near = np.abs(along) < 1.15
@@ -92,7 +98,7 @@ def _paint_mouth(skin: Canvas, height: Field, whole: Head) -> None:
     who, shot = whole.who, whole.shot
     half = who.mouth_width * (1 + 0.12 * shot.smile)
     head = whole.part((-half - 0.05, half + 0.05), (who.mouth_v - 0.22, who.mouth_v + 0.28))
-    skin, height = skin[:, *head.window], height[head.window]
+    skin, height = skin[(slice(None), *head.window)], height[head.window]
     along = head.u * (1 / half)
     bow = np.maximum(1 - along * along, 0)
     line = head.v - who.mouth_v + 0.07 * shot.smile * (along * along - 0.35)

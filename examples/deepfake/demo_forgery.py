@@ -83,24 +83,25 @@ def sample_forgery(rng: np.random.Generator, method: str) -> Forgery:
     )
 
 
-def film(target: Portrait, camera: Camera, size: int, forgery: Forgery | None = None, donor: Portrait | None = None) -> np.ndarray:
+def film(
+    target: Portrait, camera: Camera, size: int, forgery: Forgery | None = None, donor: Portrait | None = None
+) -> np.ndarray:
     """A drawn portrait as uint8 (size, size, 3) sRGB: real, or with `donor`'s region forged into it."""
     motion = _motion(camera, target.pixels.shape[0])
     layer = _resample(_sharpen(target.pixels, camera.sharpness), motion)
     if forgery is not None:
-        fit = forgery.method == "swap" and donor is not None
-        source = donor if fit and donor is not None else target
-        place = _displacement(forgery, target) @ (_similarity(source.landmarks, target.landmarks) if fit else np.eye(3))
+        source = donor or target
+        place = _displacement(forgery, target) @ _similarity(source.landmarks, target.landmarks)
         pasted = _resample(_sharpen(source.pixels, camera.sharpness + forgery.sharpness), motion @ place)
         mask = _mask(forgery, target, motion)
-        if fit:
-            pasted = _match_tone(pasted, layer, mask, forgery.match)
-        pasted = pasted * np.asarray(forgery.gain, np.float32)
-        layer = layer + (pasted - layer) * mask[..., None]
+        pasted = cv2.transform(pasted, _tone(pasted, layer, mask, forgery))
+        layer = cv2.blendLinear(pasted, layer, mask, 1 - mask)
     return _develop(layer, camera, size)
 
 
-def _similarity_matrix(angle: float, zoom: float, shift: tuple[float, float], centre: tuple[float, float]) -> np.ndarray:
+def _similarity_matrix(
+    angle: float, zoom: float, shift: tuple[float, float], centre: tuple[float, float]
+) -> np.ndarray:
     matrix = np.eye(3)
     matrix[:2] = cv2.getRotationMatrix2D(centre, angle, zoom)
     matrix[:2, 2] += shift
@@ -130,13 +131,13 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _resample(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     side = pixels.shape[0]
-    return cv2.warpAffine(pixels, matrix[:2], (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(pixels, matrix[:2], (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _sharpen(pixels: np.ndarray, amount: float) -> np.ndarray:
     """Unsharp masking for a positive amount, the same blur for a negative one."""
-    soft = cv2.GaussianBlur(pixels, (0, 0), 1.6)
-    return np.clip(pixels + (pixels - soft) * max(amount, -1.0), 0, None)
+    amount = max(amount, -1.0)
+    return cv2.addWeighted(pixels, 1 + amount, cv2.GaussianBlur(pixels, (9, 9), 1.6), -amount, 0)
 
 
 def _mask(forgery: Forgery, target: Portrait, motion: np.ndarray) -> np.ndarray:
@@ -153,21 +154,25 @@ def _mask(forgery: Forgery, target: Portrait, motion: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(mask, (0, 0), forgery.edge * side)
 
 
-def _match_tone(pasted: np.ndarray, layer: np.ndarray, mask: np.ndarray, strength: float) -> np.ndarray:
-    """Move the pasted region's mean and deviation towards those it covers, by `strength` (0 to 1)."""
-    weight = mask[..., None] / max(float(mask.sum()), 1.0)
-    means = [(image * weight).sum(axis=(0, 1)) for image in (pasted, layer)]
-    deviations = [
-        np.sqrt((((image - mean) ** 2) * weight).sum(axis=(0, 1))) for image, mean in zip((pasted, layer), means, strict=True)
-    ]
-    ratio = np.clip(deviations[1] / np.maximum(deviations[0], 1e-3), 0.5, 2.0)
-    matched = (pasted - means[0]) * ratio + means[1]
-    return np.clip(pasted + (matched - pasted) * np.float32(strength), 0, None)
+def _tone(pasted: np.ndarray, layer: np.ndarray, mask: np.ndarray, forgery: Forgery) -> np.ndarray:
+    """The colour map (3, 4) of the pasted region: part of the way to what it covers in mean and deviation, then off."""
+    (mean, deviation), (wanted_mean, wanted_deviation) = (_statistics(image, mask) for image in (pasted, layer))
+    ratio = 1 + forgery.match * (np.clip(wanted_deviation / np.maximum(deviation, 1e-3), 0.5, 2.0) - 1)
+    offset = mean + forgery.match * (wanted_mean - mean) - ratio * mean
+    gain = np.asarray(forgery.gain)
+    return np.column_stack([np.diag(ratio * gain), offset * gain])
+
+
+def _statistics(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel, weighted by the mask."""
+    pixels, weight = image.reshape(-1, 3), mask.ravel() / max(float(mask.sum()), 1.0)
+    mean = weight @ pixels
+    return mean, np.sqrt(np.maximum(weight @ (pixels * pixels) - mean * mean, 0))
 
 
 def _develop(layer: np.ndarray, camera: Camera, size: int) -> np.ndarray:
     """Scale down, add the camera's noise, and compress twice: as a still, then on another 8x8 grid as a video would."""
-    small = cv2.resize(np.sqrt(np.clip(layer, 0, 1)) * 255, (size, size), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(cv2.sqrt(np.clip(layer, 0, 1)) * 255, (size, size), interpolation=cv2.INTER_AREA)
     grain = np.random.default_rng(camera.noise_seed).standard_normal((size, size, 3), dtype=np.float32)
     pixels = np.clip(small + grain * camera.noise + 0.5, 0, 255).astype(np.uint8)
     pixels = _compress(pixels, camera.quality[0], (0, 0))
@@ -178,5 +183,5 @@ def _compress(pixels: np.ndarray, quality: int, offset: tuple[int, int]) -> np.n
     top, left = offset
     padded = cv2.copyMakeBorder(pixels, top, 8, left, 8, cv2.BORDER_REPLICATE)
     _, code = cv2.imencode(".jpg", padded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(decoded[top : top + pixels.shape[0], left : left + pixels.shape[1], ::-1])

@@ -59,7 +59,9 @@ def list_images(root: Path) -> tuple[list[Record], str]:
         return _read_manifest(root / MANIFEST, content), hashlib.sha256(content).hexdigest()
     records = list(_walk(root))
     if not records:
-        raise DataError(f"{root}: no images in it (wanted real/ and fake/ with {', '.join(sorted(IMAGE_SUFFIXES))} files)")
+        raise DataError(
+            f"{root}: no images in it (wanted real/ and fake/ with {', '.join(sorted(IMAGE_SUFFIXES))} files)"
+        )
     digest = hashlib.sha256()
     for record in records:
         size = (root / record.path).stat().st_size
@@ -77,7 +79,9 @@ def select(records: list[Record], split: str, root: Path) -> list[Record]:
     labels = {record.label for record in chosen}
     if len(labels) == 1:
         present, missing = CLASSES[labels.pop()], CLASSES[1 - chosen[0].label]
-        raise DataError(f"{root}: the {split} split has {len(chosen)} {present} images and no {missing} one{_advice(root)}")
+        raise DataError(
+            f"{root}: the {split} split has {len(chosen)} {present} images and no {missing} one{_advice(root)}"
+        )
     return chosen
 
 
@@ -92,10 +96,12 @@ def _walk(root: Path) -> Iterator[Record]:
     splits = [split for split in SPLITS if (root / split).is_dir()]
     direct = [name for name in CLASSES if (root / name).is_dir()]
     if splits and direct:
-        raise DataError(f"{root}: holds both {direct[0]}/ and {splits[0]}/ (wanted classes inside splits, or no splits)")
-    for split in splits or [None]:
+        raise DataError(
+            f"{root}: holds both {direct[0]}/ and {splits[0]}/ (wanted classes inside splits, or no splits)"
+        )
+    for split in splits or [""]:
         for label, name in enumerate(CLASSES):
-            folder = root / (split or "") / name
+            folder = root / split / name
             for path in _images_below(folder):
                 inside = path.relative_to(folder)
                 method = inside.parts[0] if label and len(inside.parts) > 1 else name
