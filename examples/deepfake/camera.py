@@ -20,7 +20,7 @@ def film(
     """
     side = len(canvas)
     lit = recolour(canvas, picture, light=0.1, tint=0.03)
-    sharp = smooth_for_scale(resharpen(lit, picture.uniform(-0.8, 0.8), side), size / side)
+    sharp = smooth_for_scale(resharpen(lit, picture.uniform(-0.6, 0.6), side), size / side)
     noise = picture.uniform(0.5, 2.0) / 255
     for zoom, angle, shift in camera_path(frames, motion):
         move = np.diag([size / side, size / side, 1]) @ similarity(zoom, angle, shift * side, side)

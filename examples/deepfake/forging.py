@@ -41,9 +41,9 @@ def self_blend(target: Still, donor: Still, side: int, rng: np.random.Generator)
     shift = rng.uniform(-0.015, 0.015, 2) * side
     move = similarity(rng.uniform(0.95, 1.05), np.radians(rng.uniform(-3, 3)), shift, side)
     inner = recolour(render(target.image, move @ to_canvas, side), rng, light=0.06, tint=0.04)
-    inner = resharpen(inner, rng.uniform(-0.8, 0.8), side)
+    inner = resharpen(inner, rng.uniform(-0.6, 0.6), side)
     mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(0.8, 0.92))], rng)
-    return blend(inner, outer, mask * np.float32(rng.uniform(0.6, 1.0)))
+    return blend(inner, outer, mask)
 
 
 METHODS: dict[str, Callable[[Still, Still, int, np.random.Generator], np.ndarray]] = {
@@ -86,9 +86,9 @@ def recolour(image: np.ndarray, rng: np.random.Generator, light: float, tint: fl
 
 
 def resharpen(image: np.ndarray, amount: float, side: int) -> np.ndarray:
-    """Sharper (amount > 0) or softer (amount down to -1) by the difference from a slight blur."""
+    """Fine detail times exp(amount): sharper above 0, softer below. Detail is the difference from a slight blur."""
     blurred = cv2.GaussianBlur(image, (0, 0), side / 400)
-    return np.clip(image + np.float32(amount) * (image - blurred), 0, 1)
+    return np.clip(blurred + np.float32(np.exp(amount)) * (image - blurred), 0, 1)
 
 
 def blend(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray) -> np.ndarray:
