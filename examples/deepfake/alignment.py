@@ -15,12 +15,15 @@ def align(donor: Still, target: Still) -> np.ndarray:
     """The similarity that lays the donor's face on the target's, from the donor's pixels to the target's.
 
     By least squares on the landmarks inside both boxes, where both stills have the same landmarks; else the boxes are
-    laid on each other and the faces registered by their grey values.
+    laid on each other and the faces registered by their grey values. ValueError where landmarks fix no similarity.
     """
     if donor.landmarks is not None and target.landmarks is not None and len(donor.landmarks) == len(target.landmarks):
         common = in_box(donor) & in_box(target)
         if common.sum() >= LEAST_POINTS:
-            return fit_similarity(donor.landmarks[common], target.landmarks[common])
+            found = fit_similarity(donor.landmarks[common], target.landmarks[common])
+            if not np.isfinite(found).all():
+                raise ValueError("the landmarks fix no similarity (do they all lie in one place?)")
+            return found
     from_donor, from_target = (canvas_transform(still, SIDE) for still in (donor, target))
     return np.linalg.inv(from_target) @ register(donor, target) @ from_donor
 

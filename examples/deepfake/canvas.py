@@ -64,7 +64,8 @@ def similarity(scale: float, angle: float, shift: np.ndarray, side: int) -> np.n
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The least-squares similarity from points (P, 2) to points (P, 2) (Umeyama, 1991; in the plane, one division)."""
     a, b = (points @ np.array([1, 1j]) for points in (source, target))
-    turn = np.vdot(a - a.mean(), b - b.mean()) / np.vdot(a - a.mean(), a - a.mean())
+    with np.errstate(invalid="ignore", divide="ignore"):  # points all in one place give NaN, for the caller to see
+        turn = np.vdot(a - a.mean(), b - b.mean()) / np.vdot(a - a.mean(), a - a.mean())
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]])
 

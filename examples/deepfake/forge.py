@@ -30,8 +30,8 @@ from files import write_json
 from forging import METHODS, genuine
 from images import read_rgb
 from manifest import SPLITS
-from plan import Clip, Plan, plan_set
-from portraits import SIDECAR, Portrait, read_portraits
+from plan import Clip, Plan, choose_people, plan_set
+from portraits import SIDECAR, Photo, Portrait, find_faces, list_photos
 from video import write_clip
 from workers import run_tasks
 
@@ -61,11 +61,12 @@ def main() -> None:
         raise UserError(f"--size {arguments.size} (wanted an even number: H.264's yuv420p)", exit_code=2)
     cv2.setNumThreads(1)
     check_destination(arguments.destination, SETTINGS)
-    portraits, faceless = read_portraits(arguments.portraits, arguments.workers)
-    for name in faceless:
-        print(f"{arguments.portraits / name}: no face found, left out", file=sys.stderr)
+    photos = choose_people(list_photos(arguments.portraits), arguments.identities, arguments.seed)
+    portraits, faceless = find_faces(photos, arguments.workers)
+    for photo in faceless:
+        print(f"{photo.path}: no face found, left out", file=sys.stderr)
     methods = [method for method in METHODS if method in arguments.methods]
-    plan = plan_set(portraits, methods, arguments.identities, arguments.seed)
+    plan = plan_set(portraits, methods, arguments.seed)
     claim_destination(arguments.destination, SETTINGS, describe(arguments, methods, plan, faceless))
     make_clips(arguments, plan)
     finish(arguments.destination, plan)
@@ -87,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, faceless: list[str]) -> dict[str, Any]:
+def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, faceless: list[Photo]) -> dict[str, Any]:
     """All that decides the set's bytes: arguments, versions, source files. Its file tells one set from another."""
     sidecar = arguments.portraits / SIDECAR
     return {
@@ -104,7 +105,7 @@ def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, face
         "versions": {"av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
         "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest() if sidecar.is_file() else None,
         "sources": {portrait.path.name: portrait.sha256 for portrait in plan.portraits.values()},
-        "without_a_face": faceless,
+        "without_a_face": [photo.path.name for photo in faceless],
     }
 
 
@@ -136,7 +137,10 @@ def make_clip(task: Task) -> None:
     """
     target, donor = load_still(task.target), load_still(task.source)
     method = METHODS.get(task.clip.method, genuine)
-    canvas = method(target, donor, OVERSAMPLING * task.size, generator(task.seed, "forgery", task.clip))
+    try:
+        canvas = method(target, donor, OVERSAMPLING * task.size, generator(task.seed, "forgery", task.clip))
+    except ValueError as error:
+        raise UserError(f"{task.source.path} onto {task.target.path}: {error}") from error
     motion, picture = generator(task.seed, "motion", task.clip.target), generator(task.seed, "picture", task.clip)
     frames = list(film(canvas, task.size, task.frames, motion, picture))
     for compression, file in clip_files(task).items():

@@ -31,6 +31,8 @@ def swap(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np
     inner = render(donor.image, from_donor, side)
     shrink = rng.uniform(0.8, 0.92)
     mask = soft_mask([face_shape(target, to_canvas, side, shrink), face_shape(donor, from_donor, side, shrink)], rng)
+    if mask.max() < 0.5:
+        raise ValueError("the faces share no place once aligned (are the landmarks those of these photos?)")
     return blend(match_colour(inner, outer, mask), outer, mask)
 
 

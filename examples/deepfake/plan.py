@@ -5,13 +5,12 @@ Nobody is in two splits, and donors come from the target's split, so that no fac
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 from cli import UserError
 from manifest import SPLITS
-from portraits import Portrait
+from portraits import Photo, Portrait
 
 SHARE_VAL = SHARE_TEST = 0.15
 LEAST_PEOPLE = 2  # a split: one's face needs another's
@@ -48,26 +47,27 @@ class Plan:
     clips: list[Clip]
 
 
-def plan_set(portraits: list[Portrait], methods: list[str], identities: int | None, seed: int) -> Plan:
-    """Draw a set from portraits; the same portraits and seed give the same set. UserError where they are too few."""
-    people: dict[str, list[Portrait]] = defaultdict(list)
-    for portrait in portraits:
-        people[portrait.person].append(portrait)
+def choose_people(photos: list[Photo], identities: int | None, seed: int) -> list[Photo]:
+    """The photos of `identities` people drawn by the seed (None: of all). UserError where they are too few or many."""
+    people = sorted({photo.person for photo in photos})
     if identities is not None and identities > len(people):
-        raise UserError(f"--identities {identities}, but the portraits show {len(people)} people")
-    names = sorted(people)
-    rng = np.random.default_rng([seed, 0])
-    rng.shuffle(names)
-    names = names[:identities]
-    sizes = split_sizes(len(names))
-
-    kept = sorted((p for name in names for p in people[name]), key=lambda p: p.path.name)
+        raise UserError(f"--identities {identities}, but the photos show {len(people)} people")
+    split_sizes(identities or len(people))
+    chosen = set(np.random.default_rng([seed, 0]).permutation(people)[:identities].tolist())
+    kept = [photo for photo in photos if photo.person in chosen]
     if len(kept) > MOST_PORTRAITS:
-        raise UserError(f"{len(kept)} portraits (wanted at most {MOST_PORTRAITS}; --identities takes fewer people)")
-    by_id = {f"{number:03d}": portrait for number, portrait in enumerate(kept)}
+        raise UserError(f"{len(kept)} photos (wanted at most {MOST_PORTRAITS}; --identities takes fewer people)")
+    return kept
+
+
+def plan_set(portraits: list[Portrait], methods: list[str], seed: int) -> Plan:
+    """Draw a set from portraits; the same portraits and seed give the same set. UserError where they are too few."""
+    rng = np.random.default_rng([seed, 1])
+    people = rng.permutation(sorted({portrait.person for portrait in portraits})).tolist()
     split_of: dict[str, str] = {}
-    for split, size in zip(SPLITS, sizes, strict=True):
-        split_of |= dict.fromkeys(names[len(split_of) : len(split_of) + size], split)
+    for split, size in zip(SPLITS, split_sizes(len(people)), strict=True):
+        split_of |= dict.fromkeys(people[len(split_of) : len(split_of) + size], split)
+    by_id = {f"{number:03d}": portrait for number, portrait in enumerate(portraits)}
     splits = {split: [key for key, portrait in by_id.items() if split_of[portrait.person] == split] for split in SPLITS}
     pairs = {split: _pair(ids, by_id, rng) for split, ids in splits.items()}
 
@@ -88,7 +88,7 @@ def split_sizes(people: int) -> tuple[int, int, int]:
     if train < LEAST_PEOPLE:
         least = LEAST_PEOPLE * len(SPLITS)
         raise UserError(
-            f"portraits of {people} people with a face found (wanted at least {least}: train, val and test each need "
+            f"portraits of {people} people (wanted at least {least}: train, val and test each need "
             f'{LEAST_PEOPLE}; a person is a file name up to its first "_" or "-", or a faces.jsonl row\'s person)'
         )
     return train, val, test

@@ -25,36 +25,47 @@ SIDECAR = "faces.jsonl"
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """One photo of one face."""
+class Photo:
+    """One photo of one person."""
 
     path: Path
     person: str
-    sha256: str
-    box: tuple[float, float, float, float]  # the detector's, in pixels
-    tone: tuple[float, float, float]  # mean CIELAB of the box
     landmarks: np.ndarray | None = field(hash=False, compare=False)  # (P, 2) float, pixels
 
 
-def read_portraits(folder: Path, workers: int = 1) -> tuple[list[Portrait], list[str]]:
-    """The portraits of a folder, sorted by file name, and the names of the photos in which no face was found.
+@dataclass(frozen=True)
+class Portrait(Photo):
+    """A photo in which a face was found."""
 
-    UserError on a missing or empty folder, on an unreadable photo and on a sidecar that is not what this module says.
-    """
+    sha256: str
+    box: tuple[float, float, float, float]  # the detector's, in pixels
+    tone: tuple[float, float, float]  # mean CIELAB of the face
+
+
+def list_photos(folder: Path) -> list[Photo]:
+    """The photos of a folder, sorted by file name. UserError where there is none, or on a sidecar that is not one."""
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder of portraits")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
     if not files:
         raise UserError(f"{folder}: no photos in it (wanted {', '.join(sorted(IMAGE_SUFFIXES))} files)")
     sidecar = _read_sidecar(folder / SIDECAR)
+    rows = [sidecar.get(path.name, {}) for path in files]
+    return [
+        Photo(path, row.get("person") or group_of(path.stem), row.get("landmarks"))
+        for path, row in zip(files, rows, strict=True)
+    ]
+
+
+def find_faces(photos: list[Photo], workers: int) -> tuple[list[Portrait], list[Photo]]:
+    """The photos with a face, and those without. UserError, naming it, on a photo that cannot be read."""
     found, faceless = [], []
-    for path, located in zip(files, run_tasks(_locate, files, workers, "finding faces"), strict=True):
-        if located is None:
-            faceless.append(path.name)
-            continue
-        row = sidecar.get(path.name, {})
-        person = row.get("person") or group_of(path.stem)
-        found.append(Portrait(path, person, *located, landmarks=row.get("landmarks")))
+    located = run_tasks(_locate, [photo.path for photo in photos], workers, "finding faces")
+    for photo, face in zip(photos, located, strict=True):
+        if face:
+            found.append(Portrait(photo.path, photo.person, photo.landmarks, *face))
+        else:
+            faceless.append(photo)
     return found, faceless
 
 

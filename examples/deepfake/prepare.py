@@ -35,6 +35,9 @@ from tracks import POLICIES, boxes, follow
 from video import sample_frames
 from workers import run_tasks
 
+Frames = list[tuple[int | None, np.ndarray]]  # index (None: a photo) and uint8 RGB
+Rows = list[dict[str, Any]]
+
 SETTINGS = "prepare.json"
 RECORD = "record.json"  # in each video's folder: what was found, and the state of the file it was found in
 
@@ -140,6 +143,15 @@ def prepare_one(task: Task) -> str | None:
         frames = read_frames(task)
     except UserError as error:
         return str(error)
+    try:
+        write_crops(task, frames)
+    except OSError as error:
+        raise UserError(f"cannot write {task.folder}: {error.strerror or error}") from error
+    return None
+
+
+def write_crops(task: Task, frames: Frames) -> None:
+    """Crops and record, in a folder that is there whole or not at all."""
     partial = task.folder.with_name(f".{task.folder.name}.partial")
     for stale in (partial, task.folder):
         shutil.rmtree(stale, ignore_errors=True)
@@ -148,23 +160,21 @@ def prepare_one(task: Task) -> str | None:
     record = {"source": file_state(task.source.path), "rows": rows, "skipped": skipped}
     (partial / RECORD).write_text(json.dumps(record))
     os.replace(partial, task.folder)
-    return None
 
 
-def read_frames(task: Task) -> list[tuple[int | None, np.ndarray]]:
+def read_frames(task: Task) -> Frames:
     """The chosen frames of a video with their indices; a photo is one frame without an index."""
     if task.source.is_video:
         return list(sample_frames(task.source.path, task.settings.frames))
     return [(None, read_rgb(task.source.path))]
 
 
-def crop_frames(
-    task: Task, frames: list[tuple[int | None, np.ndarray]], folder: Path
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def crop_frames(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
     """Write the crops; the manifest's rows, and a row for each frame in which the face was not found."""
     source, settings = task.source, task.settings
     track = follow([detector().detect(image) for _, image in frames])
-    rows, skipped = [], []
+    rows: Rows = []
+    skipped: Rows = []
     for (index, image), face, box in zip(frames, track, boxes(track, settings.missing), strict=True):
         named = {"method": source.method, "video": source.video, "frame": index}
         if face is None:
@@ -188,7 +198,8 @@ def detector() -> FaceDetector:
 
 def write_manifest(tasks: list[Task], destination: Path) -> None:
     """Gather all videos' rows into manifest.jsonl and skipped.jsonl, tell what was skipped, print the sha256."""
-    rows, skipped = [], []
+    rows: Rows = []
+    skipped: Rows = []
     for task in tasks:
         record = read_json(task.folder / RECORD)
         rows += [row | {"split": task.source.split} for row in record["rows"]]
@@ -213,7 +224,7 @@ def report_skipped(source: Source, record: dict[str, Any]) -> None:
         print(f"{source.path}: no face in {frames} of {total} frames, {action}", file=sys.stderr)
 
 
-def json_lines(rows: list[dict[str, Any]]) -> bytes:
+def json_lines(rows: Rows) -> bytes:
     """One JSON object a line."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 

@@ -54,7 +54,7 @@ def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
 def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25) -> None:
     """Write uint8 RGB frames (H, W, 3), H and W even, as H.264 (libx264, yuv420p) in MP4.
 
-    The same frames give the same bytes. The file appears whole or not at all.
+    The same frames give the same bytes. The file appears whole or not at all; UserError where it can't be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -74,6 +74,8 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25
                 raise ValueError(f"{path}: no frames to write")
             container.mux(stream.encode(None))
         os.replace(partial, path)
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

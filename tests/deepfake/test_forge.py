@@ -277,6 +277,21 @@ def test_landmarks_align_exactly_and_outside_points_do_not_count():
     assert fit_similarity(points[1:], moved[1:]) == pytest.approx(found)
 
 
+def test_landmarks_of_another_photo_are_named(people, tmp_path, monkeypatch):
+    """Landmarks that all lie in one place fix no transform: one line that names the two photos."""
+    shutil.copytree(people, tmp_path / "people")
+    rows = [{"file": path.name, "landmarks": [[200, 170]] * 5} for path in sorted(people.glob("*.png"))]
+    (tmp_path / "people/faces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"\.png onto .*\.png: the landmarks"):
+        run_here(monkeypatch, tmp_path / "people", tmp_path / "set", *OPTIONS)
+    assert not (tmp_path / "set/splits").exists()
+
+
+def test_clip_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*clip\.mp4"):
+        write_clip(tmp_path / "absent/clip.mp4", [np.zeros((64, 64, 3), np.uint8)], crf=23)
+
+
 def test_canvas_centres_the_face():
     transform = canvas_transform(Still(np.zeros((9, 9, 3), np.uint8), (10, 20, 30, 40)), 100)
     assert transform @ [20, 30, 1] == pytest.approx([50, 50, 1])
