@@ -5,7 +5,7 @@ manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4. Its s
 tree, in FF++'s own format (lists of [target, source] pairs), else FF++'s official ones (ffpp_splits.csv).
 
 Other folder: real/ and fake/ with videos or photos, directly or below train/, val/ and test/; a folder inside fake/
-names the method. Splits as in manifest.py.
+names the method. Deeper folders become part of the id (a/b.mp4 is a__b). Splits as in manifest.py.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _find_in_folder(root: Path, methods: list[str] | None) -> list[Source]:
                     continue
                 inside = path.relative_to(folder)
                 method = inside.parts[0] if label and len(inside.parts) > 1 else name
-                video = (inside.relative_to(method) if method != name else inside).with_suffix("").as_posix()
+                video = "__".join((inside.relative_to(method) if method != name else inside).with_suffix("").parts)
                 if methods is None or not label or method in methods:
                     found.append(Source(path, label, method, video, split or _split_of(group_of(path.stem))))
     for label, name in enumerate(CLASSES):

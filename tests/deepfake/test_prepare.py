@@ -217,6 +217,16 @@ def test_folder_of_photos(tmp_path, monkeypatch):
     assert all(row["path"].endswith(".jpg") for row in listed)
 
 
+def test_photos_in_deeper_folders_keep_apart(tmp_path, monkeypatch):
+    """`a.png` beside a folder `a/` must not have the crops of one inside those of the other."""
+    for name in ("real/a.png", "real/a/b.png", "fake/Swap/a.png", "fake/Swap/a/b.png"):
+        save_rgb(tmp_path / "in/test" / name, astronaut_as(len(name)))
+    run_here(monkeypatch, tmp_path / "in", tmp_path / "out", *OPTIONS, "--workers", 1)
+    found = [(row["method"], row["video"]) for row in rows(tmp_path / "out")]
+    assert found == [("Swap", "a"), ("Swap", "a__b"), ("real", "a"), ("real", "a__b")]
+    assert all((tmp_path / "out" / row["path"]).is_file() for row in rows(tmp_path / "out"))
+
+
 def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
     for person in range(30):
         for name in ("real", "fake"):
