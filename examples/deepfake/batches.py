@@ -54,7 +54,8 @@ class EvalBatches(Dataset[Batch]):
 
     def __init__(self, images: Images, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.images = images
-        self.batches = torch.arange(rank, len(images), world).split(max(1, batch_size // world))
+        mine = torch.arange(len(images))[rank::world]
+        self.batches = mine.split(max(1, batch_size // world)) if len(mine) else ()
 
     def __len__(self) -> int:
         return len(self.batches)

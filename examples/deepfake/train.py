@@ -77,10 +77,8 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
             if stop or progress.step == len(batches) or progress.step % (settings.checkpoint_every or math.inf) == 0:
                 run.save()
             if stop:
-                break
-    if stop:
-        log.say(f"stopped after epoch {progress.epoch + 1}, step {progress.step}: --resume --out {run.out} continues")
-        raise KeyboardInterrupt
+                log.say(f"stopped in epoch {progress.epoch + 1}, after step {progress.step}; --resume goes on")
+                raise KeyboardInterrupt
 
 
 def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[float]:
@@ -114,7 +112,7 @@ def validate(run: Run, images: Images, interrupt: Interrupt) -> dict[str, float]
     """Classification loss, accuracy and AUC of a split, each process scoring its share of the images."""
     settings, processes = run.settings, run.processes
     run.model.eval()
-    indices, logits = [], []
+    indices, logits = [np.empty(0, np.int64)], [np.empty(0)]  # a process may have no image
     batches = EvalBatches(images, settings.batch_size, processes.rank, processes.world)
     for pixels, _, places in load(batches, workers(settings), pin=processes.device.type == "cuda"):
         if interrupt.requested:  # the epoch's steps are saved: resuming comes back to here

@@ -1,0 +1,202 @@
+"""A run that was killed and resumed ends where an uninterrupted one does, to the last bit (on the CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cli
+import train
+from cli import UserError
+from run import Run
+from small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
+from test_train import REPOSITORY, environment
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the program handles it, so the disk stays as it is at that moment."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_small(folder, tmp_path_factory.mktemp("runs") / "run")
+
+
+def kill_at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
+    """Let ``owner.name`` work until its ``call``-th call, which is killed instead."""
+    original, calls = getattr(owner, name), 0
+
+    def counting(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Killed
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, counting)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "options"),
+    [
+        (train, "train_step", 1, ()),
+        (train, "train_step", 6, ()),  # the last step of the second epoch: that epoch starts again
+        (train, "train_step", 6, ("--checkpoint-every", "2")),  # ... or goes on from its second step
+        (train, "validate", 2, ()),
+        (Run, "save", 3, ()),  # after the first epoch's best weights, before the state that knows of them
+        (Run, "save", 5, ()),
+    ],
+    ids=["first step", "last step", "last step, checkpoints every two", "validation", "after best", "after epoch 2"],
+)
+def test_resuming_after_a_kill_changes_nothing(
+    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    owner: Any, name: str, call: int, options: tuple[str, ...],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        kill_at_call(patched, owner, name, call)
+        with pytest.raises(Killed):
+            train_small(folder, out, *options)
+    torch.manual_seed(12345)  # as in another process: no generator is where it was
+    train.main(["--resume", "--out", str(out)])
+    assert_same_run(out, finished)
+
+
+@pytest.mark.parametrize("options", [("--amp", "bf16"), ("--channels-last", "--model", "recce")], ids=" ".join)
+def test_resuming_with_other_options_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    whole = train_small(folder, tmp_path / "whole", *options)
+    with monkeypatch.context() as patched:
+        kill_at_call(patched, train, "train_step", 5)
+        with pytest.raises(Killed):
+            train_small(folder, tmp_path / "run", "--checkpoint-every", "1", *options)
+    train.main(["--resume", "--out", str(tmp_path / "run")])
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_more_epochs_equal_a_longer_run(folder: Path, finished: Path, tmp_path: Path) -> None:
+    out = train_small(folder, tmp_path / "run", "--epochs", "1")
+    train.main(["--resume", *arguments(folder, out)])  # its own arguments again, but for --epochs
+    assert_same_run(out, finished)
+    assert json.loads((out / "config.json").read_text())["arguments"]["epochs"] == 2
+
+
+def test_resuming_a_finished_run_keeps_it(folder: Path, finished: Path) -> None:
+    before = (finished / "last.pt").read_bytes()
+    train.main(["--resume", "--out", str(finished)])
+    assert (finished / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("moment", ["train_step", "validate"])
+def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
+    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    original, calls = getattr(train, moment), 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, moment, interrupted)
+        with pytest.raises(SystemExit) as caught:
+            cli.run(lambda: train.main(arguments(folder, tmp_path / "run")))
+    assert caught.value.code == 130
+    progress = last_state(tmp_path / "run")["progress"]
+    assert (progress["epoch"], progress["step"]) == ((0, 3) if moment == "train_step" else (1, 3))
+    train.main(["--resume", "--out", str(tmp_path / "run")])
+    assert_same_run(tmp_path / "run", finished)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--lr", "0.1"), "--lr 0.1 differs from the run's 0.001"),
+        (("--batch-size", "4"), "--batch-size 4 differs from the run's 8"),
+        (("--emam", "final"), "--emam final differs from the run's common"),
+        (("--seed", "3"), "--seed 3 differs from the run's 0"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_another_recipe_is_refused_by_name(finished: Path, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        train.main(["--resume", "--out", str(finished), *options])
+    assert caught.value.exit_code == 2
+
+
+def test_other_images_are_refused_and_moved_ones_are_not(finished: Path, folder: Path, tmp_path: Path) -> None:
+    moved = write_images(tmp_path / "moved")
+    train.main(["--resume", "--out", str(finished), "--data", str(moved)])
+    (moved / "train" / "real" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"--data .*moved does not hold the images") as caught:
+        train.main(["--resume", "--out", str(finished), "--data", str(moved)])
+    assert caught.value.exit_code == 2
+    train.main(["--resume", "--out", str(finished), "--data", str(folder)])
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--resume: .*nothing holds no run"):
+        train.main(["--resume", "--out", str(tmp_path / "nothing")])
+
+
+def test_a_damaged_state_is_named(folder: Path, tmp_path: Path) -> None:
+    out = train_small(folder, tmp_path / "run", "--epochs", "1", "--model", "xception")
+    content = (out / "last.pt").read_bytes()
+    (out / "last.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"last\.pt"):
+        train.main(["--resume", "--out", str(out)])
+    torch.save({"weights": torch.zeros(3)}, out / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt does not fit"):
+        train.main(["--resume", "--out", str(out)])
+    (out / "last.pt").unlink()
+    with pytest.raises(UserError, match=r"last\.pt is missing"):
+        train.main(["--resume", "--out", str(out)])
+
+
+@pytest.mark.slow
+def test_sigkill_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
+    """The real thing: processes, killed from outside again and again, against one left alone."""
+    command = [sys.executable, str(REPOSITORY / "examples/deepfake/train.py")]
+    recipe = ["--batch-size", "2", "--epochs", "3", "--checkpoint-every", "5", "--threads", "2"]
+    alone = [*command, *arguments(folder, tmp_path / "alone", *recipe)]
+    subprocess.run(alone, env=environment(), check=True, capture_output=True)
+    out = tmp_path / "killed"
+    first, again = [*command, *arguments(folder, out, *recipe)], [*command, "--resume", "--out", str(out)]
+    for kill, target in enumerate([(0, 5), (1, 5), (2, 10)]):
+        process = subprocess.Popen(again if kill else first, env=environment(), stdout=subprocess.DEVNULL)
+        wait_for(out, *target)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run(again, env=environment(), check=True, capture_output=True)
+    assert_same_run(out, tmp_path / "alone")
+    assert len(log_rows(out)) == 3
+
+
+def wait_for(out: Path, epoch: int, step: int, seconds: float = 120) -> None:
+    """Until last.pt stands at that epoch and step or later."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (out / "last.pt").exists():
+            progress = last_state(out)["progress"]
+            if (progress["epoch"], progress["step"]) >= (epoch, step):
+                return
+        time.sleep(0.02)
+    raise TimeoutError(f"{out} never reached epoch {epoch}, step {step}")
