@@ -102,7 +102,8 @@ def evaluate(
 def report(metrics: dict[str, Any], methods: set[str]) -> str:
     """The table: this run's figures in %, the yardsticks, and the paper's Table I with what it may be compared to."""
     columns = "{:<28}{:>8}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}"
-    lines = [f"{_title(metrics)}, checkpoint of epoch {metrics['checkpoint_epoch']}", metrics["description"], ""]
+    epoch = metrics["checkpoint_epoch"]
+    lines = [_title(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
     lines.append(columns.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
     for name, m in (("this run, by frame", metrics["frame"]), ("this run, by video", metrics["video"])):
         shares = [f"{100 * m[key]:.2f}" for key in ("acc", "balanced_acc", "auc", "ap", "eer")]
