@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,9 @@ def test_a_run_on_other_data_is_left_alone(few_people, tmp_path):
 @pytest.mark.slow
 def test_the_whole_example_learns(tmp_path):
     run = tmp_path / "demo"
-    done = subprocess.run([sys.executable, str(SCRIPT), "--out", str(run)], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
+    command = [sys.executable, str(SCRIPT), "--out", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((run / "demo-test" / "metrics.json").read_text())
     assert metrics["frame"]["auc"] >= 0.90
