@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,15 @@ class Processes:
         values = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Let only the main process's prints through."""
+        with open(os.devnull, "w") as nowhere, ExitStack() as silenced:
+            if not self.is_main:
+                silenced.enter_context(redirect_stdout(nowhere))
+                silenced.enter_context(redirect_stderr(nowhere))
+            yield
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model to train: itself in one process, else synchronised with the others' (weights are shared)."""

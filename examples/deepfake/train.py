@@ -179,7 +179,7 @@ def announce(run: Run, data: dict[str, Images], log: RunLog) -> None:
         log.say(f"resuming after epoch {run.progress.epoch}, step {run.progress.step} of the next")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def train_from(argv: Sequence[str] | None) -> None:
     """Parse the arguments, start or resume the run, train."""
     given, resume = config.parse(argv)
     if resume and "out" not in given:
@@ -191,13 +191,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(settings.threads or local_cores())
     with join(settings.device) as processes:
-        data = {split: open_split(settings.data, split, settings.image_size) for split in ("train", "val")}
+        with processes.one_voice():
+            data = {split: open_split(settings.data, split, settings.image_size) for split in ("train", "val")}
         check(settings, processes, data["train"])
         run = start(settings, processes, data["train"], saved)
         log = RunLog(run.out, settings.epochs, run.progress.epoch, processes.is_main)
         announce(run, data, log)
         with Interrupt() as interrupt, log:
             train(run, data, log, interrupt)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train. Most errors meet all processes alike: then the main one tells, and torchrun ends the others."""
+    try:
+        train_from(argv)
+    except UserError:
+        if not main_process():
+            time.sleep(10)
+        raise
 
 
 if __name__ == "__main__":
