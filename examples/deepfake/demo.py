@@ -50,20 +50,17 @@ def draw_split(split: str, count: int | None = None, workers: int | None = None)
     shots = [(split, person, shot) for person in range(people) for shot in range(SHOTS)]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         pairs = list(pool.map(lambda which: draw_pair(*which), shots))
-    pixels = np.concatenate([np.stack(pair) for pair in pairs])[:count]
-    methods = [name for _, person, _ in shots for name in ("real", method_of(person))]
-    numbers = [person for _, person, _ in shots for _ in range(2)]
-    names = [
-        f"{split}/{name}/{_FIRST[split] + person:06d}_{shot}"
+    rows = [
+        (method, f"{_FIRST[split] + person:06d}", shot)
         for _, person, shot in shots
-        for name in ("real", method_of(person))
-    ]
+        for method in ("real", method_of(person))
+    ][:count]
     return Drawn(
-        pixels=pixels,
-        labels=[int(name != "real") for name in methods][:count],
-        videos=[f"{name}/{_FIRST[split] + person:06d}" for name, person in zip(methods, numbers, strict=True)][:count],
-        methods=methods[:count],
-        names=names[:count],
+        pixels=np.stack([pixels for pair in pairs for pixels in pair][:count]),
+        labels=[int(method != "real") for method, _, _ in rows],
+        videos=[f"{method}/{number}" for method, number, _ in rows],
+        methods=[method for method, _, _ in rows],
+        names=[f"{split}/{method}/{number}_{shot}" for method, number, shot in rows],
     )
 
 

@@ -35,7 +35,6 @@ def test_same_pixels_in_another_process(drawn: demo.Drawn) -> None:
     code = """import demo, hashlib
 print(hashlib.sha256(demo.draw_split("test", count=8).pixels).hexdigest(), demo.fingerprint())"""
     other = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
-    import hashlib
 
     assert other.stdout.split() == [hashlib.sha256(drawn.pixels[:8]).hexdigest(), demo.fingerprint()]
 
