@@ -1,0 +1,143 @@
+"""The layers as functions of tensors: check the input, settle the precision, choose the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from .backends import resolve_backend
+from .ops.chunks import accumulation_dtype
+from .ops.emam import autograd as emam_autograd
+from .ops.emam import collapsed as emam_collapsed
+from .ops.emam import reference as emam_reference
+from .ops.scam import autograd as scam_autograd
+from .ops.scam import reference as scam_reference
+
+
+def emam(
+    x: Tensor,
+    conv1x1_weight: Tensor,
+    conv1x1_bias: Tensor,
+    conv3x3_weight: Tensor,
+    conv3x3_bias: Tensor,
+    gn_weight: Tensor,
+    gn_bias: Tensor,
+    groups: int = 8,
+    eps: float = 1e-5,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Efficient multi-scale attention of x (B, C, H, W), as `panet_layers.EMAM` computes it.
+
+    Args:
+        x: the input; with G groups, K = C / G.
+        conv1x1_weight, conv1x1_bias: (K, K, 1, 1) and (K,).
+        conv3x3_weight, conv3x3_bias: (K, K, 3, 3) and (K,).
+        gn_weight, gn_bias: (K,) each, scale and shift of the group normalisation.
+        groups: G.
+        eps: added to the variance.
+        backend: as in `EMAM`.
+
+    Returns a tensor like x. Raises what `EMAM` raises.
+    """
+    _check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
+    params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+    if resolve_backend(backend, x) == "reference":
+        return _in_full_precision(emam_reference.emam, x, *params, groups, eps)
+    if _transformed():
+        return _in_full_precision(emam_collapsed.emam, x, *params, groups, eps)
+    return emam_autograd.emam(x, *params, groups, eps)
+
+
+def scam(
+    x: Tensor,
+    fc1_weight: Tensor,
+    fc2_weight: Tensor,
+    conv_weight: Tensor,
+    fc1_bias: Tensor | None = None,
+    fc2_bias: Tensor | None = None,
+    norm: nn.BatchNorm2d | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Spatial and channel attention of x (B, C, H, W), as `panet_layers.SCAM` computes it.
+
+    Args:
+        x: the input.
+        fc1_weight, fc1_bias: (hidden, C) and (hidden,) or None.
+        fc2_weight, fc2_bias: (C, hidden) and (C,) or None.
+        conv_weight: (1, 2, k, k), over the maps [mean, max].
+        norm: a one-channel batch normalisation after the convolution, or None; in training its running statistics move.
+        backend: as in `SCAM`.
+
+    Returns a tensor like x. Raises what `SCAM` raises.
+    """
+    _check_input(x, fc1_weight.shape[1], "SCAM")
+    name = resolve_backend(backend, x)
+    mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    if name == "reference" or _transformed() or not _is_plain(norm):
+        return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, _in_own_precision(norm))
+    _check_batch_statistics(x, norm)
+    return scam_autograd.scam(x, *mlp, conv_weight, norm)
+
+
+def channel_attention(
+    x: Tensor,
+    fc1_weight: Tensor,
+    fc2_weight: Tensor,
+    fc1_bias: Tensor | None = None,
+    fc2_bias: Tensor | None = None,
+) -> Tensor:
+    """The first half of `scam`: x (B, C, H, W) times one gate a channel (Eq. 7)."""
+    _check_input(x, fc1_weight.shape[1], "ChannelAttention")
+    return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+
+
+def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
+    """The second half of `scam`: x (B, C, H, W) times one gate a pixel (Eq. 8)."""
+    _check_input(x, None, "SpatialAttention")
+    return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, _in_own_precision(norm))
+
+
+def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
+    if x.dim() != 4 or channels not in (None, x.shape[1]):
+        raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{layer} wants a floating-point input, got {x.dtype}")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{layer} wants at least one channel and one pixel, got {tuple(x.shape)}")
+
+
+def _is_plain(norm: nn.Module | None) -> bool:
+    """No normalisation, or exactly nn.BatchNorm2d's arithmetic; others (synchronised, say) run as modules."""
+    return norm is None or (type(norm) is nn.BatchNorm2d and norm.affine)
+
+
+def _check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
+    if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        raise ValueError(f"SCAM's batch normalisation wants more than one pixel in training, got {tuple(x.shape)}")
+
+
+def _in_own_precision(norm: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    """`norm`, fed in its parameters' dtype."""
+    weight = getattr(norm, "weight", None)
+    if norm is None or weight is None:
+        return norm
+    return lambda logits: norm(logits.to(weight.dtype)).to(logits.dtype)
+
+
+def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
+    """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype."""
+    dtype = accumulation_dtype(x.dtype)
+    args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
+    with torch.autocast(x.device.type, enabled=False):
+        return run(x.to(dtype), *args).to(x.dtype)
+
+
+def _transformed() -> bool:
+    """Inside torch.func or forward-mode differentiation, which hand-written derivatives do not serve."""
+    level = torch._C._functorch.peek_interpreter_stack()  # None, or a CInterpreter; Dynamo follows only `isinstance`
+    return isinstance(level, torch._C._functorch.CInterpreter) or forward_ad._current_level >= 0

@@ -1,0 +1,1 @@
+"""Efficient multi-scale attention: the formulas (`reference`) and their exact shortcut (`collapsed`)."""

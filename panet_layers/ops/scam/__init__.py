@@ -1,0 +1,1 @@
+"""Spatial and channel attention: the formulas (`reference`) and a thriftier way to them (`collapsed`)."""

@@ -1,0 +1,86 @@
+"""SCAM's collapsed form as one step of the autograd graph: registered operators forward and backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import library  # noqa: F401  (registers the operators)
+from . import reference
+
+
+def scam(
+    x: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor | None,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor | None,
+    conv_weight: Tensor,
+    norm: nn.BatchNorm2d | None,
+) -> Tensor:
+    """As the reference's `scam`, x (B, C, H, W); first derivatives by hand, higher ones through the plain form."""
+    params = (fc1_weight, fc1_bias, fc2_weight, fc2_bias, conv_weight)
+    if norm is None:
+        return _run(x, (*params, None, None), None, None, False, 1.0)[0]
+    of_batch = norm.training or norm.running_mean is None
+    running = (None, None) if of_batch else (norm.running_mean, norm.running_var)
+    out, moments = _run(x, (*params, norm.weight, norm.bias), *running, of_batch, norm.eps)
+    if norm.training and norm.running_mean is not None and x.shape[0] > 0:
+        _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
+    return out
+
+
+def _run(x: Tensor, params: tuple, *norm: Any) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params)):
+        return _SCAM.apply(x, *params, *norm)
+    out, *_, moments = torch.ops.panet_layers.scam_forward(x, *params, *norm)
+    return out, moments
+
+
+@torch.no_grad()
+def _update_running(norm: nn.BatchNorm2d, moments: Tensor, count: int) -> None:
+    """As nn.BatchNorm2d: the mean, and the unbiased variance, of the batch."""
+    mean, variance = moments.to(norm.running_mean.dtype).unbind()
+    norm.num_batches_tracked.add_(1)
+    momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+    norm.running_mean.mul_(1 - momentum).add_(mean * momentum)
+    norm.running_var.mul_(1 - momentum).add_(variance * (momentum * count / (count - 1)))
+
+
+class _SCAM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        params, (running_mean, running_var, of_batch, eps) = args[:7], args[7:]
+        out, *saved = torch.ops.panet_layers.scam_forward(x, *args)
+        ctx.save_for_backward(x, *params, *saved, running_mean, running_var)
+        ctx.of_batch, ctx.eps = of_batch, eps
+        moments = saved[-1].clone()
+        ctx.mark_non_differentiable(moments)
+        return out, moments
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, *rest = ctx.saved_tensors
+        params, saved, running = rest[:7], rest[7:11], rest[11:]
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return *_differentiable_backward(grad, [x, *params], running, ctx), None, None, None, None
+        grads = torch.ops.panet_layers.scam_backward(grad, x, *params, *saved, ctx.of_batch, ctx.eps)
+        given = (g if p is not None else None for g, p in zip(grads, (x, *params)))
+        return *given, None, None, None, None
+
+
+def _differentiable_backward(grad: Tensor, inputs: list[Any], running: list[Any], ctx: Any) -> list[Tensor | None]:
+    """The gradients as a graph that can be differentiated again (`create_graph=True`)."""
+    x, *mlp_and_conv, weight, bias = inputs
+    norm = None
+    if weight is not None:
+
+        def norm(logits: Tensor) -> Tensor:
+            return nn.functional.batch_norm(logits, *running, weight, bias, ctx.of_batch, 0.0, ctx.eps)
+
+    wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
+    out = reference.scam(x, *mlp_and_conv, norm)
+    grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+    return [next(grads) if needed else None for needed in ctx.needs_input_grad[:8]]

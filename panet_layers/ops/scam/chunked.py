@@ -1,0 +1,226 @@
+"""SCAM's hand-written forward and backward, a cache-sized piece of the input at a time.
+
+Kept for the backward: the input, what was pooled from it (2 numbers a channel, 2 a pixel) and the logits (1 a pixel).
+Where each maximum sat is found again in the backward, by comparison with the maximum: cheaper than to ask
+`torch.max` for it in the forward. n samples of C channels and P = H * W pixels make a piece.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..chunks import Scratch, accumulation_dtype, load, pieces, store, target
+
+
+class Parameters(NamedTuple):
+    """SCAM's parameters; the biases, and the normalisation's two, may be None."""
+
+    fc1: Tensor  # (hidden, C)
+    fc1_bias: Tensor | None  # (hidden)
+    fc2: Tensor  # (C, hidden)
+    fc2_bias: Tensor | None  # (C)
+    conv: Tensor  # (1, 2, k, k)
+    norm_weight: Tensor | None  # (1)
+    norm_bias: Tensor | None  # (1)
+
+
+class Saved(NamedTuple):
+    """What the backward needs beside the input and the parameters."""
+
+    pooled: Tensor  # (2, B, C): mean and maximum over the pixels
+    maps: Tensor  # (B, 2, H, W): mean and maximum over the gated channels
+    logits: Tensor  # (B, 1, H, W), before the normalisation
+    moments: Tensor  # (2): mean and variance that normalise the logits
+
+
+def saved_shapes(x: Tensor) -> list[tuple[int, ...]]:
+    """The shapes of `Saved` for an input x."""
+    batch, channels, height, width = x.shape
+    return [(2, batch, channels), (batch, 2, height, width), (batch, 1, height, width), (2,)]
+
+
+def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float) -> tuple[Tensor, Saved]:
+    """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
+
+    `running` holds the mean and variance that normalise the logits; None takes the batch's own.
+    """
+    batch, channels, height, width = x.shape
+    dtype = accumulation_dtype(x.dtype)
+    params = _in_dtype(params, dtype)
+    out = torch.empty_like(x)
+    pooled, maps, logits, moments = (x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x))
+    x5, out5 = x.unflatten(1, (1, channels)), out.unflatten(1, (1, channels))
+    cuts = pieces(x, 1)
+    scratch = Scratch(x, cuts, 1, 1)
+
+    for piece in cuts:
+        xs = load(x5, piece).flatten(2)
+        torch.mean(xs, 2, out=pooled[0, piece[0]])
+        torch.amax(xs, 2, out=pooled[1, piece[0]])
+    gate = _channel_gate(pooled, params)
+
+    for piece in cuts:
+        xs = load(x5, piece)
+        gates = gate[piece[0]]
+        gated = torch.mul(xs, gates[:, :, None, None], out=scratch(0, len(xs)))
+        torch.mean(gated, 1, out=maps[piece[0], 0])
+        torch.amax(gated, 1, out=maps[piece[0], 1])
+    logits.copy_(_convolve(maps, params.conv))
+    _set_moments(moments, logits, params, running)
+    pixel_gate = _normalise(logits, moments, params, eps)[1].sigmoid_()
+
+    for piece in cuts:
+        xs = load(x5, piece)
+        result = torch.mul(xs, gate[piece[0]][:, :, None, None], out=target(out5, piece, scratch(0, len(xs))))
+        store(out5, piece, result.mul_(pixel_gate[piece[0]]))
+    return out, Saved(pooled, maps, logits, moments)
+
+
+def backward(
+    grad: Tensor, x: Tensor, params: Parameters, saved: Saved, batch_statistics: bool, eps: float
+) -> tuple[Tensor, Parameters]:
+    """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
+    channels = x.shape[1]
+    dtype = accumulation_dtype(x.dtype)
+    given, params = params, _in_dtype(params, dtype)
+    dx = torch.empty_like(x)
+    x5, grad5, dx5 = (part.unflatten(1, (1, channels)) for part in (x, grad, dx))
+    cuts = pieces(x, 1)
+    scratch = Scratch(x, cuts, 1, 2)
+
+    gate = _channel_gate(saved.pooled, params)
+    normalised, scores = _normalise(saved.logits, saved.moments, params, eps)
+    pixel_gate = scores.sigmoid().flatten(1)
+    dscores, dgate = torch.empty_like(pixel_gate), torch.empty_like(gate)
+    for piece in cuts:
+        rows = piece[0]
+        product = torch.mul(load(x5, piece), load(grad5, piece), out=scratch(0, rows.stop - rows.start)).flatten(2)
+        dscores[rows] = torch.bmm(gate[rows, None], product)[:, 0]
+        dgate[rows] = torch.bmm(pixel_gate[rows, None], product.mT)[:, 0]
+    dscores = (dscores * pixel_gate * (1 - pixel_gate)).view_as(scores)
+    dlogits, dnorm_weight, dnorm_bias = _normalise_backward(
+        dscores, normalised, saved.moments, params, batch_statistics, eps
+    )
+    dmaps, dconv = _convolve_backward(dlogits, saved.maps, params.conv)
+    dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
+
+    sums = _MlpGradients(params)
+    for piece in cuts:
+        rows = piece[0]
+        xs, gs = load(x5, piece), load(grad5, piece)
+        flat, gates, n = xs.flatten(2), gate[rows], rows.stop - rows.start
+        gated = torch.mul(flat, gates[:, :, None], out=scratch(0, n).flatten(2))
+        top_channel = _first_maximum(gated, saved.maps[rows, 1].flatten(1)[:, None], 1, scratch(1, n))
+        top_pixel = _first_maximum(flat, saved.pooled[1, rows, :, None], 2, scratch(1, n))
+
+        dgates = dgate[rows] + torch.bmm(dmean[rows, None], flat.mT)[:, 0]
+        dgates.scatter_add_(1, top_channel[:, 0], dmaximum[rows] * flat.gather(1, top_channel)[:, 0])
+        daverage, dtop = sums.add(dgates * gates * (1 - gates), saved.pooled[:, rows])
+
+        inner = torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=scratch(0, n).flatten(2))
+        inner.scatter_add_(1, top_channel, dmaximum[rows, None])
+        dxs = target(dx5, piece, scratch(1, n)).flatten(2)
+        torch.addcmul((daverage / flat.shape[2])[:, :, None], inner, gates[:, :, None], out=dxs)
+        dxs.scatter_add_(2, top_pixel, dtop[:, :, None])
+        store(dx5, piece, dxs.view_as(xs))
+    grads = (*sums.totals(), dconv, dnorm_weight, dnorm_bias)
+    return dx, Parameters(*(None if p is None else g.to(p.dtype) for g, p in zip(grads, given)))
+
+
+def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
+    return Parameters(*(None if p is None else p.to(dtype) for p in params))
+
+
+def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
+    """(2, B, C) pooled mean and maximum -> (B, C) gate; the second layer is linear, so it runs once on the sum."""
+    hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_().sum(0)
+    gate = F.linear(hidden, params.fc2)
+    if params.fc2_bias is not None:
+        gate += 2 * params.fc2_bias
+    return gate.sigmoid_()
+
+
+class _MlpGradients:
+    """Gradients of the channel gate's two layers, added up over pieces."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+        self.fc1, self.fc2 = torch.zeros_like(params.fc1), torch.zeros_like(params.fc2)
+        self.fc1_bias, self.fc2_bias = params.fc1.new_zeros(len(params.fc1)), params.fc2.new_zeros(len(params.fc2))
+
+    def add(self, dgate: Tensor, pooled: Tensor) -> Tensor:
+        """Gradient (n, C) before the sigmoid, pooled (2, n, C) -> gradients (2, n, C) of pooled mean and maximum."""
+        hidden = F.linear(pooled, self.params.fc1, self.params.fc1_bias).relu_()
+        dhidden = (dgate @ self.params.fc2) * (hidden > 0)
+        self.fc2 += dgate.mT @ hidden.sum(0)
+        self.fc2_bias += 2 * dgate.sum(0)
+        self.fc1 += dhidden.flatten(0, 1).mT @ pooled.flatten(0, 1)
+        self.fc1_bias += dhidden.sum((0, 1))
+        return dhidden @ self.params.fc1
+
+    def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.fc1, self.fc1_bias, self.fc2, self.fc2_bias
+
+
+def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(maps, weight, padding=weight.shape[-1] // 2)
+
+
+def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the maps and of the weight."""
+    padding = [weight.shape[-1] // 2] * 2
+    dmaps, dweight, _ = torch.ops.aten.convolution_backward(
+        dlogits, maps, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [True, True, False]
+    )
+    return dmaps, dweight
+
+
+def _set_moments(moments: Tensor, logits: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None) -> None:
+    if params.norm_weight is None:
+        moments.zero_()
+        return
+    mean, variance = running if running is not None else (logits.mean(), logits.var(correction=0))
+    moments[0].copy_(mean.squeeze())
+    moments[1].copy_(variance.squeeze())
+
+
+def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) -> tuple[Tensor, Tensor]:
+    """The normalised logits, and those scaled and shifted; without a normalisation, the logits and their copy."""
+    if params.norm_weight is None or params.norm_bias is None:
+        return logits, logits.clone()
+    normalised = (logits - moments[0]) * (moments[1] + eps).rsqrt()
+    return normalised, normalised * params.norm_weight + params.norm_bias
+
+
+def _normalise_backward(
+    grad: Tensor, normalised: Tensor, moments: Tensor, params: Parameters, batch_statistics: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the logits, of the scale (1) and of the shift (1)."""
+    if params.norm_weight is None:
+        return grad, grad, grad
+    dweight, dbias = (grad * normalised).sum().view(1), grad.sum().view(1)
+    if batch_statistics:
+        grad = grad - (dbias + normalised * dweight) / max(1, grad.numel())
+    return grad * params.norm_weight * (moments[1] + eps).rsqrt(), dweight, dbias
+
+
+def _first_maximum(x: Tensor, maximum: Tensor, dim: int, scratch: Tensor) -> Tensor:
+    """Index of the first element along `dim` that equals the maximum (n, .., 1, ..), as `maximum`'s shape.
+
+    Counting the hits and adding up their positions takes two multiplications; where there is not exactly one hit
+    (ties, NaN), the row is searched.
+    """
+    if x.device.type != "cpu":
+        return x.argmax(dim, keepdim=True)
+    hits = torch.ge(x, maximum, out=scratch.flatten(2))
+    probe = torch.stack([torch.ones(x.shape[dim], dtype=x.dtype), torch.arange(x.shape[dim], dtype=x.dtype)])
+    count, position = (torch.matmul(probe, hits) if dim == 1 else torch.matmul(probe, hits.mT)).unbind(1)
+    index = position.long()
+    several = count != 1
+    if several.any():
+        index[several] = x.movedim(dim, -1)[several].argmax(-1)
+    return index.unsqueeze(dim)

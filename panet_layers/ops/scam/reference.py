@@ -1,0 +1,48 @@
+"""SCAM by the paper's formulas, line by line: the oracle of every test and the baseline of every benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def scam(
+    x: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor | None,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor | None,
+    conv_weight: Tensor,
+    norm: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Channel attention, then spatial attention (paper III-C, Eq. 6; Woo et al. 2018), of x (B, C, H, W)."""
+    refined = channel_attention(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    return spatial_attention(refined, conv_weight, norm)
+
+
+def channel_attention(
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, fc2_bias: Tensor | None
+) -> Tensor:
+    """CA(F) F (Eq. 6 and 7): one gate a channel, from the average and the maximum over the pixels."""
+    pixels = x.flatten(2)
+    average = pixels.mean(dim=2)
+    maximum = pixels.max(dim=2).values
+
+    def mlp(pooled: Tensor) -> Tensor:
+        return F.linear(F.relu(F.linear(pooled, fc1_weight, fc1_bias)), fc2_weight, fc2_bias)
+
+    gate = (mlp(average) + mlp(maximum)).sigmoid()
+    return gate[:, :, None, None] * x
+
+
+def spatial_attention(x: Tensor, conv_weight: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """SA(F) F (Eq. 6 and 8): one gate a pixel, from the average and the maximum over the channels."""
+    average = x.mean(dim=1, keepdim=True)
+    maximum = x.max(dim=1, keepdim=True).values
+    logits = F.conv2d(torch.cat([average, maximum], dim=1), conv_weight, padding=conv_weight.shape[-1] // 2)
+    if norm is not None:
+        logits = norm(logits)
+    return logits.sigmoid() * x

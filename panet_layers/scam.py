@@ -1,0 +1,156 @@
+"""SCAM, the spatial and channel attention module, and its two halves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import functional
+from .backends import check_backend
+from .checkpoints import rename_channel_keys, rename_scam_keys, rename_spatial_keys
+
+
+class ChannelAttention(nn.Module):
+    """Channel attention (PANet paper, Eq. 7; CBAM, Woo et al., ECCV 2018): x times one gate a channel.
+
+    Args:
+        channels: channels C of the input.
+        reduction: the hidden width is max(1, C // reduction).
+        mlp_bias: give the two linear layers biases, as the published CBAM has; the paper's Eq. 7 has none.
+        device, dtype: of the parameters, as in torch.nn.
+
+    Shapes: input (B, C, H, W), output the same. Raises as `SCAM` does.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        mlp_bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or reduction < 1:
+            raise ValueError(f"channels and reduction must be positive, got channels={channels}, reduction={reduction}")
+        self.channels, self.reduction = channels, reduction
+        hidden = max(1, channels // reduction)
+        self.fc1 = nn.Linear(channels, hidden, bias=mlp_bias, device=device, dtype=dtype)
+        self.fc2 = nn.Linear(hidden, channels, bias=mlp_bias, device=device, dtype=dtype)
+        self.register_load_state_dict_pre_hook(rename_channel_keys)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as nn.Linear does."""
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.channel_attention(x, self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, reduction={self.reduction}"
+
+
+class SpatialAttention(nn.Module):
+    """Spatial attention (PANet paper, Eq. 8; CBAM, Woo et al., ECCV 2018): x times one gate a pixel.
+
+    Args:
+        kernel_size: odd size of the convolution over the [mean, max] maps.
+        norm: None for the paper's plain convolution, "batch" for the BatchNorm2d(eps=1e-5, momentum=0.01) of CBAM.
+        device, dtype: of the parameters, as in torch.nn.
+
+    Shapes: input (B, C, H, W) for any C, output the same. Raises as `SCAM` does.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        *,
+        norm: str | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be a positive odd number, got {kernel_size}")
+        if norm not in (None, "batch"):
+            raise ValueError(f"the spatial norm must be None or 'batch', got {norm!r}")
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype)
+        self.bn = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01, device=device, dtype=dtype) if norm else None
+        self.register_load_state_dict_pre_hook(rename_spatial_keys)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as nn.Conv2d and nn.BatchNorm2d do."""
+        self.conv.reset_parameters()
+        if self.bn is not None:
+            self.bn.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.spatial_attention(x, self.conv.weight, self.bn)
+
+
+class SCAM(nn.Module):
+    """Spatial and channel attention (PANet paper, section III-C, Eq. 6-8; CBAM, Woo et al., ECCV 2018).
+
+    `ChannelAttention`, then `SpatialAttention`, in one operator. The defaults are the paper's equations;
+    `mlp_bias=True, spatial_norm="batch"` is the published CBAM, `spatial_norm="batch"` alone is timm's.
+
+    Args:
+        channels: channels C of the input.
+        reduction: the hidden width of the channel branch is max(1, C // reduction).
+        kernel_size: odd size of the spatial branch's convolution over the [mean, max] maps.
+        mlp_bias: give the channel branch's two linear layers biases.
+        spatial_norm: None, or "batch" for a BatchNorm2d(eps=1e-5, momentum=0.01) after the convolution.
+        backend: "reference", "collapsed", "triton", or None for the process's choice (see `set_backend`).
+        device, dtype: of the parameters, as in torch.nn.
+
+    Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
+    `load_state_dict` takes this module's keys, the published CBAM's and timm's `CbamModule`'s.
+
+    Raises:
+        ValueError: non-positive sizes, an even kernel_size, an unknown norm or backend, or, on calling, an input that
+            is not (B, C, H, W).
+        TypeError: on calling, an input that is not floating-point.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        kernel_size: int = 7,
+        mlp_bias: bool = False,
+        spatial_norm: str | None = None,
+        backend: str | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_backend(backend)
+        self.channels, self.backend = channels, backend
+        self.channel = ChannelAttention(channels, reduction, mlp_bias=mlp_bias, device=device, dtype=dtype)
+        self.spatial = SpatialAttention(kernel_size, norm=spatial_norm, device=device, dtype=dtype)
+        self.register_load_state_dict_pre_hook(rename_scam_keys)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as their torch.nn classes do."""
+        self.channel.reset_parameters()
+        self.spatial.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scam(
+            x,
+            self.channel.fc1.weight,
+            self.channel.fc2.weight,
+            self.spatial.conv.weight,
+            self.channel.fc1.bias,
+            self.channel.fc2.bias,
+            self.spatial.bn,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        return f"backend={self.backend!r}" if self.backend else ""
