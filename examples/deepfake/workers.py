@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +22,7 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
 
-    An error of a task ends the run: tasks under way are finished, the others are not begun.
+    An error of a task ends the run: tasks under way are finished, the others are not begun. Ctrl-C ends them all.
     """
     bar = tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True)
     with bar:
@@ -32,15 +33,24 @@ def run_tasks(
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")  # OpenCV's and FFmpeg's threads do not survive a fork
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_single_threaded)
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker)
         try:
             for result in pool.map(function, tasks):
                 yield result
                 bar.update()
         except BrokenProcessPool:
             raise UserError("a worker process was killed (out of memory?); run again to go on from here") from None
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():  # what they write appears whole or not at all
+                process.terminate()
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent alone answers it
+    _single_threaded()
 
 
 def _single_threaded() -> None:
