@@ -1,0 +1,1 @@
+"""Speed and memory of the layers and the detector against every baseline: `python benchmarks/run.py --help`."""

@@ -1,0 +1,111 @@
+"""How memory is measured: on the CPU by replaying every allocation and release, on CUDA by the allocator's peak."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler looks for a GPU and says so; read on its first use
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.steps import Step
+
+_FORWARD = "benchmark forward"
+
+
+class Memory(NamedTuple):
+    """Bytes beyond what lives before the step: input, parameters and incoming gradient.
+
+    kept: between forward and backward, without the output. peak: the largest sum at any moment of the step.
+    extra: the same without the output and the gradient of the input.
+    """
+
+    kept: int
+    peak: int
+    extra: int
+
+
+class Event(NamedTuple):
+    """An allocation (positive) or a release (negative) at an address."""
+
+    address: int
+    bytes: int
+
+
+def measure(step: Step) -> Memory:
+    """The memory of one step; one before it fills the caches. Parameter gradients count, as the step makes them."""
+    step()
+    return _measure_cuda(step) if step.forward().is_cuda else _measure_cpu(step)
+
+
+def _measure_cpu(step: Step) -> Memory:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with record_function(_FORWARD):
+            out = step.forward()
+        gradients = step.backward(out) if step.backward else ()
+    before, after = _events(profiler)
+    return replay(before, after, _addresses(out, gradients))
+
+
+def _addresses(out: Tensor, gradients: tuple[Tensor, ...]) -> set[int]:
+    """Where the output and the gradient of the input (the one like the output) lie."""
+    like_input = [g for g in gradients[:1] if g.shape == out.shape and out.dim()]
+    return {t.untyped_storage().data_ptr() for t in (out, *like_input)}
+
+
+def replay(forward: list[Event], backward: list[Event], results: set[int]) -> Memory:
+    """Add up a step's events in order. `results`: addresses of the tensors that `extra` leaves out, live at the end."""
+    events = forward + backward
+    last = {event.address: i for i, event in enumerate(events) if event.bytes > 0}
+    result_events = {last[address] for address in results if address in last}
+    live: dict[int, tuple[int, bool]] = {}
+    kept = peak = extra = 0
+    for i, (address, size) in enumerate(events):
+        if size > 0:
+            live[address] = size, i in result_events
+        else:
+            live.pop(address, None)  # what was allocated before the step is none of its memory
+        total = sum(size for size, _ in live.values())
+        without = sum(size for size, is_result in live.values() if not is_result)
+        peak, extra = max(peak, total), max(extra, without)
+        if i == len(forward) - 1:
+            kept = without
+    return Memory(kept, peak, extra)
+
+
+def _events(profiler: profile) -> tuple[list[Event], list[Event]]:
+    """The profile's memory events up to the end of the forward, and those after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        trace = json.loads(path.read_text())["traceEvents"]
+    forward = next(e for e in trace if e.get("name") == _FORWARD and e["ph"] == "X")
+    end = forward["ts"] + forward["dur"]
+    records = sorted((e for e in trace if e.get("name") == "[memory]"), key=lambda e: e["args"]["Ev Idx"])
+    before, after = [], []
+    for record in records:
+        event = Event(record["args"]["Addr"], record["args"]["Bytes"])
+        (before if record["ts"] <= end else after).append(event)
+    return before, after
+
+
+def _measure_cuda(step: Step) -> Memory:
+    torch.cuda.synchronize()
+    start = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    out = step.forward()
+    kept = torch.cuda.memory_allocated() - start - out.untyped_storage().nbytes()
+    gradients = step.backward(out) if step.backward else ()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() - start
+    outside = sum(t.untyped_storage().nbytes() for t in (out, *gradients[:1]))
+    return Memory(kept, peak, peak - outside)
+
+
+__all__ = ["Event", "Memory", "measure", "replay"]

@@ -1,0 +1,296 @@
+"""The benchmarks: rows and reruns, the gate, the exactness of memory, the statistic, bad arguments, the report."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import memory, registry, report, run, steps, table, timing
+from benchmarks.gate import Gate
+from benchmarks.memory import Event
+
+TINY = ["--rounds", "3", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def keep_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measure(tmp_path, *arguments):
+    out = tmp_path / "results.csv"
+    return run.main([*arguments, *TINY, "--out", str(out)]), out
+
+
+@pytest.mark.parametrize(
+    ("layer", "contenders"),
+    [
+        ("emam", ["reference", "collapsed", "copy"]),
+        ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
+    ],
+)
+def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, contenders):
+    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,5,4,4")
+    rows = rows_of(out)
+    assert code == 0
+    assert [r["contender"] for r in rows if r["pass"] == "forward"] == contenders
+    assert [r["contender"] for r in rows if r["pass"] == "training"] == contenders
+    for row in rows:
+        assert float(row["milliseconds"]) > 0 and float(row["speedup"]) > 0
+        assert 3 <= int(row["rounds_kept"]) <= int(row["rounds"]) <= 9
+        assert all(row[column] for column in ("hardware", "commit", "date", "torch"))
+        if row["contender"] == "reference":
+            assert float(row["speedup"]) == 1
+        if row["contender"] != "copy":
+            assert float(row["gate_error"]) < 1e-4
+            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 5 * 4
+            assert (int(row["kept_bytes"]) > 0) == (row["pass"] == "training")
+
+
+def test_detector_rows(tmp_path):
+    code, out = measure(tmp_path, "--layer", "panet-tiny", "--shape", "2,3,64,64,8", "--rounds", "1")
+    assert code == 0
+    assert {(r["contender"], r["pass"]) for r in rows_of(out)} == {
+        (c, p) for c in ("reference", "collapsed", "no attention") for p in ("forward", "training")
+    }
+
+
+def test_half_precision_and_channels_last_rows(tmp_path):
+    code, out = measure(
+        tmp_path, "--layer", "all", "--layer", "cbam", "--shape", "2,16,5,4,4",
+        "--dtype", "bfloat16", "--layout", "channels_last", "--pass", "training",
+    )  # fmt: skip
+    assert code == 0
+    assert {(r["dtype"], r["layout"]) for r in rows_of(out)} == {("bfloat16", "channels_last")}
+
+
+def test_rerun_replaces_its_rows_and_no_others(tmp_path):
+    _, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    stale = [row | {"milliseconds": "123456"} for row in table.read(out)]
+    other = stale[0] | {"shape": "1x1x1x1"}
+    table.write(out, [other, *stale])
+    measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    rows = rows_of(out)
+    assert rows[0] == other
+    assert [r["contender"] for r in rows[1:]] == ["reference", "collapsed", "copy"]
+    assert all(float(r["milliseconds"]) < 123456 for r in rows[1:])
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+class Wrong(nn.Module):
+    """EMAM but for one border element of the output, or for the gradient of the input."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.layer, self.fault = registry.EMAM(16, 4, backend="reference"), fault
+
+    def forward(self, x):
+        out = self.layer(x * 1.0001 - x.detach() * 0.0001 if self.fault == "gradient" else x)
+        if self.fault == "output":
+            out = out + nn.functional.pad(out.new_full((1, 1), 1e-4), (0, x.shape[3] - 1, x.shape[2] - 1, 0))
+        return out * float("nan") if self.fault == "nan" else out
+
+
+@pytest.mark.parametrize("fault", ["output", "gradient", "nan"])
+def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
+    wrong = registry.Contender("collapsed", lambda case: Wrong(fault))
+    monkeypatch.setitem(registry._CONTENDERS, "emam", [registry._CONTENDERS["emam"][0], wrong])
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "training")
+    printed = capsys.readouterr()
+    assert code == 1
+    assert [r["contender"] for r in rows_of(out)] == ["reference", "copy"]
+    assert "collapsed: refused, " + ("gradient of input" if fault == "gradient" else "output") in printed.out
+    assert printed.err == "error: 1 rows refused\n"
+
+
+def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    triton = registry.Contender("triton", lambda case: registry.EMAM(case.shape[1], case.groups, backend="triton"))
+    monkeypatch.setitem(registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], triton])
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    assert code == 1
+    assert "triton: failed, backend 'triton' can't run on a cpu tensor" in capsys.readouterr().out
+    assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "copy"]
+
+
+@pytest.mark.parametrize("layer", registry.LAYERS[:3])
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (3, 32, 1, 7), (2, 24, 9, 2)])
+def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
+    case = registry.Case(layer, shape, 8)
+    for pass_ in registry.PASSES:
+        gate = Gate(case, pass_)
+        for contender in registry.contenders(layer):
+            assert gate.judge(contender).fault == ""
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 3, 3), (2, 3, 8, 9), (1, 1, 1, 1)])
+def test_maxima_of_scam_inputs_are_clear(shape):
+    x = steps._clear_maxima(shape).flatten(2)
+    for dim in (1, 2):
+        if x.shape[dim] > 1:
+            largest = x.topk(2, dim).values
+            assert (largest.select(dim, 0) >= 1.5 * largest.select(dim, 1)).all()
+
+
+def test_memory_of_a_hand_countable_module():
+    elements, size = 1000 * 16, 4 * 1000 * 16
+    x, grad = torch.randn(1000, 16, requires_grad=True), torch.ones(1000, 16)
+
+    # The sigmoid is kept. Backward: grad * output is made while all lives, then the gradient of x beside it.
+    step = steps.Step(lambda: x.sigmoid().exp(), lambda out: torch.autograd.grad(out, [x], grad))
+    assert memory.measure(step) == (size, 4 * size, 2 * size)
+
+    # The product keeps its inputs, which were there before; backward makes two gradients.
+    y = torch.randn(1000, 16, requires_grad=True)
+    step = steps.Step(lambda: x * y, lambda out: torch.autograd.grad(out, [x, y], grad))
+    assert memory.measure(step) == (0, 3 * size, size)
+
+    # A forward alone: the temporary is released, its peak remembered.
+    step = steps.Step(lambda: x.detach().double().sum(), None)
+    assert memory.measure(step) == (0, 8 * elements + 8, 8 * elements)
+
+
+def test_replay_ignores_what_was_there_before_and_follows_reused_addresses():
+    forward = [Event(1, 100), Event(9, -500), Event(2, 30), Event(1, -100), Event(3, 50)]
+    backward = [Event(2, -30), Event(1, 200), Event(4, 10)]
+    assert memory.replay(forward, backward, {3, 1}) == (30, 260, 130)
+
+
+def test_statistic_leaves_disturbed_rounds_out():
+    baseline = [10.0, 10.1, 50.0, 10.2, 9.9, 10.0, 10.1, 10.0]
+    fast = [5.0, 5.1, 5.0, 5.1, 9.0, 9.0, 5.0, 5.0]
+    result = timing.compare({"reference": baseline, "fast": fast})
+    assert result["fast"].kept == 5 and result["fast"].rounds == 8
+    assert result["fast"].speedup == pytest.approx(2, rel=0.02)
+    assert result["fast"].milliseconds == pytest.approx(5000)
+    assert result["reference"] == (pytest.approx(10000), 1.0, 7, 8)
+
+
+def test_statistic_keeps_the_calmest_rounds_where_most_are_disturbed():
+    result = timing.compare({"reference": [1.0, 3.0, 9.0, 5.0], "fast": [9.0, 1.0, 1.0, 7.0]})
+    assert result["fast"].kept == 3
+
+
+def test_measure_interleaves_and_goes_on_while_disturbed():
+    order, now = [], [0.0]
+
+    def step(name, seconds):
+        def call():
+            order.append(name)
+            now[0] += seconds()
+
+        return call
+
+    stalls = iter([1.0] * 3 + [1.0, 2.0] * 100)  # after the warm-up every other sample stalls
+    both = {"a": step("a", lambda: next(stalls)), "b": step("b", lambda: 0.5)}
+    result = timing.measure(both, 4, clock=lambda: now[0])
+    assert order[6:10] == ["a", "b", "b", "a"]
+    assert result["b"].speedup == pytest.approx(2)
+    assert 4 <= result["b"].rounds <= 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layer", "nothing"], "nothing"),
+        (["--shape", "1,2,3"], "B,C,H,W,G, got '1,2,3'"),
+        (["--shape", "1,-8,3,3,2"], "'1,-8,3,3,2'"),
+        (["--layer", "emam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
+        (["--layer", "detector", "--shape", "1,3,32,32,8"], "at least 64"),
+        (["--backends", "warp"], "'warp' is no contender of all; choose from reference, collapsed"),
+        (["--rounds", "0"], "wanted a positive number, got '0'"),
+        (["--threads", "two"], "'two'"),
+        (["--dtype", "int8"], "int8"),
+        (["--frobnicate"], "--frobnicate"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as caught:
+        run.main(arguments)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message.startswith("error: ") and message.count("\n") == 1 and words in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_gpu_is_a_bad_argument(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run.main(["--device", "cuda"])
+    assert caught.value.code == 2 and "no CUDA device" in capsys.readouterr().err
+
+
+def test_list_measures_nothing(tmp_path, capsys):
+    code, out = measure(tmp_path, "--list", "--compile", "--layer", "cbam", "--shape", "2,16,5,4,4")
+    assert code == 0 and not out.exists()
+    assert capsys.readouterr().out == (
+        "cbam 2x16x5x4 float32 contiguous: forward, training: "
+        "reference, collapsed, timm, published, reference+compile, collapsed+compile, copy\n"
+    )
+
+
+def test_backends_selects_contenders_beside_the_reference(tmp_path, capsys):
+    measure(tmp_path, "--list", "--backends", "timm", "--layer", "cbam", "--shape", "2,16,5,4,4")
+    assert capsys.readouterr().out.endswith("reference, timm, copy\n")
+
+
+def test_a_foreign_table_is_left_alone(tmp_path, capsys):
+    out = tmp_path / "results.csv"
+    out.write_text("name,price\napple,1\n")
+    assert measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4")[0] == 1
+    assert out.read_text() == "name,price\napple,1\n"
+    assert str(out) in capsys.readouterr().err
+
+
+@pytest.fixture
+def results(tmp_path):
+    def row(contender, pass_, milliseconds, speedup, kept=""):
+        empty = dict.fromkeys(table.COLUMNS, "")
+        return empty | {
+            "device": "cpu", "layer": "emam", "contender": contender, "pass": pass_, "shape": "8x728x19x19",
+            "groups": "8", "dtype": "float32", "layout": "contiguous", "threads": "2", "hardware": "a CPU",
+            "milliseconds": milliseconds, "speedup": speedup, "kept_bytes": kept, "peak_bytes": kept, "peak_extra": kept,
+            "commit": "abc1234", "date": "2025-01-01", "torch": "2.11",
+        }  # fmt: skip
+
+    path = tmp_path / "results.csv"
+    table.write(path, [
+        row("reference", "forward", "52.3", "1"), row("collapsed", "forward", "6.7", "7.81", "0"),
+        row("reference", "training", "155", "1", "35600000"), row("collapsed", "training", "30.1", "5.15", "1050000"),
+        row("copy", "forward", "0.22", "238"),
+    ])  # fmt: skip
+    return path
+
+
+def test_report_prints_a_markdown_table(results, capsys):
+    assert report.main([str(results)]) == 0
+    text = capsys.readouterr().out
+    assert "### a CPU, 2 threads: float32, contiguous" in text
+    assert "Commit abc1234 (2025-01-01, torch 2.11)." in text
+    assert "| emam | 8x728x19x19, G=8 | collapsed | 6.7 | 7.81 | 30.1 | 5.15 | 1.05 | 1.05 | 1.05 |" in text
+    assert "| emam | 8x728x19x19, G=8 | copy | 0.22 | 238 |  |  |  |  |  |" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
+    pytest.importorskip("matplotlib")
+    plot, text = tmp_path / "plot.png", tmp_path / "table.md"
+    assert report.main([str(results), "--plot", str(plot), "--out", str(text)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG") and text.read_text().startswith("###")
+
+
+def test_report_of_a_missing_table_fails_in_one_line(tmp_path, capsys):
+    assert report.main([str(tmp_path / "none.csv")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
