@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.registry import DTYPES, Case, Contender, contenders, is_detector
+from benchmarks.registry import DTYPES, Case, Contender, contenders
 from benchmarks.steps import Step, prepare
 
 
@@ -66,7 +66,8 @@ def results(step: Step) -> tuple[list[str], list[Tensor]]:
     """The output and the gradients of a step, with their names, in float64."""
     out = step.forward()
     gradients = step.backward(out) if step.backward else ()
-    return ["output", *(f"gradient of {n}" for n in step.gradient_names)], [t.detach().double() for t in (out, *gradients)]
+    names = ["output", *(f"gradient of {name}" for name in step.gradient_names)]
+    return names, [t.detach().double() for t in (out, *gradients)]
 
 
 def _distance(value: Tensor, exact: Tensor) -> float:
@@ -74,5 +75,3 @@ def _distance(value: Tensor, exact: Tensor) -> float:
     difference = (value.reshape(exact.shape) - exact).abs().max().item()
     return difference if difference == difference else float("inf")
 
-
-__all__ = ["Gate", "Verdict", "is_detector", "results"]

@@ -64,15 +64,15 @@ def replay(forward: list[Event], backward: list[Event], results: set[int]) -> Me
     events = forward + backward
     last = {event.address: i for i, event in enumerate(events) if event.bytes > 0}
     result_events = {last[address] for address in results if address in last}
-    live: dict[int, tuple[int, bool]] = {}
-    kept = peak = extra = 0
+    live: dict[int, tuple[int, int]] = {}  # address -> bytes, of these not in a result
+    total = without = kept = peak = extra = 0
     for i, (address, size) in enumerate(events):
         if size > 0:
-            live[address] = size, i in result_events
-        else:
-            live.pop(address, None)  # what was allocated before the step is none of its memory
-        total = sum(size for size, _ in live.values())
-        without = sum(size for size, is_result in live.values() if not is_result)
+            live[address] = size, 0 if i in result_events else size
+            total, without = total + live[address][0], without + live[address][1]
+        else:  # what was allocated before the step is none of its memory
+            released = live.pop(address, (0, 0))
+            total, without = total - released[0], without - released[1]
         peak, extra = max(peak, total), max(extra, without)
         if i == len(forward) - 1:
             kept = without
@@ -88,11 +88,9 @@ def _events(profiler: profile) -> tuple[list[Event], list[Event]]:
     forward = next(e for e in trace if e.get("name") == _FORWARD and e["ph"] == "X")
     end = forward["ts"] + forward["dur"]
     records = sorted((e for e in trace if e.get("name") == "[memory]"), key=lambda e: e["args"]["Ev Idx"])
-    before, after = [], []
-    for record in records:
-        event = Event(record["args"]["Addr"], record["args"]["Bytes"])
-        (before if record["ts"] <= end else after).append(event)
-    return before, after
+    events = [Event(record["args"]["Addr"], record["args"]["Bytes"]) for record in records]
+    count = sum(record["ts"] <= end for record in records)
+    return events[:count], events[count:]
 
 
 def _measure_cuda(step: Step) -> Memory:
@@ -107,5 +105,3 @@ def _measure_cuda(step: Step) -> Memory:
     outside = sum(t.untyped_storage().nbytes() for t in (out, *gradients[:1]))
     return Memory(kept, peak, peak - outside)
 
-
-__all__ = ["Event", "Memory", "measure", "replay"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers.cbam import CbamModule
@@ -20,6 +20,8 @@ COMPILED = "+compile"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PASSES = ("forward", "training")
+
+Shape = tuple[int, int, int, int, int]  # B, C, H, W, G
 
 
 class Case(NamedTuple):
@@ -51,7 +53,7 @@ def _emam(backend: str) -> Callable[[Case], nn.Module]:
     return lambda case: EMAM(case.shape[1], case.groups or 1, backend=backend)
 
 
-def _scam(backend: str, **options: object) -> Callable[[Case], nn.Module]:
+def _scam(backend: str, **options: Any) -> Callable[[Case], nn.Module]:
     return lambda case: SCAM(case.shape[1], REDUCTION, backend=backend, **options)
 
 
@@ -64,7 +66,7 @@ def _published_cbam(case: Case) -> nn.Module:
     return PublishedCBAM(case.shape[1], REDUCTION)
 
 
-def _panet(backend: str, **options: object) -> Callable[[Case], nn.Module]:
+def _panet(backend: str, **options: Any) -> Callable[[Case], nn.Module]:
     """The detector without its randomness (dropout, white noise), so that contenders can be compared."""
 
     def build(case: Case) -> nn.Module:
@@ -107,7 +109,7 @@ SELECTIONS = {
 }
 
 # (B, C, H, W, G): an Xception's and a ResNet's stages, wide and narrow, then small ones.
-LAYER_SHAPES = (
+LAYER_SHAPES: tuple[Shape, ...] = (
     (8, 728, 19, 19, 8),
     (8, 256, 37, 37, 8),
     (8, 128, 74, 74, 8),
@@ -120,7 +122,10 @@ LAYER_SHAPES = (
     (8, 96, 4, 4, 8),
     (32, 64, 16, 16, 8),
 )
-DETECTOR_SHAPES = {"panet-tiny": ((8, 3, 64, 64, 8),), "panet-paper": ((2, 3, 299, 299, 8),)}
+DETECTOR_SHAPES: dict[str, tuple[Shape, ...]] = {
+    "panet-tiny": ((8, 3, 64, 64, 8),),
+    "panet-paper": ((2, 3, 299, 299, 8),),
+}
 
 
 def is_detector(layer: str) -> bool:
@@ -137,16 +142,16 @@ def contenders(layer: str, compiled: bool = False) -> list[Contender]:
 
 def cases(
     layers: tuple[str, ...],
-    shapes: list[tuple[int, ...]] | None,
+    shapes: Sequence[Shape] | None,
     dtype: str = "float32",
     layout: str = "contiguous",
     device: str = "cpu",
 ) -> list[Case]:
     """Every case of the layers at `shapes` (B, C, H, W, G), or at the layers' own shapes; each once."""
-    found = {}
+    found: dict[Case, None] = {}
     for layer in layers:
-        for *shape, groups in shapes or DETECTOR_SHAPES.get(layer, LAYER_SHAPES):
+        for b, c, h, w, groups in shapes or DETECTOR_SHAPES.get(layer, LAYER_SHAPES):
             grouped = layer == "emam" or is_detector(layer)
-            case = Case(layer, tuple(shape), groups if grouped else None, dtype, layout, device)
+            case = Case(layer, (b, c, h, w), groups if grouped else None, dtype, layout, device)
             found[case] = None
     return list(found)

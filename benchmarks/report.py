@@ -1,7 +1,8 @@
-"""A table of results as Markdown and as a plot: `python benchmarks/report.py CSV [--out TABLE.md] [--plot PLOT.png]`."""
+"""A table of results as Markdown and as a plot: `python benchmarks/report.py CSV [--out MD] [--plot PNG]`."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def _section(setting: tuple[str, ...], rows: list[table.Row]) -> str:
     where = f"{hardware}, {threads} threads" if device == "cpu" else hardware
     commits = ", ".join(dict.fromkeys(f"{r['commit']} ({r['date']}, torch {r['torch']})" for r in rows))
     lines = [f"### {where}: {dtype}, {layout}", "", f"Commit {commits}.", ""]
-    lines += [_line(HEADER), _line(["---"] * 3 + ["---:"] * 7), _line(UNITS)]
+    lines += [_line(HEADER), _line(["---", "---", "---"] + ["---:"] * 7), _line(UNITS)]
     for (layer, shape, groups, contender), found in _grouped(rows, ("layer", "shape", "groups", "contender")).items():
         passes = {row["pass"]: row for row in found}
         lines.append(_line([layer, shape + (f", G={groups}" if groups else ""), contender, *_numbers(passes)]))
@@ -71,7 +72,8 @@ def _numbers(passes: dict[str, table.Row]) -> list[str]:
         row = passes.get(pass_)
         cells += [_short(float(row["milliseconds"])), _short(float(row["speedup"]))] if row else ["", ""]
     used = passes.get("training", {})
-    return cells + [_short(int(used[c]) / 1e6) if used.get(c) else "" for c in ("kept_bytes", "peak_bytes", "peak_extra")]
+    memory = ("kept_bytes", "peak_bytes", "peak_extra")
+    return cells + [_short(int(used[column]) / 1e6) if used.get(column) else "" for column in memory]
 
 
 def plot(rows: list[table.Row], path: Path) -> None:
@@ -95,8 +97,10 @@ def plot(rows: list[table.Row], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("speed-up over the reference")
     labels = {label: dot for axis in axes.flat for dot, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=6, frameon=False)
-    figure.suptitle(" | ".join(dict.fromkeys(row["hardware"] for row in rows)), fontsize=9)
+    machines = ", ".join(dict.fromkeys(row["hardware"] for row in rows))
+    figure.legend(
+        labels.values(), labels.keys(), title=machines, loc="outside upper center", ncols=6, frameon=False
+    )  # fmt: skip
     _save(figure, path)
     plt.close(figure)
 
@@ -131,8 +135,6 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     _write(path, buffer.getvalue())

@@ -15,6 +15,7 @@ import torch
 from benchmarks import memory, table, timing
 from benchmarks.gate import Gate
 from benchmarks.registry import (
+    COMPILED,
     COPY,
     DTYPES,
     LAYERS,
@@ -77,7 +78,10 @@ def measure(
     faults: list[str] = []
     steps: dict[str, Step] = {}
     errors: dict[str, float] = {}
-    gate = Gate(case, pass_)
+    try:
+        gate = Gate(case, pass_)
+    except (RuntimeError, ValueError) as error:
+        return [], [f"{REFERENCE}: failed, {_first_line(error)}"]
     for contender in chosen:
         torch.compiler.reset()
         try:
@@ -88,18 +92,22 @@ def measure(
                     continue
                 errors[contender.name] = verdict.error
             steps[contender.name] = prepare(case, contender, pass_)
-        except (RuntimeError, NotImplementedError) as error:
-            faults.append(f"{contender.name}: failed, {str(error).strip().splitlines()[0]}")
+        except (RuntimeError, ValueError) as error:
+            faults.append(f"{contender.name}: failed, {_first_line(error)}")
     del gate
     if REFERENCE not in steps:
         return [], faults
     used = {name: memory.measure(step) for name, step in steps.items()}
     if not is_detector(case.layer):
         steps[COPY] = prepare_copy(case, pass_)
-    times = timing.measure(steps, args.rounds, torch.cuda.synchronize if args.device == "cuda" else lambda: None)
+    times = timing.measure(steps, args.rounds, torch.cuda.synchronize if args.device == "cuda" else None)
     provenance = table.provenance(args.device)
     rows = [_row(case, pass_, name, times[name], used.get(name), errors.get(name), args) | provenance for name in steps]
     return rows, faults
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _row(
@@ -154,7 +162,7 @@ def select(case: Case, args: argparse.Namespace) -> list[Contender]:
     if not args.backends:
         return available
     plain = {*args.backends, REFERENCE}
-    return [c for c in available if c.name.removesuffix("+compile") in plain]
+    return [c for c in available if c.name.removesuffix(COMPILED) in plain]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -184,7 +192,8 @@ def _check(parser: Parser, args: argparse.Namespace) -> None:
     known = list(dict.fromkeys(c.name for layer in layers for c in contenders(layer)))
     for name in args.backends or ():
         if name not in known:
-            parser.error(f"argument --backends: {name!r} is no contender of {args.layer}; choose from {', '.join(known)}")
+            choice = f"choose from {', '.join(known)}"
+            parser.error(f"argument --backends: {name!r} is no contender of {args.layer}; {choice}")
     for shape in args.shape or ():
         text, (_, channels, height, width, groups) = ",".join(map(str, shape)), shape
         if "emam" in layers and channels % groups:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.registry import COPY, DTYPES, LAYOUTS, REFERENCE, Case, Contender, contenders, is_detector
+from benchmarks.registry import DTYPES, LAYOUTS, REFERENCE, Case, Contender, contenders, is_detector
 from panet_layers.models import PANetLoss
 
 SEED = 2024
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """A forward pass; for a training step also the backward one, giving the gradients of input and parameters."""
 
     forward: Callable[[], Tensor]
@@ -32,11 +33,10 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
 
     `dtype`: compute in another precision than the case's, on the same (already rounded) numbers.
     """
-    module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype])
-    module.train(pass_ == "training")
+    module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype]).train(pass_ == "training")
     names = tuple(name for name, _ in module.named_parameters())
     if contender.compiled:
-        module = torch.compile(module, dynamic=False)
+        module.compile(dynamic=False)
     x = draw_input(case, dtype)
     if pass_ == "forward":
         return _inference(module, x, is_detector(case.layer))
@@ -52,11 +52,6 @@ def prepare_copy(case: Case, pass_: str) -> Step:
     if pass_ == "forward":
         return Step(lambda: out.copy_(x), None)
     return Step(lambda: out.copy_(x), lambda _: (torch.add(x, grad, out=dx),))
-
-
-def has_copy(case: Case) -> bool:
-    """Whether the floor says something: a layer reads and writes its map, a detector does not."""
-    return not is_detector(case.layer)
 
 
 def _inference(module: nn.Module, x: Tensor, detector: bool) -> Step:
@@ -127,8 +122,8 @@ def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
     """Random maps whose maxima, over channels and over pixels, are clear of their runners-up.
 
     Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes: on random
-    maps the gate would call such a flip an error. Here the values lie in (-1, 1), each pixel's largest channel is 3, and
-    each channel's largest pixel is 5 (one of its threes) or 2 (where it has none).
+    maps the gate would call such a flip an error. Here the values lie in (-1, 1), each pixel's largest channel is 3,
+    and each channel's largest pixel is 5 (one of its threes) or 2 (where it has none).
     """
     batch, channels, height, width = shape
     pixels = height * width
@@ -145,5 +140,3 @@ def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
     x.scatter_(2, peak, torch.where(has_won, 5.0, x.gather(2, peak)))
     return x.view(shape)
 
-
-__all__ = ["COPY", "Step", "draw_input", "has_copy", "prepare", "prepare_copy"]

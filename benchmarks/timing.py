@@ -6,7 +6,8 @@ rounds are found by comparing each sample with its contender's lower quartile, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
@@ -27,13 +28,14 @@ class Timing(NamedTuple):
 
 
 def measure(
-    steps: dict[str, Callable[[], object]],
+    steps: Mapping[str, Callable[[], object]],
     rounds: int,
-    synchronize: Callable[[], object] = lambda: None,
+    synchronize: Callable[[], object] | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Timing]:
     """Time the steps against the first of them; up to three times as many rounds where half are disturbed."""
-    calls = {name: _calls_per_sample(step, synchronize, clock) for name, step in steps.items()}
+    sample = partial(_sample, synchronize=synchronize or (lambda: None), clock=clock)
+    calls = {name: _calls_per_sample(step, sample) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for done in range(3 * rounds):
@@ -41,7 +43,7 @@ def measure(
             break
         # Start each round with another contender, so that none always follows the same one.
         for name in names[done % len(names) :] + names[: done % len(names)]:
-            samples[name].append(_sample(steps[name], calls[name], synchronize, clock))
+            samples[name].append(sample(steps[name], calls[name]))
     return compare(samples)
 
 
@@ -70,10 +72,8 @@ def _lower_quartile(values: list[float]) -> float:
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
-def _calls_per_sample(
-    step: Callable[[], object], synchronize: Callable[[], object], clock: Callable[[], float]
-) -> int:
-    seconds = min(_sample(step, 1, synchronize, clock) for _ in range(WARM_UPS))
+def _calls_per_sample(step: Callable[[], object], sample: Callable[[Callable[[], object], int], float]) -> int:
+    seconds = min(sample(step, 1) for _ in range(WARM_UPS))
     return max(1, min(200, round(SAMPLE_SECONDS / max(seconds, 1e-9))))
 
 

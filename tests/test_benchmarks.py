@@ -71,7 +71,7 @@ def test_detector_rows(tmp_path):
 
 def test_half_precision_and_channels_last_rows(tmp_path):
     code, out = measure(
-        tmp_path, "--layer", "all", "--layer", "cbam", "--shape", "2,16,5,4,4",
+        tmp_path, "--layer", "cbam", "--shape", "2,16,5,4,4",
         "--dtype", "bfloat16", "--layout", "channels_last", "--pass", "training",
     )  # fmt: skip
     assert code == 0
@@ -126,8 +126,16 @@ def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatc
     assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "copy"]
 
 
+def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
+    code, out = measure(tmp_path, "--layer", "cbam", "--shape", "1,8,1,1,8", "--pass", "training")
+    printed = capsys.readouterr()
+    assert code == 1 and rows_of(out) == []
+    assert "reference: failed, Expected more than 1 value per channel when training" in printed.out
+    assert printed.err == "error: 1 rows refused\n"
+
+
 @pytest.mark.parametrize("layer", registry.LAYERS[:3])
-@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (3, 32, 1, 7), (2, 24, 9, 2)])
+@pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
 def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
     case = registry.Case(layer, shape, 8)
     for pass_ in registry.PASSES:
@@ -261,8 +269,8 @@ def results(tmp_path):
         return empty | {
             "device": "cpu", "layer": "emam", "contender": contender, "pass": pass_, "shape": "8x728x19x19",
             "groups": "8", "dtype": "float32", "layout": "contiguous", "threads": "2", "hardware": "a CPU",
-            "milliseconds": milliseconds, "speedup": speedup, "kept_bytes": kept, "peak_bytes": kept, "peak_extra": kept,
-            "commit": "abc1234", "date": "2025-01-01", "torch": "2.11",
+            "milliseconds": milliseconds, "speedup": speedup, "kept_bytes": kept, "peak_bytes": kept,
+            "peak_extra": kept, "commit": "abc1234", "date": "2025-01-01", "torch": "2.11",
         }  # fmt: skip
 
     path = tmp_path / "results.csv"
