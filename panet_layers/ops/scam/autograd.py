@@ -27,7 +27,7 @@ def scam(
     of_batch = norm.training or norm.running_mean is None
     running = (None, None) if of_batch else (norm.running_mean, norm.running_var)
     out, moments = _run(x, (*params, norm.weight, norm.bias), *running, of_batch, norm.eps)
-    if norm.training and norm.running_mean is not None and x.shape[0] > 0:
+    if norm.training and norm.running_mean is not None:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
 
@@ -41,9 +41,11 @@ def _run(x: Tensor, params: tuple, *norm: Any) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _update_running(norm: nn.BatchNorm2d, moments: Tensor, count: int) -> None:
-    """As nn.BatchNorm2d: the mean, and the unbiased variance, of the batch."""
-    mean, variance = moments.to(norm.running_mean.dtype).unbind()
+    """As nn.BatchNorm2d: the mean, and the unbiased variance, of the batch; an empty one is only counted."""
     norm.num_batches_tracked.add_(1)
+    if count == 0:
+        return
+    mean, variance = moments.to(norm.running_mean.dtype).unbind()
     momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
     norm.running_mean.mul_(1 - momentum).add_(mean * momentum)
     norm.running_var.mul_(1 - momentum).add_(variance * (momentum * count / (count - 1)))
