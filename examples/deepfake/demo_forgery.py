@@ -51,7 +51,7 @@ class Forgery:
 def sample_camera(rng: np.random.Generator) -> Camera:
     """A camera drawn at random."""
     return Camera(
-        angle=rng.uniform(-4, 4),
+        angle=rng.uniform(-2, 2),
         zoom=rng.uniform(0.97, 1.05),
         shift=(rng.uniform(-0.02, 0.02), rng.uniform(-0.02, 0.02)),
         sharpness=rng.uniform(-0.5, 0.5),
@@ -67,18 +67,18 @@ def sample_forgery(rng: np.random.Generator, method: str) -> Forgery:
     blend = method == "blend"
     turn = rng.uniform(0, 2 * np.pi)
     distance = rng.uniform(0.010, 0.030) if blend else rng.uniform(0, 0.012)
-    brightness = float(rng.choice([-1, 1])) * rng.uniform(0.06, 0.16)
-    gain = np.exp(brightness + rng.normal(0, 0.03, size=3))
+    brightness = float(rng.choice([-1, 1])) * rng.uniform(0.20, 0.45)
+    gain = np.exp(brightness + rng.normal(0, 0.15, size=3))
     return Forgery(
         method=method,
-        region=str(rng.choice(["face", "face", "eyes", "mouth"])),
+        region=str(rng.choice(["face", "face", "face", "eyes", "mouth"])),
         shift=(float(distance * np.cos(turn)), float(distance * np.sin(turn))),
         zoom=float(np.exp(rng.normal(0, 0.04 if blend else 0.02))),
         angle=rng.normal(0, 4.0 if blend else 2.0),
         gain=(float(gain[0]), float(gain[1]), float(gain[2])),
-        match=rng.uniform(0.6, 0.9),
-        sharpness=float(rng.choice([-1, 1])) * rng.uniform(0.3, 1.0),
-        edge=rng.uniform(0.008, 0.025),
+        match=rng.uniform(0.4, 0.8),
+        sharpness=float(rng.choice([-1, 1])) * rng.uniform(0.4, 1.3),
+        edge=rng.uniform(0.005, 0.014),
         ragged=tuple(rng.uniform(0.85, 1.12, size=24).tolist()),
     )
 

@@ -184,12 +184,12 @@ def sample_shot(rng: np.random.Generator) -> Shot:
     light = np.array([np.sin(side), -np.sin(height), 0.35 + np.cos(side)])
     light /= np.linalg.norm(light)
     return Shot(
-        yaw=float(np.clip(rng.normal(0, 0.25), -0.55, 0.55)),
-        pitch=float(np.clip(rng.normal(0, 0.12), -0.3, 0.3)),
-        roll=float(np.clip(rng.normal(0, 0.09), -0.25, 0.25)),
-        scale=rng.uniform(0.86, 1.02),
-        centre_x=rng.normal(0, 0.03),
-        centre_y=rng.normal(0.06, 0.03),
+        yaw=float(np.clip(rng.normal(0, 0.16), -0.4, 0.4)),
+        pitch=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
+        roll=float(np.clip(rng.normal(0, 0.05), -0.15, 0.15)),
+        scale=rng.uniform(1.00, 1.12),
+        centre_x=rng.normal(0, 0.02),
+        centre_y=rng.normal(0.04, 0.02),
         light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=rng.uniform(0.25, 0.6),
         warmth=rng.normal(0, 0.08),
