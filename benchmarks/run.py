@@ -78,12 +78,12 @@ def measure(
     faults: list[str] = []
     steps: dict[str, Step] = {}
     errors: dict[str, float] = {}
+    torch.compiler.reset()  # a case of its own: shapes must not become dynamic from one to the next
     try:
         gate = Gate(case, pass_)
     except (RuntimeError, ValueError) as error:
         return [], [f"{REFERENCE}: failed, {_first_line(error)}"]
     for contender in chosen:
-        torch.compiler.reset()
         try:
             if contender.same_function:
                 verdict = gate.judge(contender)

@@ -16,6 +16,7 @@ WARM_UPS = 3
 SAMPLE_SECONDS = 0.002  # short steps are repeated to fill a sample
 STALLED = 1.25  # a sample this much above its contender's lower quartile was disturbed
 LEAST_KEPT = 3
+PATIENCE_SECONDS = 30  # after this no more rounds are added for the disturbed ones
 
 
 class Timing(NamedTuple):
@@ -38,8 +39,9 @@ def measure(
     calls = {name: _calls_per_sample(step, sample) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
+    deadline = clock() + PATIENCE_SECONDS
     for done in range(3 * rounds):
-        if done >= rounds and min(t.kept for t in compare(samples).values()) >= rounds / 2:
+        if done >= rounds and (clock() > deadline or min(t.kept for t in compare(samples).values()) >= rounds / 2):
             break
         # Start each round with another contender, so that none always follows the same one.
         for name in names[done % len(names) :] + names[: done % len(names)]:
