@@ -66,9 +66,9 @@ class EMAM(nn.Module):
         return functional.emam(
             x,
             self.conv1x1.weight,
-            self.conv1x1.bias,
+            self.conv1x1.bias,  # type: ignore[arg-type]
             self.conv3x3.weight,
-            self.conv3x3.bias,
+            self.conv3x3.bias,  # type: ignore[arg-type]
             self.gn.weight,
             self.gn.bias,
             self.groups,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,17 @@ from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
+
+
+class Small(NamedTuple):
+    """The number of elements up to which the plain formulas are faster on a CPU than a hand-written derivative."""
+
+    inference: int
+    training: int
+
+
+SMALL_EMAM = Small(inference=1 << 18, training=1 << 15)
+SMALL_SCAM = Small(inference=1 << 16, training=1 << 19)
 
 
 def emam(
@@ -45,7 +57,7 @@ def emam(
     """
     _check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
-    if resolve_backend(backend, x) == "reference":
+    if resolve_backend(backend, x) == "reference" or _is_small(x, params, SMALL_EMAM):
         return _in_full_precision(emam_reference.emam, x, *params, groups, eps)
     if _transformed():
         return _in_full_precision(emam_collapsed.emam, x, *params, groups, eps)
@@ -76,9 +88,9 @@ def scam(
     Returns a tensor like x. Raises what `SCAM` raises.
     """
     _check_input(x, fc1_weight.shape[1], "SCAM")
-    name = resolve_backend(backend, x)
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    if name == "reference" or _transformed() or not _is_plain(norm):
+    formulas = resolve_backend(backend, x) == "reference" or _is_small(x, (*mlp, conv_weight), SMALL_SCAM)
+    if formulas or _transformed() or not _is_plain(norm):
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, _in_own_precision(norm))
     _check_batch_statistics(x, norm)
     return scam_autograd.scam(x, *mlp, conv_weight, norm)
@@ -129,12 +141,25 @@ def _in_own_precision(norm: nn.Module | None) -> Callable[[Tensor], Tensor] | No
     return lambda logits: norm(logits.to(weight.dtype)).to(logits.dtype)
 
 
+def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool:
+    # Not asked while tracing: a graph should not depend on the input's size.
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params))
+    return x.numel() <= (limits.training if training else limits.inference)
+
+
 def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
-    """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype."""
+    """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype and memory format."""
     dtype = accumulation_dtype(x.dtype)
     args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
-    with torch.autocast(x.device.type, enabled=False):
-        return run(x.to(dtype), *args).to(x.dtype)
+    device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # "meta", say, has none
+    with torch.autocast(device, enabled=False):
+        out = run(x.to(dtype), *args).to(x.dtype)
+    if _transformed():  # vmap has no memory formats
+        return out
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
 def _transformed() -> bool:

@@ -21,9 +21,14 @@ class XceptionBaseline(Detector):
         drop_rate: float = 0.2,
         encoder_pretrained: bool = False,
     ) -> None:
-        super().__init__({
-            "architecture": self.architecture, "num_classes": num_classes, "variant": variant, "drop_rate": drop_rate,
-        })
+        super().__init__(
+            {
+                "architecture": self.architecture,
+                "num_classes": num_classes,
+                "variant": variant,
+                "drop_rate": drop_rate,
+            }
+        )
         check_count("num_classes", num_classes)
         check_range("drop_rate", drop_rate, 0, 1)
         if variant not in VARIANTS:

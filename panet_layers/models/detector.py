@@ -71,8 +71,9 @@ class Detector(
         known_arguments = [key for key in inspect.signature(model_class.__init__).parameters if key != "self"]
         unknown = sorted(set(arguments) - set(known_arguments))
         if unknown:
-            raise ValueError(f"unknown keys in the configuration of {model_class.__name__}: {unknown}, "
-                             f"wanted only {known_arguments}")
+            raise ValueError(
+                f"unknown keys in the configuration of {model_class.__name__}: {unknown}, wanted only {known_arguments}"
+            )
         return model_class(**arguments)
 
     @classmethod
@@ -86,8 +87,11 @@ class Detector(
         **options: Any,
     ) -> Detector:
         """Load strictly, from safetensors alone (the mixin would load loosely and fall back to a pickle)."""
-        download = {key: options.pop(key) for key in
-                    ("revision", "cache_dir", "force_download", "token", "local_files_only") if key in options}
+        download = {
+            key: options.pop(key)
+            for key in ("revision", "cache_dir", "force_download", "token", "local_files_only")
+            if key in options
+        }
         if not isinstance(config, Mapping):
             raise ValueError(f"no usable {CONFIG_NAME} in {model_id}: wanted the one that save_pretrained writes")
         model = cls.from_config({**config, **options})
@@ -109,15 +113,21 @@ class Detector(
 
 def check_weights_fit(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], source: str) -> None:
     """Raise one ValueError that names the missing, unknown and misshapen tensors of `given`, if there are any."""
-    misshapen = [f"{name} {tuple(given[name].shape)} instead of {tuple(shape)}"
-                 for name, shape in wanted.items() if name in given and given[name].shape != shape]
+    misshapen = [
+        f"{name} {tuple(given[name].shape)} instead of {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in given and given[name].shape != shape
+    ]
     problems = {
         "missing": [name for name in wanted if name not in given],
         "unknown": [name for name in given if name not in wanted],
         "of another shape": misshapen,
     }
-    found = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-             for kind, names in problems.items() if names]
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
     if found:
         raise ValueError(f"the weights of {source} do not fit the model: " + "; ".join(found))
 
@@ -129,8 +139,9 @@ def check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
     if min(images.shape[2:]) < MIN_IMAGE_SIZE:
-        raise ValueError(f"images must be at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}, "
-                         f"got {images.shape[2]}x{images.shape[3]}")
+        raise ValueError(
+            f"images must be at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}, got {images.shape[2]}x{images.shape[3]}"
+        )
 
 
 def check_count(name: str, value: Any) -> None:

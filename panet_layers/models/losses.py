@@ -78,8 +78,10 @@ class PANetLoss(nn.Module):
         return loss if self.flood is None else (loss - self.flood).abs() + self.flood
 
     def extra_repr(self) -> str:
-        return (f"lambda_reconstruction={self.lambda_reconstruction}, lambda_metric={self.lambda_metric}, "
-                f"flood={self.flood}, clip_metric={self.clip_metric}")
+        return (
+            f"lambda_reconstruction={self.lambda_reconstruction}, lambda_metric={self.lambda_metric}, "
+            f"flood={self.flood}, clip_metric={self.clip_metric}"
+        )
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor, real: Tensor) -> Tensor:

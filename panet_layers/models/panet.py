@@ -58,10 +58,18 @@ class PANet(Detector):
         noise_std: float = 1e-6,
         encoder_pretrained: bool = False,
     ) -> None:
-        super().__init__({
-            "num_classes": num_classes, "variant": variant, "emam": emam, "scam": scam,
-            "groups": groups, "reduction": reduction, "drop_rate": drop_rate, "noise_std": noise_std,
-        })
+        super().__init__(
+            {
+                "num_classes": num_classes,
+                "variant": variant,
+                "emam": emam,
+                "scam": scam,
+                "groups": groups,
+                "reduction": reduction,
+                "drop_rate": drop_rate,
+                "noise_std": noise_std,
+            }
+        )
         check_count("num_classes", num_classes)
         check_count("groups", groups)
         check_count("reduction", reduction)

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 # A piece passes through about twenty operations, so it and its scratch copies should stay in the cache.
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 8 << 20
+
+# A larger input is cut in two at least, so that the scratch copies stay smaller than the input.
+SMALL_BYTES = 1 << 20
 
 # A row this short is summed faster by a matrix-vector product than by a reduction.
 SHORT_ROW = 32
@@ -27,29 +30,49 @@ def pieces(x: Tensor, groups: int) -> list[Piece]:
     if x.device.type != "cpu":
         return [(slice(0, samples), slice(0, groups))]
     instance_bytes = x.shape[1] // groups * x.shape[2] * x.shape[3] * accumulation_dtype(x.dtype).itemsize
-    instances = max(1, CHUNK_BYTES // instance_bytes)
+    total_bytes = instance_bytes * samples * groups
+    limit = CHUNK_BYTES if total_bytes <= SMALL_BYTES else min(CHUNK_BYTES, total_bytes // 2)
+    instances = max(1, limit // instance_bytes)
     if instances >= groups:
         return [(piece, slice(0, groups)) for piece in _even_slices(samples, instances // groups)]
     return [(slice(b, b + 1), piece) for b in range(samples) for piece in _even_slices(groups, instances)]
 
 
 def _even_slices(total: int, at_most: int) -> list[slice]:
+    """Slices of equal length but for the last; a multiple of the threads, so that each thread keeps to its share."""
     count = -(-total // at_most)
-    edges = [i * total // count for i in range(count + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
+    length = -(-total // count)
+    threads = torch.get_num_threads()
+    if count > 1 and length > threads:
+        length -= length % threads
+    return [slice(start, min(start + length, total)) for start in range(0, total, length)]
 
 
 class Scratch:
-    """Buffers of one piece's size, allocated once and used again for every piece: fresh memory costs page faults."""
+    """Buffers of one piece's size, made when first asked for and used again by every piece: fresh memory costs time."""
 
-    def __init__(self, x: Tensor, cuts: list[Piece], groups: int, buffers: int) -> None:
-        largest = max(((b.stop - b.start) * (g.stop - g.start) for b, g in cuts), default=0)
+    def __init__(self, x: Tensor, cuts: list[Piece], groups: int) -> None:
+        self.x = x
+        self.largest = max(((b.stop - b.start) * (g.stop - g.start) for b, g in cuts), default=0)
         self.shape = (x.shape[1] // groups, x.shape[2], x.shape[3])
-        self.memory = x.new_empty((buffers, largest, *self.shape), dtype=accumulation_dtype(x.dtype))
+        self.buffers: dict[str, Tensor] = {}
 
-    def __call__(self, index: int, instances: int) -> Tensor:
-        """Buffer `index` as (instances, K, H, W)."""
-        return self.memory[index, :instances]
+    def __call__(self, name: str, instances: int) -> Tensor:
+        """The buffer `name` as (instances, K, H, W)."""
+        if name not in self.buffers:
+            dtype = accumulation_dtype(self.x.dtype)
+            self.buffers[name] = self.x.new_empty((self.largest, *self.shape), dtype=dtype)
+        return self.buffers[name][:instances]
+
+    def in_place(self, out5: Tensor, piece: Piece) -> bool:
+        """Whether a piece of the output (B, G, K, H, W) is laid out and typed so that it can be made where it stays."""
+        part = out5[piece]
+        return part.is_contiguous() and part.dtype == accumulation_dtype(part.dtype)
+
+    def result(self, out5: Tensor, piece: Piece) -> Tensor:
+        """Where to make a piece of the output, as (N, K, H, W): in place, or in a buffer that `store` copies from."""
+        part = out5[piece]
+        return part.flatten(0, 1) if self.in_place(out5, piece) else self("result", part.shape[0] * part.shape[1])
 
 
 def load(x5: Tensor, piece: Piece) -> Tensor:
@@ -58,21 +81,16 @@ def load(x5: Tensor, piece: Piece) -> Tensor:
     return part.to(accumulation_dtype(part.dtype)).contiguous().flatten(0, 1)
 
 
-def target(out5: Tensor, piece: Piece, scratch: Tensor) -> Tensor:
-    """Where to write a piece of the output: straight into it if it is laid out as (N, K, H, W), else `scratch`."""
+def store(out5: Tensor, piece: Piece, result: Tensor) -> None:
+    """Copy a piece made in `Scratch.result` to the output, unless it was made there."""
     part = out5[piece]
-    return part.flatten(0, 1) if part.is_contiguous() and part.dtype == scratch.dtype else scratch
+    if result.data_ptr() != part.data_ptr():
+        part.copy_(result.view(part.shape))
 
 
-def store(out5: Tensor, piece: Piece, values: Tensor) -> None:
-    """Copy `values` (N, K, H, W) to the output, unless `target` had them written there."""
-    part = out5[piece]
-    if values.data_ptr() != part.data_ptr():
-        part.copy_(values.view(part.shape))
-
-
-def row_sums(x: Tensor) -> Tensor:
+def row_means(x: Tensor) -> Tensor:
     """(N, K, H, W) contiguous -> (N, K, H)."""
-    if x.shape[3] > SHORT_ROW:
-        return x.sum(3)
-    return torch.mv(x.view(-1, x.shape[3]), x.new_ones(x.shape[3])).view(x.shape[:3])
+    width = x.shape[3]
+    if width > SHORT_ROW:
+        return x.mean(3)
+    return torch.mv(x.view(-1, width), x.new_full((width,), 1 / width)).view(x.shape[:3])

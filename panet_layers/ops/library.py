@@ -14,7 +14,7 @@ from .scam import chunked as scam_chunked
 
 _library = torch.library.Library("panet_layers", "DEF")
 _EMAM_PARAMETERS = "Tensor w1, Tensor b1, Tensor w3, Tensor b3, Tensor gamma, Tensor beta"
-_EMAM_SAVED = "Tensor means, Tensor mean, Tensor rstd, Tensor q, Tensor gate"
+_EMAM_SAVED = "Tensor means, Tensor gates, Tensor mean, Tensor rstd, Tensor q, Tensor gate"
 
 
 def _register(schema: str, implementation: Callable, fake: Callable) -> None:
@@ -57,7 +57,7 @@ def _emam_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 
 def _emam_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    params, saved, groups = rest[:6], rest[6:11], rest[11]
+    params, saved, groups = rest[:6], rest[6:12], rest[12]
     dx, dparams = emam_chunked.backward(grad, x, emam_chunked.Parameters(*params), emam_chunked.Saved(*saved), groups)
     return dx, *dparams
 
@@ -68,7 +68,7 @@ def _emam_backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ..
 
 _register(
     f"emam_forward(Tensor x, {_EMAM_PARAMETERS}, int groups, float eps)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _emam_forward,
     _emam_forward_fake,
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import library  # noqa: F401  (registers the operators)
+from ..chunks import accumulation_dtype
 from . import collapsed
 
 
@@ -36,9 +37,10 @@ class _EMAM(torch.autograd.Function):
         return *torch.ops.panet_layers.emam_backward(grad, x, *params, *saved, ctx.groups), None, None
 
 
-def _differentiable_backward(grad: Tensor, inputs: list[Tensor], ctx: Any) -> list[Tensor | None]:
+def _differentiable_backward(grad: Tensor, inputs: Any, ctx: Any) -> list[Tensor | None]:
     """The gradients as a graph that can be differentiated again (`create_graph=True`)."""
     wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
-    out = collapsed.emam(*inputs, ctx.groups, ctx.eps)
+    dtype = accumulation_dtype(grad.dtype)
+    out = collapsed.emam(*(t.to(dtype) for t in inputs), ctx.groups, ctx.eps).to(grad.dtype)
     grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(grads) if needed else None for needed in ctx.needs_input_grad[:7]]

@@ -1,20 +1,21 @@
 """EMAM's hand-written forward and backward, a cache-sized piece of the input at a time.
 
-Kept for the backward: the input and small statistics, of 1/H, 1/W and 1/K of its size. The names are those of the
+Kept for the backward: the input and small statistics, of 2/H, 2/W and 1/K of its size. The names are those of the
 derivation: t = x a d is the gated map, p and q the softmaxed means of the two branches, delta the gradient before the
 last sigmoid. N instances (sample, group) of K channels and P = H * W pixels make a piece.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, row_sums, store, target
-from .windows import add_border_gradient, border_sums, fold_windows, unfold_windows
+from ..chunks import Scratch, accumulation_dtype, load, pieces, row_means, store
+from .windows import Windows
 
 
 class Parameters(NamedTuple):
@@ -32,6 +33,7 @@ class Saved(NamedTuple):
     """What the backward needs beside the input and the parameters; B samples, G groups."""
 
     means: Tensor  # (B, G, K, H + W): row means, then column means
+    gates: Tensor  # (B, G, K, H + W): a, then d
     mean: Tensor  # (B, G, K) of t
     rstd: Tensor  # (B, G, K) of t
     q: Tensor  # (B, G, K)
@@ -42,7 +44,8 @@ def saved_shapes(x: Tensor, groups: int) -> list[tuple[int, ...]]:
     """The shapes of `Saved` for an input x."""
     batch, channels, height, width = x.shape
     k = channels // groups
-    return [(batch, groups, *rest) for rest in ((k, height + width), (k,), (k,), (k,), (height * width,))]
+    sides = (k, height + width)
+    return [(batch, groups, *rest) for rest in (sides, sides, (k,), (k,), (k,), (height * width,))]
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
@@ -57,21 +60,24 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
-    windows = (fold_windows(params.w3) / pixels).mT
     constant = p @ params.b3
+    windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups)
-    scratch = Scratch(x, cuts, groups, 2)
+    scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs = load(x5, piece)
         n = xs.shape[0]
-        means, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
+        result = scratch.result(out5, piece)
+        means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
-        torch.div(row_sums(xs), width, out=means[..., :height])
+        means[..., :height] = row_means(xs)
         torch.mean(xs, 2, out=means[..., height:])
-        branch2_mean = torch.addmm(params.b3, border_sums(means, xs).flatten(1), windows)
-        torch.softmax(branch2_mean, 1, out=q)
+        sums = windows.sums(means, xs).flatten(1)
+        torch.softmax(torch.addmm(params.b3, sums, params.w3.flatten(1).mT, alpha=1 / pixels), 1, out=q)
 
-        t = _gated_map(xs, _gates(means, params), scratch(0, n), scratch(1, n))
+        torch.add(params.w1.flatten(1) @ means, params.b1[:, None], out=gates).sigmoid_()
+        gate_map = _gate_map(gates, height, scratch("gate map", n))
+        t = torch.mul(xs, gate_map, out=result).flatten(2)
         torch.mean(t, 2, out=mean)
         t -= mean[..., None]
         torch.linalg.vector_norm(t, dim=2, out=rstd)
@@ -81,7 +87,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         y = torch.baddbmm(y, (q * params.gamma * rstd)[:, None], t)[:, 0]
         y += (q @ params.beta + constant)[:, None]
         torch.sigmoid(y, out=gate)
-        store(out5, piece, torch.mul(xs, gate.view(n, 1, height, width), out=target(out5, piece, scratch(0, n))))
+        store(out5, piece, torch.mul(xs, gate.view(n, 1, height, width), out=result))
     return out, saved
 
 
@@ -96,89 +102,88 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).flip(1).contiguous()
-    windows = fold_windows(params.w3) / pixels
-    w1 = params.w1.flatten(1)
+    w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
     total = Parameters(*(torch.zeros_like(part) for part in params))
-    dw1, total_e, total_windows = torch.zeros_like(w1), x.new_zeros((9, k), dtype=dtype), torch.zeros_like(windows)
-    total_d = x.new_zeros((), dtype=dtype)
+    dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
+    total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
+    windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups)
-    scratch = Scratch(x, cuts, groups, 4)
+    scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs, gs = load(x5, piece), load(grad5, piece)
         n = xs.shape[0]
-        means, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
+        result, other = scratch.result(dx5, piece), scratch("other", n)
+        means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
-        delta = torch.mul(xs, gs, out=scratch(0, n)).flatten(2).sum(1)
+        delta = torch.mul(xs, gs, out=result).flatten(2).sum(1)
         delta *= gate * (1 - gate)
         neighbours = _neighbours(delta, height, width)
         d = delta.sum(1, keepdim=True)
         total_d += d.sum()
         total_e += torch.bmm(neighbours, xs.flatten(2).mT).sum(0)
 
-        gates = _gates(means, params)
-        t = _gated_map(xs, gates, scratch(0, n), scratch(1, n))
+        gate_map = _gate_map(gates, height, other)
+        t = torch.mul(xs, gate_map, out=result).flatten(2)
         hh = rstd * (torch.bmm(delta[:, None], t.mT)[:, 0] - mean * d)
         kappa = q * params.gamma * rstd
         slope = -kappa * rstd * hh / pixels
         offset = -kappa * d / pixels - slope * mean
         dt = torch.addcmul(offset[..., None], t, slope[..., None], out=t)
-        dt = torch.addcmul(dt, kappa[..., None], delta[:, None], out=dt)
-        dgated = dt.mul_(scratch(1, n).flatten(2)).view(n, k, height, width)
+        dt.addcmul_(kappa[..., None], delta[:, None])
+        dgated = result.mul_(gate_map)
 
-        dpre = torch.mul(xs, dgated, out=scratch(1, n))
-        dpre = torch.cat([row_sums(dpre), dpre.sum(2)], 2).mul_(1 - gates)
+        psi = torch.mul(xs, dgated, out=other)
+        dpre = torch.cat([row_means(psi).mul_(width), psi.sum(2)], 2).mul_(1 - gates)
         dw1 += torch.mm(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
         total.b1.add_(dpre.sum((0, 2)))
         dmeans = w1.mT @ dpre
 
         dq = params.gamma * hh + params.beta * d
         dm = q * (dq - (q * dq).sum(1, keepdim=True))
-        total_windows += dm.mT @ border_sums(means, xs).flatten(1)
+        dw3.addmm_(dm.mT, windows.sums(means, xs).flatten(1), alpha=1 / pixels)
         total.b3.add_(dm.sum(0))
         total.gamma.add_((q * hh).sum(0))
         total.beta.add_((q * d).sum(0))
 
-        dxs = torch.mul(gs, gate.view(n, 1, height, width), out=target(dx5, piece, scratch(2, n)))
-        dxs += dgated
-        dxs += torch.matmul(taps, neighbours, out=scratch(1, n).flatten(2)).view_as(dxs)
-        add_border_gradient(dxs, dmeans, (dm @ windows).view(n, k, 9))
-        store(dx5, piece, dxs)
+        result.addcmul_(gs, gate.view(n, 1, height, width))
+        result += torch.matmul(taps, neighbours, out=other.flatten(2)).view_as(result)
+        windows.add_gradient(result, dmeans, ((dm / pixels) @ w3).view(n, k, 9))
+        store(dx5, piece, result)
 
-    dp = (params.w3.flatten(2) * total_e.mT.flip(1)).sum((1, 2)) + params.b3 * total_d
-    dw3 = torch.outer(p, total_e.mT.flip(1).flatten()).view_as(params.w3)
-    total.w3.copy_(dw3 + unfold_windows(total_windows / pixels, k))
+    total_e = total_e.mT.flip(1).flatten()
+    dp = w3 @ total_e + params.b3 * total_d
+    dw3.add_(torch.outer(p, total_e))
     total.b3.add_(p * total_d)
     total.beta.add_(p * (dp - p @ dp))
-    total.w1.copy_(dw1.view_as(params.w1))
     return dx, Parameters(*(part.to(like.dtype) for part, like in zip(total, given)))
 
 
-def _gates(means: Tensor, params: Parameters) -> Tensor:
-    """(N, K, H + W) row and column means -> row and column gates."""
-    return torch.add(params.w1.flatten(1) @ means, params.b1[:, None]).sigmoid_()
+@lru_cache(maxsize=64)
+def _windows(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Windows:
+    return Windows(height, width, torch.empty(0, device=device, dtype=dtype))
 
 
-def _gated_map(x: Tensor, gates: Tensor, out: Tensor, gate_map: Tensor) -> Tensor:
-    """t (N, K, P) in `out`; the product of the gates is left in `gate_map`."""
-    height = x.shape[2]
-    torch.mul(gates[..., :height, None], gates[..., None, height:], out=gate_map)
-    return torch.mul(x, gate_map, out=out).flatten(2)
+def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
+    """The products of row and column gates, (N, K, H, W)."""
+    return torch.mul(gates[..., :height, None], gates[..., None, height:], out=out)
 
 
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9, P): map k holds the products with tap k; move each to the pixel that it belongs to and add: (N, 1, P)."""
-    maps = maps.unflatten(2, (height, width))
+    """(N, 9, P): map k holds the products with tap k; move each to the pixel that it belongs to and add: (N, 1, P).
+
+    Overwrites, in `maps`, the columns that have nowhere to go.
+    """
+    pixels = height * width
+    by_column = maps.view(-1, 3, 3, height, width)
+    by_column[:, :, 0, :, -1] = 0
+    by_column[:, :, 2, :, 0] = 0
     total = maps[:, 4].clone()
     for tap in (0, 1, 2, 3, 5, 6, 7, 8):
-        to_y, from_y = _overlap(tap // 3 - 1, height)
-        to_x, from_x = _overlap(tap % 3 - 1, width)
-        total[:, to_y, to_x] += maps[:, tap, from_y, from_x]
-    return total.flatten(1)[:, None]
-
-
-def _overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """The positions h that have a neighbour at h + shift, and those neighbours."""
-    return slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size - max(0, -shift))
+        offset = (tap // 3 - 1) * width + tap % 3 - 1
+        start, stop = max(0, -offset), min(pixels, pixels - offset)
+        if start < stop:
+            total[:, start:stop] += maps[:, tap, start + offset : stop + offset]
+    return total[:, None]
 
 
 def _neighbours(delta: Tensor, height: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .windows import border_sums, fold_windows
+from .windows import Windows
 
 
 def emam(
@@ -38,8 +38,8 @@ def emam(
     rstd = (centred.square().mean(dim=(2, 3)) + eps).rsqrt()
 
     weight1 = gn_bias.softmax(dim=0)
-    sums = border_sums(means, x)
-    branch2_mean = sums.flatten(1) @ fold_windows(conv3x3_weight).mT / (height * width) + conv3x3_bias
+    windows = Windows(height, width, x).sums(means, x).flatten(1)
+    branch2_mean = windows @ conv3x3_weight.flatten(1).mT / (height * width) + conv3x3_bias
     weight2 = branch2_mean.softmax(dim=1)
 
     from_branch2 = F.conv2d(x, torch.einsum("o,ockl->ckl", weight1, conv3x3_weight)[None], padding=1)

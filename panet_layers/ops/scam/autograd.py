@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import library  # noqa: F401  (registers the operators)
+from ..chunks import accumulation_dtype
 from . import reference
 
 
@@ -40,7 +41,7 @@ def _run(x: Tensor, params: tuple, *norm: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _update_running(norm: nn.BatchNorm2d, moments: Tensor, count: int) -> None:
+def _update_running(norm: Any, moments: Tensor, count: int) -> None:
     """As nn.BatchNorm2d: the mean, and the unbiased variance, of the batch; an empty one is only counted."""
     norm.num_batches_tracked.add_(1)
     if count == 0:
@@ -73,16 +74,16 @@ class _SCAM(torch.autograd.Function):
         return *given, None, None, None, None
 
 
-def _differentiable_backward(grad: Tensor, inputs: list[Any], running: list[Any], ctx: Any) -> list[Tensor | None]:
+def _differentiable_backward(grad: Tensor, inputs: Any, running: Any, ctx: Any) -> list[Tensor | None]:
     """The gradients as a graph that can be differentiated again (`create_graph=True`)."""
-    x, *mlp_and_conv, weight, bias = inputs
-    norm = None
-    if weight is not None:
+    dtype = accumulation_dtype(inputs[0].dtype)
+    x, *mlp_and_conv, weight, bias = (None if t is None else t.to(dtype) for t in inputs)
+    mean, variance = running
 
-        def norm(logits: Tensor) -> Tensor:
-            return nn.functional.batch_norm(logits, *running, weight, bias, ctx.of_batch, 0.0, ctx.eps)
+    def norm(logits: Tensor) -> Tensor:
+        return nn.functional.batch_norm(logits, mean, variance, weight, bias, ctx.of_batch, 0.0, ctx.eps)
 
     wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
-    out = reference.scam(x, *mlp_and_conv, norm)
+    out = reference.scam(x, *mlp_and_conv, None if weight is None else norm).to(grad.dtype)
     grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(grads) if needed else None for needed in ctx.needs_input_grad[:8]]

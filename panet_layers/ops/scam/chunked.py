@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, store, target
+from ..chunks import Piece, Scratch, accumulation_dtype, load, pieces, store
 
 
 class Parameters(NamedTuple):
@@ -55,7 +55,7 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
     pooled, maps, logits, moments = (x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x))
     x5, out5 = x.unflatten(1, (1, channels)), out.unflatten(1, (1, channels))
     cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1, 1)
+    scratch = Scratch(x, cuts, 1)
 
     for piece in cuts:
         xs = load(x5, piece).flatten(2)
@@ -63,19 +63,20 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
         torch.amax(xs, 2, out=pooled[1, piece[0]])
     gate = _channel_gate(pooled, params)
 
-    for piece in cuts:
+    def gated(piece: Piece) -> Tensor:
         xs = load(x5, piece)
-        gates = gate[piece[0]]
-        gated = torch.mul(xs, gates[:, :, None, None], out=scratch(0, len(xs)))
-        torch.mean(gated, 1, out=maps[piece[0], 0])
-        torch.amax(gated, 1, out=maps[piece[0], 1])
+        return torch.mul(xs, gate[piece[0], :, None, None], out=scratch.result(out5, piece))
+
+    for piece in cuts:
+        result = gated(piece)
+        torch.mean(result, 1, out=maps[piece[0], 0])
+        torch.amax(result, 1, out=maps[piece[0], 1])
     logits.copy_(_convolve(maps, params.conv))
     _set_moments(moments, logits, params, running)
     pixel_gate = _normalise(logits, moments, params, eps)[1].sigmoid_()
 
     for piece in cuts:
-        xs = load(x5, piece)
-        result = torch.mul(xs, gate[piece[0]][:, :, None, None], out=target(out5, piece, scratch(0, len(xs))))
+        result = scratch.result(out5, piece) if scratch.in_place(out5, piece) else gated(piece)
         store(out5, piece, result.mul_(pixel_gate[piece[0]]))
     return out, Saved(pooled, maps, logits, moments)
 
@@ -90,7 +91,7 @@ def backward(
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (1, channels)) for part in (x, grad, dx))
     cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1, 2)
+    scratch = Scratch(x, cuts, 1)
 
     gate = _channel_gate(saved.pooled, params)
     normalised, scores = _normalise(saved.logits, saved.moments, params, eps)
@@ -98,7 +99,7 @@ def backward(
     dscores, dgate = torch.empty_like(pixel_gate), torch.empty_like(gate)
     for piece in cuts:
         rows = piece[0]
-        product = torch.mul(load(x5, piece), load(grad5, piece), out=scratch(0, rows.stop - rows.start)).flatten(2)
+        product = torch.mul(load(x5, piece), load(grad5, piece), out=scratch.result(dx5, piece)).flatten(2)
         dscores[rows] = torch.bmm(gate[rows, None], product)[:, 0]
         dgate[rows] = torch.bmm(pixel_gate[rows, None], product.mT)[:, 0]
     dscores = (dscores * pixel_gate * (1 - pixel_gate)).view_as(scores)
@@ -108,31 +109,31 @@ def backward(
     dmaps, dconv = _convolve_backward(dlogits, saved.maps, params.conv)
     dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
 
-    sums = _MlpGradients(params)
+    mlp = _MlpBackward(saved.pooled, params)
     for piece in cuts:
         rows = piece[0]
         xs, gs = load(x5, piece), load(grad5, piece)
-        flat, gates, n = xs.flatten(2), gate[rows], rows.stop - rows.start
-        gated = torch.mul(flat, gates[:, :, None], out=scratch(0, n).flatten(2))
-        top_channel = _first_maximum(gated, saved.maps[rows, 1].flatten(1)[:, None], 1, scratch(1, n))
-        top_pixel = _first_maximum(flat, saved.pooled[1, rows, :, None], 2, scratch(1, n))
+        flat, gates = xs.flatten(2), gate[rows]
+        result, other = scratch.result(dx5, piece).flatten(2), scratch("other", len(xs)).flatten(2)
+        gated = torch.mul(flat, gates[:, :, None], out=result)
+        top_channel = _first_maximum(gated, saved.maps[rows, 1].flatten(1)[:, None], 1, other)
+        top_pixel = _first_maximum(flat, saved.pooled[1, rows, :, None], 2, other)
 
         dgates = dgate[rows] + torch.bmm(dmean[rows, None], flat.mT)[:, 0]
         dgates.scatter_add_(1, top_channel[:, 0], dmaximum[rows] * flat.gather(1, top_channel)[:, 0])
-        daverage, dtop = sums.add(dgates * gates * (1 - gates), saved.pooled[:, rows])
+        daverage, dtop = mlp(dgates * gates * (1 - gates), rows)
 
-        inner = torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=scratch(0, n).flatten(2))
-        inner.scatter_add_(1, top_channel, dmaximum[rows, None])
-        dxs = target(dx5, piece, scratch(1, n)).flatten(2)
-        torch.addcmul((daverage / flat.shape[2])[:, :, None], inner, gates[:, :, None], out=dxs)
-        dxs.scatter_add_(2, top_pixel, dtop[:, :, None])
-        store(dx5, piece, dxs.view_as(xs))
-    grads = (*sums.totals(), dconv, dnorm_weight, dnorm_bias)
-    return dx, Parameters(*(None if p is None else g.to(p.dtype) for g, p in zip(grads, given)))
+        torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=other)
+        other.scatter_add_(1, top_channel, dmaximum[rows, None])
+        torch.addcmul((daverage / flat.shape[2])[:, :, None], other, gates[:, :, None], out=result)
+        result.scatter_add_(2, top_pixel, dtop[:, :, None])
+        store(dx5, piece, result.view_as(xs))
+    grads = (*mlp.parameter_gradients(), dconv, dnorm_weight, dnorm_bias)
+    return dx, Parameters._make(None if p is None else g.to(p.dtype) for g, p in zip(grads, given))
 
 
 def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
-    return Parameters(*(None if p is None else p.to(dtype) for p in params))
+    return Parameters._make(None if p is None else p.to(dtype) for p in params)
 
 
 def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
@@ -144,26 +145,26 @@ def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
     return gate.sigmoid_()
 
 
-class _MlpGradients:
-    """Gradients of the channel gate's two layers, added up over pieces."""
+class _MlpBackward:
+    """The backward of the channel gate's two layers, some samples at a time."""
 
-    def __init__(self, params: Parameters) -> None:
-        self.params = params
-        self.fc1, self.fc2 = torch.zeros_like(params.fc1), torch.zeros_like(params.fc2)
-        self.fc1_bias, self.fc2_bias = params.fc1.new_zeros(len(params.fc1)), params.fc2.new_zeros(len(params.fc2))
+    def __init__(self, pooled: Tensor, params: Parameters) -> None:
+        self.pooled, self.params = pooled, params
+        self.hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_()
+        self.dgate, self.dhidden = torch.empty_like(pooled[0]), torch.empty_like(self.hidden)
 
-    def add(self, dgate: Tensor, pooled: Tensor) -> Tensor:
-        """Gradient (n, C) before the sigmoid, pooled (2, n, C) -> gradients (2, n, C) of pooled mean and maximum."""
-        hidden = F.linear(pooled, self.params.fc1, self.params.fc1_bias).relu_()
-        dhidden = (dgate @ self.params.fc2) * (hidden > 0)
-        self.fc2 += dgate.mT @ hidden.sum(0)
-        self.fc2_bias += 2 * dgate.sum(0)
-        self.fc1 += dhidden.flatten(0, 1).mT @ pooled.flatten(0, 1)
-        self.fc1_bias += dhidden.sum((0, 1))
-        return dhidden @ self.params.fc1
+    def __call__(self, dgate: Tensor, rows: slice) -> Tensor:
+        """Gradient (n, C) before the sigmoid -> gradients (2, n, C) of the pooled mean and maximum."""
+        self.dgate[rows] = dgate
+        self.dhidden[:, rows] = (dgate @ self.params.fc2) * (self.hidden[:, rows] > 0)
+        return self.dhidden[:, rows] @ self.params.fc1
 
-    def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.fc1, self.fc1_bias, self.fc2, self.fc2_bias
+    def parameter_gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of fc1, its bias, fc2, its bias, once every sample has passed."""
+        dhidden = self.dhidden.flatten(0, 1)
+        fc1 = dhidden.mT @ self.pooled.flatten(0, 1)
+        fc2 = self.dgate.mT @ self.hidden.sum(0)
+        return fc1, dhidden.sum(0), fc2, 2 * self.dgate.sum(0)
 
 
 def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -172,9 +173,11 @@ def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
 def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of the maps and of the weight."""
+    # The maps' gradient as a forward convolution: five to ten times as fast on a CPU as the backward's own.
+    dmaps = _convolve(dlogits, weight.flip(2, 3).transpose(0, 1))
     padding = [weight.shape[-1] // 2] * 2
-    dmaps, dweight, _ = torch.ops.aten.convolution_backward(
-        dlogits, maps, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [True, True, False]
+    _, dweight, _ = torch.ops.aten.convolution_backward(
+        dlogits, maps, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [False, True, False]
     )
     return dmaps, dweight
 
@@ -216,7 +219,7 @@ def _first_maximum(x: Tensor, maximum: Tensor, dim: int, scratch: Tensor) -> Ten
     """
     if x.device.type != "cpu":
         return x.argmax(dim, keepdim=True)
-    hits = torch.ge(x, maximum, out=scratch.flatten(2))
+    hits = torch.ge(x, maximum, out=scratch)
     probe = torch.stack([torch.ones(x.shape[dim], dtype=x.dtype), torch.arange(x.shape[dim], dtype=x.dtype)])
     count, position = (torch.matmul(probe, hits) if dim == 1 else torch.matmul(probe, hits.mT)).unbind(1)
     index = position.long()
