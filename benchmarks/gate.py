@@ -74,4 +74,3 @@ def _distance(value: Tensor, exact: Tensor) -> float:
     """The largest absolute difference; infinite where the value is not finite."""
     difference = (value.reshape(exact.shape) - exact).abs().max().item()
     return difference if difference == difference else float("inf")
-

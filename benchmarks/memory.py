@@ -104,4 +104,3 @@ def _measure_cuda(step: Step) -> Memory:
     peak = torch.cuda.max_memory_allocated() - start
     outside = sum(t.untyped_storage().nbytes() for t in (out, *gradients[:1]))
     return Memory(kept, peak, peak - outside)
-

@@ -1,4 +1,4 @@
-"""CBAM as its paper writes it (Woo et al., ECCV 2018, section 3), one eager operation after the other: a baseline."""
+"""EMA and CBAM as their papers write them, one torch.nn operation after the other: the baselines to beat."""
 
 from __future__ import annotations
 
@@ -7,8 +7,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class PublishedEMA(nn.Module):
+    """Ouyang et al., ICASSP 2023, section 2, from torch.nn's pooling, normalisation and softmax modules.
+
+    The parameters are those of `EMAM(channels, groups)`, in its order.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        width = channels // groups
+        self.groups = groups
+        self.conv1x1 = nn.Conv2d(width, width, 1)
+        self.conv3x3 = nn.Conv2d(width, width, 3, padding=1)
+        self.gn = nn.GroupNorm(width, width)
+        self.pool_rows, self.pool_columns = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch * self.groups, -1, height, width)
+        joint = torch.cat([self.pool_rows(grouped), self.pool_columns(grouped).transpose(2, 3)], dim=2)
+        rows, columns = self.conv1x1(joint).split([height, width], dim=2)
+        branch1 = self.gn(grouped * rows.sigmoid() * columns.transpose(2, 3).sigmoid())
+        branch2 = self.conv3x3(grouped)
+        attention = self._matched(branch1, branch2) + self._matched(branch2, branch1)
+        return (grouped * attention.view(-1, 1, height, width).sigmoid()).reshape(x.shape)
+
+    def _matched(self, query: Tensor, values: Tensor) -> Tensor:
+        weights = self.pool(query).flatten(2).transpose(1, 2).softmax(dim=-1)
+        return torch.matmul(weights, values.flatten(2))
+
+
 class PublishedCBAM(nn.Module):
-    """Channel gate from average and max pooling through one biased MLP, then spatial gate with batch normalisation.
+    """Woo et al., ECCV 2018, section 3: a channel gate through one biased MLP, then a normalised spatial gate.
 
     The parameters are those of `SCAM(channels, reduction, mlp_bias=True, spatial_norm="batch")`, in its order.
     """

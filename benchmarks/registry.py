@@ -9,7 +9,7 @@ import torch
 from timm.layers.cbam import CbamModule
 from torch import nn
 
-from benchmarks.published import PublishedCBAM
+from benchmarks.published import PublishedCBAM, PublishedEMA
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
 
@@ -62,6 +62,10 @@ def _timm_cbam(case: Case) -> nn.Module:
     return CbamModule(channels, rd_channels=max(1, channels // REDUCTION), mlp_bias=True)
 
 
+def _published_ema(case: Case) -> nn.Module:
+    return PublishedEMA(case.shape[1], case.groups or 1)
+
+
 def _published_cbam(case: Case) -> nn.Module:
     return PublishedCBAM(case.shape[1], REDUCTION)
 
@@ -85,7 +89,7 @@ def _backends(build: Callable[[str], Callable[[Case], nn.Module]]) -> list[Conte
 
 
 _CONTENDERS = {
-    "emam": _backends(_emam),
+    "emam": [*_backends(_emam), Contender("published", _published_ema, promises_precision=False)],
     "scam": _backends(_scam),
     "cbam": [
         *_backends(lambda backend: _scam(backend, mlp_bias=True, spatial_norm="batch")),

@@ -139,4 +139,3 @@ def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
     peak = won.clamp_min(0)[..., None]
     x.scatter_(2, peak, torch.where(has_won, 5.0, x.gather(2, peak)))
     return x.view(shape)
-

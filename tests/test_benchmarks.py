@@ -39,7 +39,7 @@ def measure(tmp_path, *arguments):
 @pytest.mark.parametrize(
     ("layer", "contenders"),
     [
-        ("emam", ["reference", "collapsed", "copy"]),
+        ("emam", ["reference", "collapsed", "published", "copy"]),
         ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
     ],
 )
@@ -86,7 +86,7 @@ def test_rerun_replaces_its_rows_and_no_others(tmp_path):
     measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     rows = rows_of(out)
     assert rows[0] == other
-    assert [r["contender"] for r in rows[1:]] == ["reference", "collapsed", "copy"]
+    assert [r["contender"] for r in rows[1:]] == ["reference", "collapsed", "published", "copy"]
     assert all(float(r["milliseconds"]) < 123456 for r in rows[1:])
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
 
@@ -123,7 +123,7 @@ def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatc
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     assert code == 1
     assert "triton: failed, backend 'triton' can't run on a cpu tensor" in capsys.readouterr().out
-    assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "copy"]
+    assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "published", "copy"]
 
 
 def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):

@@ -41,6 +41,8 @@ def _differentiable_backward(grad: Tensor, inputs: Any, ctx: Any) -> list[Tensor
     """The gradients as a graph that can be differentiated again (`create_graph=True`)."""
     wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
     dtype = accumulation_dtype(grad.dtype)
-    out = collapsed.emam(*(t.to(dtype) for t in inputs), ctx.groups, ctx.eps).to(grad.dtype)
+    x, *params = (t.to(dtype) for t in inputs)
+    run: Any = collapsed.emam
+    out = run(x, *params, ctx.groups, ctx.eps).to(grad.dtype)
     grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(grads) if needed else None for needed in ctx.needs_input_grad[:7]]

@@ -47,7 +47,9 @@ def _update_running(norm: Any, moments: Tensor, count: int) -> None:
     if count == 0:
         return
     mean, variance = moments.to(norm.running_mean.dtype).unbind()
-    momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+    momentum = norm.momentum
+    if momentum is None:  # the average of all batches
+        momentum = norm.num_batches_tracked.to(mean.dtype).reciprocal()
     norm.running_mean.mul_(1 - momentum).add_(mean * momentum)
     norm.running_var.mul_(1 - momentum).add_(variance * (momentum * count / (count - 1)))
 
@@ -84,6 +86,7 @@ def _differentiable_backward(grad: Tensor, inputs: Any, running: Any, ctx: Any) 
         return nn.functional.batch_norm(logits, mean, variance, weight, bias, ctx.of_batch, 0.0, ctx.eps)
 
     wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
-    out = reference.scam(x, *mlp_and_conv, None if weight is None else norm).to(grad.dtype)
+    run: Any = reference.scam
+    out = run(x, *mlp_and_conv, None if weight is None else norm).to(grad.dtype)
     grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(grads) if needed else None for needed in ctx.needs_input_grad[:8]]
