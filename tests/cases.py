@@ -123,7 +123,7 @@ def tensors(case: Case, seed: int = 1, dtype: torch.dtype = torch.float64) -> tu
     generator = torch.Generator().manual_seed(seed)
     shape = (2, case.batch, case.channels, case.height, case.width)
     x, grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    return x, grad
+    return x.clone(), grad.clone()
 
 
 def with_backend(layer: nn.Module, backend: str) -> nn.Module:

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 
 from panet_layers.ops import chunks
 
+pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
+
 # Ways an input of a given shape can lie in memory.
 LAYOUTS = {
     "contiguous": lambda x: x.contiguous(),

@@ -9,6 +9,8 @@ from safetensors import safe_open
 
 from panet_layers import EMAM, SCAM
 
+pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
+
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
 
 # The published CBAM's names, and ours.

@@ -7,6 +7,8 @@ from timm.layers.cbam import CbamModule
 
 from panet_layers import SCAM, ChannelAttention, SpatialAttention
 
+pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
+
 SHAPES = [(2, 32, 7, 5, 4), (3, 16, 8, 8, 16), (1, 64, 1, 9, 8), (2, 8, 9, 1, 8), (1, 48, 19, 19, 3)]
 
 
@@ -24,10 +26,8 @@ def ours(module, channels, reduction, **options):
 
 def in_our_terms(outcome):
     """timm's outcome under our names, its 1x1 convolutions as linear layers."""
-    return {
-        name.replace("conv.conv.", "conv.").replace("conv.bn.", "bn."): value.flatten(1) if ".fc" in name and name.endswith("weight") else value
-        for name, value in outcome.items()
-    }
+    renamed = {name.replace("conv.conv.", "conv.").replace("conv.bn.", "bn."): g for name, g in outcome.items()}
+    return {name: g.flatten(1) if "channel.fc" in name and g.dim() == 4 else g for name, g in renamed.items()}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

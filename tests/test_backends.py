@@ -1,0 +1,136 @@
+"""Choosing a backend: by layer, by block, by process, by environment variable; and what importing costs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import panet_layers
+from panet_layers import EMAM, SCAM, get_backend, set_backend, use_backend
+from panet_layers.ops.emam import autograd as emam_autograd
+from panet_layers.ops.emam import reference as emam_reference
+from panet_layers.ops.scam import autograd as scam_autograd
+from panet_layers.ops.scam import reference as scam_reference
+
+pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
+
+
+@pytest.fixture(autouse=True)
+def default_backend():
+    before = get_backend()
+    set_backend("auto")
+    yield
+    set_backend(before)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The list of backends that ran, in order."""
+    calls = []
+
+    def spy(module, name, backend):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append(backend) or original(*args))
+
+    for module, name in ((emam_autograd, "emam"), (scam_autograd, "scam")):
+        spy(module, name, "collapsed")
+    for module, name in ((emam_reference, "emam"), (scam_reference, "scam")):
+        spy(module, name, "reference")
+    return calls
+
+
+LAYERS = pytest.mark.parametrize("build", [EMAM, SCAM])
+
+
+@LAYERS
+def test_auto_takes_collapsed_on_the_cpu(build, ran):
+    build(8)(torch.randn(2, 8, 5, 4))
+    build(8, backend="auto")(torch.randn(2, 8, 5, 4))
+    assert ran == ["collapsed", "collapsed"]
+
+
+@LAYERS
+def test_the_layers_choice_wins(build, ran):
+    x = torch.randn(2, 8, 5, 4)
+    for process in ("reference", "collapsed", "auto"):
+        with use_backend(process):
+            build(8, backend="reference")(x)
+            build(8, backend="collapsed")(x)
+    assert ran == ["reference", "collapsed"] * 3
+
+
+@LAYERS
+def test_the_processs_choice(build, ran):
+    x = torch.randn(2, 8, 5, 4)
+    layer = build(8)
+    for name in ("reference", "collapsed", None):
+        set_backend(name)
+        assert get_backend() == (name or "auto")
+        layer(x)
+    assert ran == ["reference", "collapsed", "collapsed"]
+
+
+def test_blocks_nest_and_end_with_an_exception():
+    with use_backend("reference"):
+        with use_backend("collapsed"):
+            assert get_backend() == "collapsed"
+        assert get_backend() == "reference"
+        with pytest.raises(KeyError), use_backend("collapsed"):
+            raise KeyError
+        assert get_backend() == "reference"
+        with pytest.raises(ValueError), use_backend("fast"):
+            pass
+        assert get_backend() == "reference"
+    assert get_backend() == "auto"
+
+
+@LAYERS
+def test_a_named_backend_never_falls_back(build, ran):
+    x = torch.randn(2, 8, 5, 4)
+    with pytest.raises(RuntimeError, match="'triton' can't run on a cpu tensor"):
+        build(8, backend="triton")(x)
+    with use_backend("triton"), pytest.raises(RuntimeError, match="'triton' can't run on a cpu tensor"):
+        build(8)(x)
+    with use_backend("triton"):
+        build(8, backend="reference")(x)
+    assert ran == ["reference"]
+
+
+def python(code, **environment):
+    variables = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("reference", "reference"), ("", "auto")])
+def test_environment_variable(value, expected):
+    done = python("import panet_layers; print(panet_layers.get_backend())", PANET_LAYERS_BACKEND=value)
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_wrong_environment_variable_is_named():
+    done = python("import panet_layers", PANET_LAYERS_BACKEND="fast")
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert "PANET_LAYERS_BACKEND" in message and "'fast'" in message and "'collapsed'" in message
+
+
+def test_importing_the_layers_is_light():
+    code = """
+import sys, torch
+def refuse(*_, **__): raise AssertionError("CUDA was asked")
+for name in ("is_available", "device_count", "_lazy_init", "current_device"):
+    setattr(torch.cuda, name, refuse)
+before = set(sys.modules)
+import panet_layers
+panet_layers.EMAM(8)(torch.randn(1, 8, 4, 4)).sum().backward()
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(new & {"timm", "triton", "torchvision", "huggingface_hub", "safetensors"}))
+"""
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_version_is_a_release():
+    assert all(part.isdigit() for part in panet_layers.__version__.split(".")[:2])
