@@ -44,7 +44,7 @@ def test_outputs_and_gradients_are_eagers(case, backend):
     assert_same(compiled_run(block, x, grad, backend="aot_eager"), expected)
 
 
-@pytest.mark.slow  # about 30 s each: inductor calls the C++ compiler
+@pytest.mark.slow  # about 15 s: inductor calls the C++ compiler
 @pytest.mark.parametrize("case", [SMALL[0], SMALL[2]], ids=str)
 def test_inductor(case):
     x, grad = (t.contiguous(memory_format=torch.channels_last) for t in tensors(case))

@@ -140,7 +140,6 @@ def test_as_attention_layer_of_a_timm_network(layer):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
-@pytest.mark.slow  # 5 s
 def test_in_resnet50():
     network = timm.create_model("resnet50", num_classes=2, block_args={"attn_layer": EMAM})
     assert sum(isinstance(m, EMAM) for m in network.modules()) == 16
