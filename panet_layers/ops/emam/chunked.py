@@ -122,15 +122,15 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         total_d += d.sum()
         total_e += torch.bmm(neighbours, xs.flatten(2).mT).sum(0)
 
-        gate_map = _gate_map(gates, height, other)
-        t = torch.mul(xs, gate_map, out=result).flatten(2)
-        hh = rstd * (torch.bmm(delta[:, None], t.mT)[:, 0] - mean * d)
+        t = torch.mul(xs, gates[..., :height, None], out=result).mul_(gates[..., None, height:]).flatten(2)
+        # Not a matrix product: over thousands of pixels `sum` rounds less, and what is left here cancels.
+        hh = rstd * (torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2) - mean * d)
         kappa = q * params.gamma * rstd
         slope = -kappa * rstd * hh / pixels
         offset = -kappa * d / pixels - slope * mean
         dt = torch.addcmul(offset[..., None], t, slope[..., None], out=t)
         dt.addcmul_(kappa[..., None], delta[:, None])
-        dgated = result.mul_(gate_map)
+        dgated = result.mul_(_gate_map(gates, height, other))
 
         psi = torch.mul(xs, dgated, out=other)
         dpre = torch.cat([row_means(psi).mul_(width), psi.sum(2)], 2).mul_(1 - gates)
