@@ -21,7 +21,8 @@ class EMAM(nn.Module):
         channels: channels C of the input; divisible by `groups`.
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
-        backend: "reference", "collapsed", "triton", or None for the process's choice (see `set_backend`).
+        backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
+            they are faster), "triton", or None for the process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.

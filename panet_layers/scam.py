@@ -104,7 +104,8 @@ class SCAM(nn.Module):
         kernel_size: odd size of the spatial branch's convolution over the [mean, max] maps.
         mlp_bias: give the channel branch's two linear layers biases.
         spatial_norm: None, or "batch" for a BatchNorm2d(eps=1e-5, momentum=0.01) after the convolution.
-        backend: "reference", "collapsed", "triton", or None for the process's choice (see `set_backend`).
+        backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
+            they are faster), "triton", or None for the process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.

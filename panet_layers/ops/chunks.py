@@ -8,7 +8,7 @@ from torch import Tensor
 # A piece passes through about twenty operations, so it and its scratch copies should stay in the cache.
 CHUNK_BYTES = 8 << 20
 
-# A larger input is cut in two at least, so that the scratch copies stay smaller than the input.
+# Up to here an input is not cut for the sake of memory.
 SMALL_BYTES = 1 << 20
 
 # A row this short is summed faster by a matrix-vector product than by a reduction.
@@ -22,8 +22,11 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def pieces(x: Tensor, groups: int) -> list[Piece]:
-    """Slices over (samples, groups) that cut x into pieces of about CHUNK_BYTES; x in one piece off the CPU."""
+def pieces(x: Tensor, groups: int, copies: float = 1.0) -> list[Piece]:
+    """Slices over (samples, groups) that cut x into pieces of about CHUNK_BYTES; x in one piece off the CPU.
+
+    `copies` says how many times its own size a piece needs in scratch memory: together less than x, if x isn't small.
+    """
     if x.numel() == 0:
         return []
     samples = x.shape[0]
@@ -31,7 +34,7 @@ def pieces(x: Tensor, groups: int) -> list[Piece]:
         return [(slice(0, samples), slice(0, groups))]
     instance_bytes = x.shape[1] // groups * x.shape[2] * x.shape[3] * accumulation_dtype(x.dtype).itemsize
     total_bytes = instance_bytes * samples * groups
-    limit = CHUNK_BYTES if total_bytes <= SMALL_BYTES else min(CHUNK_BYTES, total_bytes // 2)
+    limit = CHUNK_BYTES if total_bytes <= SMALL_BYTES else min(CHUNK_BYTES, int(0.9 * total_bytes / copies))
     instances = max(1, limit // instance_bytes)
     if instances >= groups:
         return [(piece, slice(0, groups)) for piece in _even_slices(samples, instances // groups)]

@@ -62,7 +62,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
     constant = p @ params.b3
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups)
+    cuts = pieces(x, groups, _copies(k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs = load(x5, piece)
@@ -107,7 +107,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
     total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups)
+    cuts = pieces(x, groups, _copies(k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs, gs = load(x5, piece), load(grad5, piece)
@@ -161,6 +161,11 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 @lru_cache(maxsize=64)
 def _windows(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Windows:
     return Windows(height, width, torch.empty(0, device=device, dtype=dtype))
+
+
+def _copies(k: int, height: int, width: int) -> float:
+    """Scratch memory of a piece in copies of itself: a buffer, two sets of nine maps, five sets of rows and columns."""
+    return 1 + 18 / k + 5 * (height + width) / (height * width)
 
 
 def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:

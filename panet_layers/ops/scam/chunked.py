@@ -156,7 +156,7 @@ class _MlpBackward:
     def __call__(self, dgate: Tensor, rows: slice) -> Tensor:
         """Gradient (n, C) before the sigmoid -> gradients (2, n, C) of the pooled mean and maximum."""
         self.dgate[rows] = dgate
-        self.dhidden[:, rows] = (dgate @ self.params.fc2) * (self.hidden[:, rows] > 0)
+        self.dhidden[:, rows] = torch.where(self.hidden[:, rows] <= 0, 0.0, dgate @ self.params.fc2)
         return self.dhidden[:, rows] @ self.params.fc1
 
     def parameter_gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -186,7 +186,7 @@ def _set_moments(moments: Tensor, logits: Tensor, params: Parameters, running: t
     if params.norm_weight is None:
         moments.zero_()
         return
-    mean, variance = running if running is not None else (logits.mean(), logits.var(correction=0))
+    mean, variance = running if running is not None else (logits.mean(), logits.sub(logits.mean()).square().mean())
     moments[0].copy_(mean.squeeze())
     moments[1].copy_(variance.squeeze())
 
