@@ -45,8 +45,10 @@ class Settings:
     checkpoint_every: int | None = None
 
 
-TINY: dict[str, Any] = {"pretrained": False, "image_size": 64, "epochs": 12, "lr": 1e-3, "lr_step": 4}
-"""What ``--variant tiny`` defaults to instead: a small network from scratch, for CPUs."""
+TINY: dict[str, Any] = {
+    "pretrained": False, "image_size": 64, "epochs": 20, "lr": 2e-3, "lr_step": 6, "channels_last": True,
+}  # fmt: skip
+"""What ``--variant tiny`` defaults to instead: a small network from scratch, for CPUs (where NHWC is much faster)."""
 
 FREE_ON_RESUME = {"data", "out", "epochs", "workers", "threads", "device", "checkpoint_every"}
 """Arguments that do not change what an epoch computes (data is compared by its fingerprint)."""

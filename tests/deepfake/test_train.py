@@ -105,7 +105,7 @@ def test_the_defaults_are_the_papers() -> None:
     "options",
     [
         ("--model", "recce", "--flood", "0.04", "--clip-grad", "1"),
-        ("--model", "xception", "--channels-last"),
+        ("--model", "xception", "--no-channels-last"),
         ("--emam", "none", "--scam", "guided", "--lambda-metric", "0"),
         ("--amp", "bf16"),
     ],
