@@ -43,6 +43,7 @@ class Drawn:
     names: list[str]
 
 
+@functools.cache
 def draw_split(split: str, count: int | None = None, workers: int | None = None) -> Drawn:
     """Draw a split of the demo, or the people of its first `count` images. Prints, once, what the data is."""
     _say_once()

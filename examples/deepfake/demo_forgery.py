@@ -67,7 +67,7 @@ def sample_forgery(rng: np.random.Generator, method: str) -> Forgery:
     blend = method == "blend"
     turn = rng.uniform(0, 2 * np.pi)
     distance = rng.uniform(0.010, 0.030) if blend else rng.uniform(0, 0.012)
-    brightness = float(rng.choice([-1, 1])) * rng.uniform(0.20, 0.45)
+    brightness = float(rng.choice([-1, 1])) * rng.uniform(0.28, 0.55)
     gain = np.exp(brightness + rng.normal(0, 0.15, size=3))
     return Forgery(
         method=method,
