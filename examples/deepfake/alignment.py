@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+
 from canvas import LEAST_POINTS, Still, canvas_transform, face_shape, fit_similarity, in_box, render
 
 SIDE = 128  # resolution at which faces are registered by their grey values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
 from canvas import similarity, smooth_for_scale, warp
 from forging import recolour, resharpen
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
 from cli import UserError
 
 WORKING_SIDE = 960  # longest side the detector sees: a 1080p video's faces stay well above its 80-pixel window

@@ -21,6 +21,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+
 from camera import OVERSAMPLING, film
 from canvas import Still
 from cli import Parser, UserError, non_negative_int, positive_int, run

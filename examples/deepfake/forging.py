@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+
 from alignment import align
 from canvas import Still, canvas_transform, face_shape, render, similarity
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from cli import UserError
 from PIL import Image, ImageOps
+
+from cli import UserError
 
 JPEG_QUALITY = 95
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from cli import UserError
 from manifest import SPLITS
 from portraits import Photo, Portrait

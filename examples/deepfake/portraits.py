@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from cli import UserError
 from faces import FaceDetector, square_crop
 from images import read_rgb

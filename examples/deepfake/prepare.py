@@ -24,6 +24,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+
 from cli import Parser, UserError, positive_float, positive_int, run
 from destination import claim_destination
 from faces import CROP_SCALE, FaceDetector, square_crop

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+
 from cli import UserError
 
 REPEATABLE = {"threads": "1", "x264-params": "cpu-independent=1"}  # x264's fast mbtree differs from run to run

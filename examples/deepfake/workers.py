@@ -10,8 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import cv2
-from cli import UserError
 from tqdm import tqdm
+
+from cli import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cues import cues, trivial_baseline_auc
 from data import DataError, Images
-from PIL import Image
 
 
 def faces(count: int, seed: int, *, fake_gain: float = 1.0, fake_blur: bool = False) -> Images:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data import SPLITS, DataError, Images, open_split, read_image, square, to_unit_range
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest import group_of, list_images
 from PIL import Image
 from torch.utils.data import DataLoader
+
+from data import SPLITS, DataError, Images, open_split, read_image, square, to_unit_range
+from manifest import group_of, list_images
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (90, 120, 200), size: tuple[int, int] = (20, 20)) -> Path:

@@ -6,15 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demo
-import demo_faces
-import demo_forgery
-import demo_people
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+import demo
+import demo_faces
+import demo_forgery
+import demo_people
 
 EXAMPLE = Path(demo.__file__).parent
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from torch import Tensor, nn
-
 import two_processes
+from small_run import arguments, last_state, log_rows, train_small, write_images
+from test_train import REPOSITORY, environment
+from torch import Tensor, nn
+from two_processes import CPU, SHARES, example, far_example, small_net, train_twice
+
 from checkpoint import load_run
 from data import open_split, to_unit_range
 from metrics import binary_metrics
-from small_run import arguments, last_state, log_rows, train_small, write_images
 from sync_norm import SyncedBatchNorm2d, synchronise_batch_norm
-from test_train import REPOSITORY, environment
-from two_processes import CPU, SHARES, example, far_example, small_net, train_twice
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from skimage.data import astronaut
 pytest.importorskip("dlib", reason="finding faces in portraits needs dlib-bin")
 pytest.importorskip("av", reason="clips need PyAV")
 
+from portraits_for_tests import astronaut_as, save_people, save_rgb
+
 import forge
 import forging
 from alignment import align
@@ -27,7 +29,6 @@ from canvas import Still, canvas_transform, fit_similarity, render
 from cli import UserError
 from faces import FaceDetector
 from plan import split_sizes
-from portraits_for_tests import astronaut_as, save_people, save_rgb
 from video import count_frames, decode_frames, frame_indices, sample_frames, write_clip
 
 SCRIPT = Path(forge.__file__)

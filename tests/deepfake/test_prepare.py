@@ -21,11 +21,12 @@ import pytest
 pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
+from portraits_for_tests import astronaut_as, save_rgb
+
 import prepare
 from cli import UserError
 from faces import Face
 from manifest import list_images
-from portraits_for_tests import astronaut_as, save_rgb
 from sources import find_sources, read_splits
 from tracks import boxes, follow
 from video import write_clip

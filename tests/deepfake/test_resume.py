@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
+from test_train import REPOSITORY, environment
 
 import cli
 import train
 from cli import UserError
 from run import Run
-from small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
-from test_train import REPOSITORY, environment
 
 
 class Killed(BaseException):

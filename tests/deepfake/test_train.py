@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import arguments, last_state, log_rows, train_small, write_images
 
 import batches
 import cli
@@ -23,7 +24,6 @@ from cli import UserError
 from config import settle
 from data import open_split, to_unit_range
 from metrics import binary_metrics
-from small_run import arguments, last_state, log_rows, train_small, write_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
