@@ -27,6 +27,7 @@ def drawn() -> demo.Drawn:
 
 def test_same_pixels_with_any_number_of_workers(drawn: demo.Drawn) -> None:
     for workers in (1, 3):
+        demo.draw_split.cache_clear()
         again = demo.draw_split("test", count=40, workers=workers)
         assert np.array_equal(again.pixels, drawn.pixels)
         assert again.names == drawn.names
