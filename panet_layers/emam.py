@@ -49,7 +49,7 @@ class EMAM(nn.Module):
             raise ValueError(f"channels and groups must be positive, got channels={channels}, groups={groups}")
         if channels % groups:
             raise ValueError(f"channels must be divisible by groups, got channels={channels}, groups={groups}")
-        if eps <= 0:
+        if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
         check_backend(backend)
         self.channels, self.groups, self.eps, self.backend = channels, groups, eps, backend

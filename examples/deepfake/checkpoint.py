@@ -95,9 +95,12 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
         raise UserError(f"{run / CONFIG} has no model arguments: wanted a config written by train.py")
 
     tensors, metadata = _read_weights(weights)
-    config = {**metadata.pop("config", {}), **config, "best": metadata}
-    config.setdefault("image_size", DEFAULT_IMAGE_SIZE.get(config["model"].get("variant", "paper"), 299))
+    saved = metadata.pop("config", {})
+    config = {**(saved if isinstance(saved, dict) else {}), **config, "best": metadata}
     model = model_from_config(config["model"], run / CONFIG)
+    config.setdefault("image_size", DEFAULT_IMAGE_SIZE.get(config["model"].get("variant", "paper"), 299))
+    if not isinstance(config["image_size"], int) or config["image_size"] < 1:
+        raise UserError(f"{weights}: image size {config['image_size']!r} (wanted a whole number of pixels)")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -107,6 +110,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
 
 def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:
     """Build a model from its saved arguments; ``path`` is the file to name if they do not fit."""
+    config = {name: value for name, value in config.items() if name != "encoder_pretrained"}  # never a download
     try:
         return PANet.from_config(config)
     except (TypeError, ValueError, KeyError) as error:

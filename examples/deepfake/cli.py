@@ -53,7 +53,8 @@ def _number(kind: type, wanted: str, accept: Callable[[float], bool]) -> Callabl
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
-        if not math.isfinite(value) or not accept(value):
+        in_range = abs(value) < 2**63 if kind is int else math.isfinite(value)
+        if not in_range or not accept(value):
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
         return value
 
@@ -65,3 +66,9 @@ non_negative_int = _number(int, "a whole number of at least 0", lambda value: va
 positive_float = _number(float, "a number above 0", lambda value: value > 0)
 non_negative_float = _number(float, "a number of at least 0", lambda value: value >= 0)
 fraction = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number from `low` to `high`."""
+    name = "a whole number" if kind is int else "a number"
+    return _number(kind, f"{name} from {low} to {high}", lambda value: low <= value <= high)

@@ -79,7 +79,7 @@ def main_process() -> bool:
 def join(device_name: str) -> Iterator[Processes]:
     """Join torchrun's processes if it started this one, on the device of that name; leave them at the end."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = _device(device_name, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
+    device = pick_device(device_name, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
     if world == 1:
         yield Processes(0, 1, device)
         return
@@ -88,7 +88,8 @@ def join(device_name: str) -> Iterator[Processes]:
     dist.destroy_process_group()  # not after an error: the others may be waiting in a collective; torchrun ends them
 
 
-def _device(name: str, local_rank: int | None) -> torch.device:
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one. UserError for one that cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -96,7 +97,7 @@ def _device(name: str, local_rank: int | None) -> torch.device:
         if device.type == "cuda" and local_rank is not None:
             device = torch.device("cuda", local_rank)
             torch.cuda.set_device(device)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used here: {reason}", exit_code=2) from error

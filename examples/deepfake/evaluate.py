@@ -29,10 +29,11 @@ from checkpoint import load_run
 from cli import Parser, UserError
 from cues import trivial_baseline_auc
 from data import SPLITS, DataError, Images, open_split, to_unit_range
+from distributed import pick_device
 from files import replacing, write_json
 from metrics import THRESHOLD, evaluate_scores, video_scores
 from panet_layers.models import PANet
-from scoring import add_compute_options, add_workers_option, pick_device, score_images
+from scoring import add_compute_options, add_workers_option, score_images
 
 PER_CLASS = 4  # columns of the grid for each class, up to half of them wrong answers
 SEED = 0  # of the choice of those columns
@@ -245,7 +246,7 @@ def _write_scores(path: Path, images: Images, scores: NDArray[np.float64]) -> No
     for row in zip(images.names, images.videos, images.methods, images.labels, scores, strict=True):
         writer.writerow([*row[:3], row[3], float(row[4]), "fake" if row[4] >= THRESHOLD else "real"])
     with replacing(path) as file:
-        file.write(table.getvalue().encode())
+        file.write(table.getvalue().encode(errors="surrogateescape"))
 
 
 if __name__ == "__main__":

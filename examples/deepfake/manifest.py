@@ -65,7 +65,7 @@ def list_images(root: Path) -> tuple[list[Record], str]:
     digest = hashlib.sha256()
     for record in records:
         size = (root / record.path).stat().st_size
-        digest.update(f"{record.path}\0{record.label}\0{record.split}\0{size}\n".encode())
+        digest.update(os.fsencode(f"{record.path}\0{record.label}\0{record.split}\0{size}\n"))
     return records, digest.hexdigest()
 
 
@@ -129,7 +129,7 @@ def group_of(stem: str) -> str:
 
 
 def _split_of(group: str) -> str:
-    place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    place = int.from_bytes(hashlib.sha256(os.fsencode(group)).digest()[:8], "big") / 2**64
     return "train" if place < SHARE_TRAIN else "val" if place < SHARE_TRAIN + SHARE_VAL else "test"
 
 

@@ -30,13 +30,14 @@ from annotate import annotated
 from checkpoint import load_run
 from cli import Parser, UserError, positive_int
 from data import square
+from distributed import pick_device
 from evaluate import make_folder, model_name
 from faces import CROP_SCALE, FaceDetector, square_crop
 from files import replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD
-from scoring import add_compute_options, pick_device, probabilities
+from scoring import add_compute_options, probabilities
 from tracks import boxes, follow
 from video import VIDEO_SUFFIXES, sample_frames
 
@@ -143,8 +144,6 @@ class Predictor:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code, 1 where an input failed."""
     args = _parser().parse_args(argv)
-    if args.annotate:
-        make_folder(args.annotate)
     predictor = Predictor(
         args.run,
         crop=args.crop,
@@ -154,6 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         amp=args.amp,
         batch_size=args.batch_size,
     )
+    if args.annotate:
+        make_folder(args.annotate)
     failed = False
     for item in expand(args.paths):
         try:
@@ -189,10 +190,16 @@ def _rounded(box: Box | None) -> list[float] | None:
     return None if box is None else [round(side, 1) for side in box]
 
 
+def _given_path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path (wanted an image, a video or a folder)")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
+    parser.add_argument("paths", type=_given_path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
         "--crop",
         choices=("face", "none"),

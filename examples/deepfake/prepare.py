@@ -25,7 +25,7 @@ import av
 import cv2
 import numpy as np
 
-from cli import Parser, UserError, positive_float, positive_int, run
+from cli import Parser, UserError, in_range, positive_int, run
 from destination import claim_destination
 from faces import CROP_SCALE, FaceDetector, square_crop
 from files import read_json, replacing
@@ -76,6 +76,10 @@ def main() -> None:
     write_manifest(tasks, arguments.destination)
 
 
+_scale = in_range(float, 0.1, 10)
+_crop_size = in_range(int, 16, 4096)
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description="Turn videos or photos into face crops and a manifest.")
@@ -84,10 +88,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compression", choices=["raw", "c23", "c40"], default="c23", help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="forgeries to take (default: all)")
     parser.add_argument("--frames", type=positive_int, default=32, help="frames a video (default: %(default)s)")
-    parser.add_argument("--size", type=positive_int, default=320, help="side of a crop (default: %(default)s pixels)")
+    parser.add_argument("--size", type=_crop_size, default=320, help="side of a crop (default: %(default)s pixels)")
     parser.add_argument(
         "--scale",
-        type=positive_float,
+        type=_scale,
         default=CROP_SCALE,
         help="side of the square over the box's (default: %(default)s)",
     )

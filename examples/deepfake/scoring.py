@@ -34,16 +34,6 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one. UserError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # CUDA-less builds of torch raise an AssertionError
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}", exit_code=2) from error
-
-
 @torch.inference_mode()
 def probabilities(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
     """Fake probabilities (B,) of uint8 images (B, 3, S, S) on the model's device.
