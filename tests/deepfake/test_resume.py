@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--lr", "0.1"), "--lr 0.1 differs from the run's 0.001"),
+        (("--lr", "0.1"), "--lr 0.1 differs from the run's 0.0"),
         (("--batch-size", "4"), "--batch-size 4 differs from the run's 8"),
         (("--emam", "final"), "--emam final differs from the run's common"),
         (("--seed", "3"), "--seed 3 differs from the run's 0"),

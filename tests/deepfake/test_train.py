@@ -21,7 +21,7 @@ import cli
 import train
 from checkpoint import load_run
 from cli import UserError
-from config import settle
+from config import TINY, settle
 from data import open_split, to_unit_range
 from metrics import binary_metrics
 
@@ -40,7 +40,7 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_and_checkpoints(finished: Path, folder: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
-    assert config["arguments"]["lr"] == 1e-3 and config["arguments"]["data"] == str(folder)
+    assert config["arguments"]["lr"] == TINY["lr"] and config["arguments"]["data"] == str(folder)
     assert config["model"]["variant"] == "tiny" and config["image_size"] == 64
     assert config["data"]["fingerprint"] == open_split(folder, "train", 64).fingerprint
     assert config["versions"]["torch"] == torch.__version__
@@ -330,4 +330,4 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert caught.value.code == 0 and "default: 0.0002; tiny: 0.001" in text
+    assert caught.value.code == 0 and f"default: 0.0002; tiny: {TINY['lr']}" in text
