@@ -133,11 +133,14 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     import demo
 
     monkeypatch.setitem(demo.PEOPLE, "val", 3)
-    demo.draw_split.cache_clear()
+    forget = (demo.draw_split.cache_clear, demo.fingerprint.cache_clear)
+    for clear in forget:
+        clear()
     try:
         images = open_split("demo", "val", 64)
     finally:
-        demo.draw_split.cache_clear()
+        for clear in forget:
+            clear()
     assert len(images) == 3 * demo.SHOTS * 2
     assert images[0][0].shape == (3, 64, 64)
     assert set(images.labels.tolist()) == {0, 1}
