@@ -1,5 +1,7 @@
 """The layers as steps of the autograd graph: derivatives of any order, what is saved, what a training loop does."""
 
+import copy
+
 import pytest
 import torch
 from cases import BACKENDS, CASES, SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
@@ -203,3 +205,17 @@ def test_forward_mode(case, backend):
     with forward_ad.dual_level():
         out = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, direction)))
     assert_same({"": (out.tangent * grad).sum()}, {"": reverse})
+
+
+@pytest.mark.parametrize("layer", [EMAM(16, 2), SCAM(16, 4, spatial_norm="batch")], ids=["emam", "scam"])
+def test_weights_in_channels_last_have_the_same_gradients(layer):
+    """`model.to(memory_format=torch.channels_last)` lays the 4-D weights out anew too."""
+    layer = layer.double()
+    x = torch.randn(2, 16, 7, 5, dtype=torch.float64)
+    gradients = []
+    for backend, memory_format in [("reference", torch.contiguous_format), ("collapsed", torch.channels_last)]:
+        copied = copy.deepcopy(layer).to(memory_format=memory_format)
+        copied.backend = backend
+        gradients.append(torch.autograd.grad(copied(x).square().sum(), list(copied.parameters())))
+    for expected, actual in zip(*gradients):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)

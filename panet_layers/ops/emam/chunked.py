@@ -103,7 +103,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).flip(1).contiguous()
     w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
-    total = Parameters(*(torch.zeros_like(part) for part in params))
+    # Contiguous whatever the weights' layout: the views below are added to.
+    total = Parameters(*(torch.zeros_like(part, memory_format=torch.contiguous_format) for part in params))
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
     total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
     windows = _windows(height, width, p.device, p.dtype)

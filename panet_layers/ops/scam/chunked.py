@@ -129,7 +129,7 @@ def backward(
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
         store(dx5, piece, result.view_as(xs))
     grads = (*mlp.parameter_gradients(), dconv, dnorm_weight, dnorm_bias)
-    return dx, Parameters._make(None if p is None else g.to(p.dtype) for g, p in zip(grads, given))
+    return dx, Parameters._make(None if p is None else g.to(p.dtype).contiguous() for g, p in zip(grads, given))
 
 
 def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
