@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .ops import fusion
+
 BACKENDS = ("auto", "reference", "collapsed", "triton")
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
 
@@ -60,10 +62,7 @@ def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     if name == "auto":
         name = get_backend()
     if name == "auto":
-        return "collapsed"
-    if name == "triton":
-        raise RuntimeError(
-            f"backend 'triton' can't run on a {x.device.type} tensor: this version has no CUDA kernels yet; "
-            "use 'collapsed', 'reference' or 'auto'"
-        )
+        return "triton" if fusion.preferred(x) else "collapsed"
+    if name == "triton" and (reason := fusion.why_not(x)):
+        raise RuntimeError(f"backend 'triton' can't run here: {reason}; use 'collapsed', 'reference' or 'auto'")
     return name

@@ -57,11 +57,12 @@ def emam(
     """
     _check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
-    if resolve_backend(backend, x) == "reference" or _is_small(x, params, SMALL_EMAM):
+    chosen = resolve_backend(backend, x)
+    if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return _in_full_precision(emam_reference.emam, x, *params, groups, eps)
     if _transformed():
         return _in_full_precision(emam_collapsed.emam, x, *params, groups, eps)
-    return emam_autograd.emam(x, *params, groups, eps)
+    return emam_autograd.emam(x, *params, groups, eps, fused=chosen == "triton")
 
 
 def scam(
@@ -89,11 +90,12 @@ def scam(
     """
     _check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    formulas = resolve_backend(backend, x) == "reference" or _is_small(x, (*mlp, conv_weight), SMALL_SCAM)
+    chosen = resolve_backend(backend, x)
+    formulas = chosen == "reference" or (chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM))
     if formulas or _transformed() or not _is_plain(norm):
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, _in_own_precision(norm))
     _check_batch_statistics(x, norm)
-    return scam_autograd.scam(x, *mlp, conv_weight, norm)
+    return scam_autograd.scam(x, *mlp, conv_weight, norm, fused=chosen == "triton")
 
 
 def channel_attention(

@@ -49,6 +49,14 @@ def _emam_forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return out, *saved
 
 
+def _emam_fused_forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .emam import fused
+
+    *params, groups, eps = rest
+    out, saved = fused.forward(x, emam_chunked.Parameters(*params), groups, eps)
+    return out, *saved
+
+
 def _emam_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     groups = rest[6]
     dtype = accumulation_dtype(x.dtype)
@@ -62,22 +70,34 @@ def _emam_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return dx, *dparams
 
 
+def _emam_fused_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .emam import fused
+
+    params, saved, groups = rest[:6], rest[6:12], rest[12]
+    dx, dparams = fused.backward(grad, x, emam_chunked.Parameters(*params), emam_chunked.Saved(*saved), groups)
+    return dx, *dparams
+
+
 def _emam_backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(x), *(_contiguous_like(p) for p in rest[:6])
 
 
-_register(
-    f"emam_forward(Tensor x, {_EMAM_PARAMETERS}, int groups, float eps)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _emam_forward,
-    _emam_forward_fake,
-)
-_register(
-    f"emam_backward(Tensor grad, Tensor x, {_EMAM_PARAMETERS}, {_EMAM_SAVED}, int groups)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _emam_backward,
-    _emam_backward_fake,
-)
+for _name, _forward, _backward in (
+    ("emam", _emam_forward, _emam_backward),
+    ("emam_fused", _emam_fused_forward, _emam_fused_backward),
+):
+    _register(
+        f"{_name}_forward(Tensor x, {_EMAM_PARAMETERS}, int groups, float eps)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _forward,
+        _emam_forward_fake,
+    )
+    _register(
+        f"{_name}_backward(Tensor grad, Tensor x, {_EMAM_PARAMETERS}, {_EMAM_SAVED}, int groups)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _backward,
+        _emam_backward_fake,
+    )
 
 
 _SCAM_PARAMETERS = (

@@ -1,4 +1,4 @@
-"""SCAM's collapsed form as one step of the autograd graph: registered operators forward and backward."""
+"""SCAM as one step of the autograd graph: registered operators, `chunked` or `fused`, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,24 +20,34 @@ def scam(
     fc2_bias: Tensor | None,
     conv_weight: Tensor,
     norm: nn.BatchNorm2d | None,
+    fused: bool,
 ) -> Tensor:
-    """As the reference's `scam`, x (B, C, H, W); first derivatives by hand, higher ones through the plain form."""
+    """As the reference's `scam`, x (B, C, H, W); first derivatives by hand, higher ones through the plain form.
+
+    `fused` takes the Triton kernels.
+    """
     params = (fc1_weight, fc1_bias, fc2_weight, fc2_bias, conv_weight)
     if norm is None:
-        return _run(x, (*params, None, None), None, None, False, 1.0)[0]
+        return _run(fused, x, (*params, None, None), None, None, False, 1.0)[0]
     of_batch = norm.training or norm.running_mean is None
     running = (None, None) if of_batch else (norm.running_mean, norm.running_var)
-    out, moments = _run(x, (*params, norm.weight, norm.bias), *running, of_batch, norm.eps)
+    out, moments = _run(fused, x, (*params, norm.weight, norm.bias), *running, of_batch, norm.eps)
     if norm.training and norm.running_mean is not None:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
 
 
-def _run(x: Tensor, params: tuple, *norm: Any) -> tuple[Tensor, Tensor]:
+def _run(fused: bool, x: Tensor, params: tuple, *norm: Any) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params)):
-        return _SCAM.apply(x, *params, *norm)
-    out, *_, moments = torch.ops.panet_layers.scam_forward(x, *params, *norm)
+        return _SCAM.apply(x, *params, *norm, fused)
+    forward, _ = _operators(fused)
+    out, *_, moments = forward(x, *params, *norm)
     return out, moments
+
+
+def _operators(fused: bool) -> tuple[Any, Any]:
+    ops = torch.ops.panet_layers
+    return (ops.scam_fused_forward, ops.scam_fused_backward) if fused else (ops.scam_forward, ops.scam_backward)
 
 
 @torch.no_grad()
@@ -57,10 +67,11 @@ def _update_running(norm: Any, moments: Tensor, count: int) -> None:
 class _SCAM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-        params, (running_mean, running_var, of_batch, eps) = args[:7], args[7:]
-        out, *saved = torch.ops.panet_layers.scam_forward(x, *args)
-        ctx.save_for_backward(x, *params, *saved, running_mean, running_var)
-        ctx.of_batch, ctx.eps = of_batch, eps
+        *tensors_and_settings, ctx.fused = args
+        params, (running_mean, running_var, ctx.of_batch, ctx.eps) = args[:7], tensors_and_settings[7:]
+        forward, _ = _operators(ctx.fused)
+        out, *saved = forward(x, *tensors_and_settings)
+        ctx.save_for_backward(x, *params, running_mean, running_var, *saved)
         moments = saved[-1].clone()
         ctx.mark_non_differentiable(moments)
         return out, moments
@@ -68,12 +79,13 @@ class _SCAM(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, *rest = ctx.saved_tensors
-        params, saved, running = rest[:7], rest[7:11], rest[11:]
+        params, running, saved = rest[:7], rest[7:9], rest[9:]
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return *_differentiable_backward(grad, [x, *params], running, ctx), None, None, None, None
-        grads = torch.ops.panet_layers.scam_backward(grad, x, *params, *saved, ctx.of_batch, ctx.eps)
+            return *_differentiable_backward(grad, [x, *params], running, ctx), *[None] * 5
+        _, backward = _operators(ctx.fused)
+        grads = backward(grad, x, *params, *saved, ctx.of_batch, ctx.eps)
         given = (g if p is not None else None for g, p in zip(grads, (x, *params)))
-        return *given, None, None, None, None
+        return *given, *[None] * 5
 
 
 def _differentiable_backward(grad: Tensor, inputs: Any, running: Any, ctx: Any) -> list[Tensor | None]:

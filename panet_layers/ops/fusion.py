@@ -1,0 +1,35 @@
+"""Where the fused Triton kernels can run, and where `auto` takes them. Importing it imports no triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+LEAST_CAPABILITY = (8, 0)  # Ampere: bfloat16 and the shared memory that the kernels count on
+AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # kernels as Python, on CPU tensors: for tests
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def why_not(x: Tensor) -> str | None:
+    """Why the kernels can't run on x; None where they can."""
+    if not HAS_TRITON:
+        return "the package triton is not installed"
+    if INTERPRETING:
+        return None
+    if x.device.type != "cuda" or torch.version.hip is not None:
+        return f"it needs an NVIDIA GPU, and the input is a {x.device.type} tensor"
+    properties = torch.cuda.get_device_properties(x.device)
+    if (properties.major, properties.minor) < LEAST_CAPABILITY:
+        wanted, found = LEAST_CAPABILITY[0], f"{properties.major}.{properties.minor}"
+        return f"it needs compute capability {wanted}.0 (Ampere) or later, and {x.device} has {found}"
+    return None
+
+
+def preferred(x: Tensor) -> bool:
+    """The rule of `auto`: the kernels wherever they can run on a GPU, but for float64, in which GPUs are slow anyway."""
+    return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not(x) is None
