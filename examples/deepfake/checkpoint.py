@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cli import UserError
-from files import read_json, replacing, write_json
+from files import make_folder, read_json, replacing, write_json
 from panet_layers.models import PANet
 
 BEST = "best"
@@ -55,11 +55,7 @@ def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadat
 
     ``metadata`` (epoch, val metrics, the run's config) is kept as JSON inside the weights file.
     """
-    folder = run / BEST
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    folder = make_folder(run / BEST)
     write_json(folder / CONFIG, model_config)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     texts = {"format": "pt", **{name: json.dumps(value) for name, value in metadata.items()}}

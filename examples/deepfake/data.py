@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from images import UNREADABLE, read_rgb
 from manifest import SPLITS, DataError, list_images, select
 
-__all__ = ["SPLITS", "DataError", "Images", "open_split", "read_image", "square", "to_unit_range"]
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
+__all__ = ["SPLITS", "DataError", "Images", "open_split", "square", "to_unit_range"]
 
 
 class Images(Dataset[tuple[Tensor, int, int]]):
@@ -60,7 +59,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         index = range(len(self))[index]
         drawn = self._pixels
-        pixels = square(read_image(self.files[index]), self.image_size) if drawn is None else drawn[index]
+        pixels = square(read_rgb(self.files[index]), self.image_size) if drawn is None else drawn[index]
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
 
 
@@ -118,18 +117,7 @@ def _check_header(file: str) -> None:
             pass
     except FileNotFoundError:
         raise DataError(f"{file}: no such image") from None
-    except _UNREADABLE as error:
-        raise DataError(f"{file}: not a readable image ({type(error).__name__})") from None
-
-
-def read_image(file: str | Path) -> np.ndarray:
-    """An image file as uint8 (H, W, 3) RGB, upright. Raises DataError, naming the file, where it can't be read."""
-    try:
-        with Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such image") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{file}: not a readable image ({type(error).__name__})") from None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import UserError
-from files import read_json, write_json
+from files import make_folder, read_json, write_json
 
 
 def check_destination(folder: Path, settings_name: str) -> None:
@@ -29,8 +29,4 @@ def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]
                 f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
             )
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror or error}") from error
-    write_json(file, settings)
+    write_json(make_folder(folder) / settings_name, settings)

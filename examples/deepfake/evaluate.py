@@ -26,11 +26,11 @@ from torch import nn
 import cli
 import plots
 from checkpoint import load_run
-from cli import Parser, UserError
+from cli import Parser
 from cues import trivial_baseline_auc
 from data import SPLITS, DataError, Images, open_split, to_unit_range
 from distributed import pick_device
-from files import replacing, write_json
+from files import make_folder, replacing, write_json
 from metrics import THRESHOLD, evaluate_scores, video_scores
 from panet_layers.models import PANet
 from scoring import add_compute_options, add_workers_option, score_images
@@ -147,15 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     add_compute_options(parser)
     add_workers_option(parser)
     return parser
-
-
-def make_folder(path: Path) -> Path:
-    """Make `path` and return it; a UserError where that can't be done."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot make this folder ({error.strerror})") from error
-    return path
 
 
 def _summary(run: Path, data: str, split: str, images: Images, config: dict[str, Any]) -> dict[str, Any]:

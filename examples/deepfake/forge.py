@@ -27,7 +27,7 @@ from canvas import Still
 from cli import Parser, UserError, non_negative_int, positive_int, run
 from destination import check_destination, claim_destination
 from faces import FaceDetector
-from files import write_json
+from files import make_folder, write_json
 from forging import METHODS, genuine
 from images import read_rgb
 from manifest import SPLITS
@@ -121,7 +121,7 @@ def make_clips(arguments: argparse.Namespace, plan: Plan) -> None:
     if len(tasks) < len(plan.clips):
         print(f"{len(plan.clips) - len(tasks)} of {len(plan.clips)} clips are there already", file=sys.stderr)
     for folder in {file.parent for task in tasks for file in clip_files(task).values()}:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     for _ in run_tasks(make_clip, tasks, arguments.workers, "making clips"):
         pass
 
@@ -174,7 +174,7 @@ def finish(destination: Path, plan: Plan) -> None:
         for key, portrait in plan.portraits.items()
     }
     write_json(destination / "identities.json", identities)
-    (destination / "splits").mkdir(exist_ok=True)
+    make_folder(destination / "splits")
     for split in SPLITS:
         write_json(destination / "splits" / f"{split}.json", plan.pairs[split])
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from cli import UserError
 
 JPEG_QUALITY = 95
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -23,7 +23,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({type(error).__name__})") from error
 
 

@@ -31,9 +31,9 @@ from checkpoint import load_run
 from cli import Parser, UserError, positive_int
 from data import square
 from distributed import pick_device
-from evaluate import make_folder, model_name
+from evaluate import model_name
 from faces import CROP_SCALE, FaceDetector, square_crop
-from files import replacing
+from files import make_folder, replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD

@@ -17,7 +17,7 @@ from cli import UserError
 from config import Settings
 from data import Images
 from distributed import Processes
-from files import read_json, write_json
+from files import make_folder, read_json, write_json
 from logs import PARTS, Row
 from panet_layers.models import PANet, PANetLoss
 
@@ -170,10 +170,7 @@ def _restore(
 
 def _write_folder(run: Run, fresh: bool) -> None:
     """config.json comes last, so that a folder which has one can always be resumed."""
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {run.out} cannot be made: {error.strerror}") from error
+    make_folder(run.out)
     if fresh:
         run.save()
     write_json(run.out / CONFIG, run.config)

@@ -5,14 +5,15 @@ manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4. Its s
 tree, in FF++'s own format (lists of [target, source] pairs), else FF++'s official ones (ffpp_splits.csv).
 
 Other folder: real/ and fake/ with videos or photos, directly or below train/, val/ and test/; a folder inside fake/
-names the method. Deeper folders become part of the id (a/b.mp4 is a__b). Splits as in manifest.py.
+names the method. Deeper folders become part of the id (a/b.mp4 is a__b), and so does the split where several splits
+hold a file of that name. Splits as in manifest.py.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,7 +127,20 @@ def _find_in_folder(root: Path, methods: list[str] | None) -> list[Source]:
     for label, name in enumerate(CLASSES):
         if all(source.label != label for source in found):
             raise UserError(f"{root}: no {name} videos or photos (wanted FF++'s folders, or real/ and fake/)")
-    return found
+    return _told_apart(found)
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """The sources, those of an id that several splits hold with the split before it: 0001.png may be in each."""
+    splits_of: dict[tuple[str, str], set[str]] = {}
+    for source in sources:
+        splits_of.setdefault((source.method, source.video), set()).add(source.split)
+    return [
+        replace(source, video=f"{source.split}__{source.video}")
+        if len(splits_of[source.method, source.video]) > 1
+        else source
+        for source in sources
+    ]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -30,8 +30,7 @@ from interrupt import Interrupt
 from logs import PARTS, Row, RunLog, shown
 from metrics import binary_metrics
 from run import Run, saved_config, start
-
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from scoring import AMP_DTYPES
 
 
 def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) -> None:
@@ -86,7 +85,7 @@ def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[flo
     settings, progress, device = run.settings, run.progress, run.processes.device
     images = to_network(pixels, settings, device)
     labels = labels.to(device, non_blocking=True)
-    with torch.autocast(device.type, AMP.get(settings.amp), enabled=settings.amp != "none"):
+    with torch.autocast(device.type, AMP_DTYPES[settings.amp], enabled=settings.amp != "none"):
         output = run.parallel(images)
         losses = run.loss(output, images, labels)
     accuracy = ((output.logits[:, 0] > 0) == labels.bool()).float().mean()
@@ -117,7 +116,7 @@ def validate(run: Run, images: Images, interrupt: Interrupt) -> dict[str, float]
     for pixels, _, places in load(batches, workers(settings), pin=processes.device.type == "cuda"):
         if interrupt.requested:  # the epoch's steps are saved: resuming comes back to here
             raise KeyboardInterrupt
-        with torch.autocast(processes.device.type, AMP.get(settings.amp), enabled=settings.amp != "none"):
+        with torch.autocast(processes.device.type, AMP_DTYPES[settings.amp], enabled=settings.amp != "none"):
             output = run.model(to_network(pixels, settings, processes.device))
         logits.append(output.logits[:, 0].double().cpu().numpy())
         indices.append(places.numpy())

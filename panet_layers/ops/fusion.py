@@ -31,5 +31,5 @@ def why_not(x: Tensor) -> str | None:
 
 
 def preferred(x: Tensor) -> bool:
-    """The rule of `auto`: the kernels wherever they can run on a GPU, but for float64, in which GPUs are slow anyway."""
+    """The rule of `auto`: the kernels wherever they can run on a GPU, except for float64."""
     return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not(x) is None

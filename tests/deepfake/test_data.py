@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data import SPLITS, DataError, Images, open_split, read_image, square, to_unit_range
+from cli import UserError
+from data import SPLITS, DataError, Images, open_split, square, to_unit_range
+from images import read_rgb
 from manifest import group_of, list_images
 
 
@@ -159,7 +161,7 @@ def test_upright_central_and_antialiased(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by 90 degrees
     tall.save(tmp_path / "turned.png", exif=exif)
-    pixels = read_image(tmp_path / "turned.png")
+    pixels = read_rgb(tmp_path / "turned.png")
     assert pixels.shape == (20, 60, 3)
     assert (square(pixels, 20) == (0, 0, 255)).all()
     stripes = np.zeros((64, 64, 3), np.uint8)
@@ -171,7 +173,7 @@ def test_upright_central_and_antialiased(tmp_path: Path) -> None:
 def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     file = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
     Image.new(mode, (9, 7)).save(file)
-    assert read_image(file).shape == (7, 9, 3)
+    assert read_rgb(file).shape == (7, 9, 3)
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 40))
@@ -263,10 +265,10 @@ def test_a_damaged_body_is_told_when_reading(tmp_path: Path) -> None:
     Image.fromarray(noise).save(bad)
     bad.write_bytes(bad.read_bytes()[:2000])
     images = open_split(tmp_path, "train", 8)
-    with pytest.raises(DataError, match=r"0\.png: not a readable image"):
+    with pytest.raises(UserError, match=r"0\.png: not a readable image"):
         images[0]
     bad.unlink()
-    with pytest.raises(DataError, match=r"0\.png: no such image"):
+    with pytest.raises(UserError, match=r"0\.png: no such image"):
         images[0]
 
 
@@ -324,7 +326,7 @@ def test_a_portrait_folder_of_real_photos() -> None:
     photos = sorted((shared / "data" / "london").glob("*.jpg"))
     if not photos:
         pytest.skip("no portraits beside the checkout (PANET_SHARED)")
-    pixels = square(read_image(photos[0]), 64)
+    pixels = square(read_rgb(photos[0]), 64)
     assert pixels.shape == (64, 64, 3) and pixels.std() > 10
 
 

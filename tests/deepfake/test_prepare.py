@@ -307,6 +307,19 @@ def test_donor_from_another_split_is_refused(tree, tmp_path):
         find_sources(tmp_path / "tree", "c23")
 
 
+def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
+    for name in ("train/real/0.png", "train/fake/0.png", "test/real/0.png", "test/real/1.png", "test/fake/Swap/0.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    found = {(source.method, source.video, source.split) for source in find_sources(tmp_path, "c23")}
+    assert found == {
+        ("real", "train__0", "train"),
+        ("real", "test__0", "test"),
+        ("real", "1", "test"),
+        ("fake", "0", "train"),
+        ("Swap", "0", "test"),
+    }
+
+
 def test_two_files_of_one_id_are_refused(tmp_path):
     for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
