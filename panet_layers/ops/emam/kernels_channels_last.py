@@ -427,14 +427,14 @@ def _attend(
         left = tl.load(line - xw * VEC, mask=to_left & within, other=0).to(ACC)
         tile = tl.load(line, mask=touched & seen & within, other=0).to(ACC)
         right = tl.load(line + xw * VEC, mask=to_right & within, other=0).to(ACC)
-        if K % VEC != 0:  # a neighbour's infinity, times our zero, would not be zero
-            left, tile, right = tl.where(own, left, 0), tl.where(own, tile, 0), tl.where(own, right, 0)
         a = tl.load(gates + h * K + side_v, mask=own_v & within, other=0)
 
         above += w6 * left
         above += w7 * tile
         above += w8 * right
         if h > start:
+            if K % VEC != 0:  # a neighbour's infinity, times our zero, is not zero
+                above = tl.where(own, above, 0)
             score = tl.sum(above, axis=1) + constant
             opened = _sigmoid(score)
             tl.store(gate + (h - 1) * width, opened, mask=at_gate)
@@ -730,6 +730,21 @@ def _fold_contract(
 # ---------------------------------------------------------------- the gradient of the input
 
 
+@triton.jit
+def _three(pointer, step, mask):
+    total = tl.load(pointer, mask=mask, other=0) + tl.load(pointer + step, mask=mask, other=0)
+    return total + tl.load(pointer + 2 * step, mask=mask, other=0)
+
+
+@triton.jit
+def _missed(taps, own_v, first_column, last_column, WB: tl.constexpr):
+    """The three taps that don't see a border row, less those that don't see the border column either."""
+    left = tl.load(taps, mask=own_v, other=0)
+    right = tl.load(taps + 2, mask=own_v, other=0)
+    total = _spread(left + tl.load(taps + 1, mask=own_v, other=0) + right, WB)
+    return total - tl.where(last_column, _spread(left, WB), 0) - tl.where(first_column, _spread(right, WB), 0)
+
+
 @triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
 def _input_gradient(
     x,
@@ -766,7 +781,7 @@ def _input_gradient(
     VEC: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """What reaches a pixel through the window sums depends on its row and column alone, but for the four corners."""
+    """A row of dx at a time; the neighbours' delta comes from the cache."""
     sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
     row = tl.arange(0, WB * GB)
     group = g0 + row % GB
@@ -797,22 +812,14 @@ def _input_gradient(
     shift = tl.load(three + K, mask=own_v, other=0)
     slope = tl.load(three + 2 * K, mask=own_v, other=0)
 
+    # dx gets each tap of dwindows that sees it: all but three in a border row or column, all but five in a corner.
     nine_v = dwindows + instance * 9 * K + (each * 9 * K)[:, None] + channel_v * 9
-    s0 = tl.load(nine_v, mask=own_v, other=0)
-    s1 = tl.load(nine_v + 1, mask=own_v, other=0)
-    s2 = tl.load(nine_v + 2, mask=own_v, other=0)
-    s3 = tl.load(nine_v + 3, mask=own_v, other=0)
-    s4 = tl.load(nine_v + 4, mask=own_v, other=0)
-    s5 = tl.load(nine_v + 5, mask=own_v, other=0)
-    s6 = tl.load(nine_v + 6, mask=own_v, other=0)
-    s7 = tl.load(nine_v + 7, mask=own_v, other=0)
-    s8 = tl.load(nine_v + 8, mask=own_v, other=0)
-    everywhere = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7 + s8
-    not_last, not_first = s0 + s1 + s2, s6 + s7 + s8
     first_column, last_column = (column == 0)[:, None], (column == width - 1)[:, None]
+    left = _three(nine_v, 3, own_v)
+    right = _three(nine_v + 2, 3, own_v)
     by_column = tl.load(dmeans + side, mask=own & in_map, other=0) / height
-    by_column -= tl.where(last_column, _spread(s0 + s3 + s6, WB), 0)
-    by_column -= tl.where(first_column, _spread(s2 + s5 + s8, WB), 0)
+    by_column += _spread(left + _three(nine_v + 1, 3, own_v) + right, WB)
+    by_column -= tl.where(last_column, _spread(left, WB), 0) + tl.where(first_column, _spread(right, WB), 0)
 
     taps += channel_v * 9
     w0 = _spread(tl.load(taps, mask=own_v, other=0), WB)
@@ -834,9 +841,7 @@ def _input_gradient(
         tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
         result = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
         a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width + everywhere
-        by_row -= tl.where(h == height - 1, not_last, 0)
-        by_row -= tl.where(h == 0, not_first, 0)
+        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width
         near = delta + h * pitch
         centre = tl.load(near, mask=there, other=0)
         opened = tl.load(gate + h * width, mask=at_gate, other=0)
@@ -856,9 +861,9 @@ def _input_gradient(
         result += w7 * tl.load(near - pitch, mask=there, other=0)[:, None]
         result += w8 * tl.load(near - pitch - 1, mask=there, other=0)[:, None]
         if h == 0:
-            result += tl.where(first_column, _spread(s8, WB), 0) + tl.where(last_column, _spread(s6, WB), 0)
+            result -= _missed(nine_v + 6, own_v, first_column, last_column, WB)
         if h == height - 1:
-            result += tl.where(first_column, _spread(s2, WB), 0) + tl.where(last_column, _spread(s0, WB), 0)
+            result -= _missed(nine_v, own_v, first_column, last_column, WB)
         pointer = out + h * oh * VEC + out_offset
         _store_own(pointer, result.to(out.dtype.element_ty), position, group, own, in_map, K, VEC)
 
