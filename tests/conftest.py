@@ -1,9 +1,15 @@
 """Settings of all tests, and what the layers' tests share as fixtures."""
 
+import os
+
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
-from panet_layers import functional
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before the package looks at it
+
+from panet_layers import functional  # noqa: E402
 
 # The same examples every time, on machines of any speed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
