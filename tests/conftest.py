@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before the package looks at it
 
-from panet_layers import functional  # noqa: E402
+from panet_layers import functional
 
 # The same examples every time, on machines of any speed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
