@@ -64,6 +64,12 @@ def _emam_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(x), *saved
 
 
+def _emam_fused_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .emam import fused
+
+    return torch.empty_like(x), *fused.empty_saved(x, rest[6])
+
+
 def _emam_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     params, saved, groups = rest[:6], rest[6:12], rest[12]
     dx, dparams = emam_chunked.backward(grad, x, emam_chunked.Parameters(*params), emam_chunked.Saved(*saved), groups)
@@ -82,15 +88,15 @@ def _emam_backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ..
     return torch.empty_like(x), *(_contiguous_like(p) for p in rest[:6])
 
 
-for _name, _forward, _backward in (
-    ("emam", _emam_forward, _emam_backward),
-    ("emam_fused", _emam_fused_forward, _emam_fused_backward),
+for _name, _forward, _forward_fake, _backward in (
+    ("emam", _emam_forward, _emam_forward_fake, _emam_backward),
+    ("emam_fused", _emam_fused_forward, _emam_fused_forward_fake, _emam_fused_backward),
 ):
     _register(
         f"{_name}_forward(Tensor x, {_EMAM_PARAMETERS}, int groups, float eps)"
         " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
         _forward,
-        _emam_forward_fake,
+        _forward_fake,
     )
     _register(
         f"{_name}_backward(Tensor grad, Tensor x, {_EMAM_PARAMETERS}, {_EMAM_SAVED}, int groups)"

@@ -16,11 +16,32 @@ from ..chunks import accumulation_dtype
 from .chunked import Parameters, Saved, saved_shapes
 
 
+def channels_last(x: Tensor) -> bool:
+    """Whether x's memory has channels innermost (slices have, too), so that its output's and gradient's will."""
+    _, channels, height, width = x.shape
+    if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
+        return False
+    return (height == 1 or x.stride(2) >= channels) and (width == 1 or x.stride(3) >= channels)
+
+
+def empty_saved(x: Tensor, groups: int) -> Saved:
+    """Memory for `Saved`; in channels_last, (B, G, K, H + W) have K innermost."""
+    dtype = accumulation_dtype(x.dtype)
+    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    if not channels_last(x):
+        return saved
+    return saved._replace(means=_channels_innermost(saved.means), gates=_channels_innermost(saved.gates))
+
+
+def _channels_innermost(sides: Tensor) -> Tensor:
+    return sides.view(*sides.shape[:2], sides.shape[3], sides.shape[2]).mT
+
+
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    saved = empty_saved(x, groups)
     if x.numel() == 0:
         return out, saved
     kernels, params = _kernels(x), Parameters(*(p.to(dtype) for p in params))
@@ -30,8 +51,11 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         windows = x.new_empty((means.shape[0], k, 9), dtype=dtype)
         kernels.pool(x, means, windows)
 
-        torch.baddbmm(params.b1[:, None], params.w1.flatten(1).expand(len(means), k, k), means, out=gates).sigmoid_()
-        w3 = params.w3.flatten(1)
+        w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
+        if channels_last(x):
+            torch.addmm(params.b1, means.mT.flatten(0, 1), w1.mT, out=gates.mT.flatten(0, 1)).sigmoid_()
+        else:
+            torch.baddbmm(params.b1[:, None], w1.expand(len(means), k, k), means, out=gates).sigmoid_()
         torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
         kernels.moments(x, gates, eps, mean, rstd)
 
@@ -52,11 +76,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
-        delta = torch.empty_like(gate)
+        last = channels_last(x)
+        delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
         kernels.delta(grad, x, gate, delta)
 
         n, _, sides = means.shape
-        dpre = means.new_empty((k, n, sides))
+        dpre = means.new_empty((n, sides, k)).permute(2, 0, 1) if last else means.new_empty((k, n, sides))
         windows = means.new_empty((n, k, 9))
         coefficients = means.new_empty((n, 3, k))
         sums = means.new_empty((n, 13 * k))
@@ -64,7 +89,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
         dm = torch._softmax_backward_data(sums[:, :k], q, 1, dtype)
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
-        dmeans = w1.mT @ dpre.flatten(1)
+        dmeans = (dpre.flatten(1).mT @ w1).mT if last else w1.mT @ dpre.flatten(1)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
 
         dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
@@ -83,7 +108,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
 def _kernels(x: Tensor) -> ModuleType:
     """The set of kernels for x's memory format."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if channels_last(x):
         from . import kernels_channels_last
 
         return kernels_channels_last
