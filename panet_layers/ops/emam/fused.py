@@ -1,0 +1,97 @@
+"""EMAM's forward and backward as Triton kernels for what is large and torch GEMMs for what is small.
+
+The same functions, shapes and names as in `chunked`; the algebra is explained there. The kernels come in two sets with
+the same launchers, one for NCHW (and any strides), one for channels_last.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..chunks import accumulation_dtype
+from .chunked import Parameters, Saved, saved_shapes
+
+
+def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
+    """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
+    dtype = accumulation_dtype(x.dtype)
+    out = torch.empty_like(x)
+    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    if x.numel() == 0:
+        return out, saved
+    kernels, params = _kernels(x), Parameters(*(p.to(dtype) for p in params))
+    k = params.beta.shape[0]
+    with _device(x):
+        means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
+        windows = x.new_empty((means.shape[0], k, 9), dtype=dtype)
+        kernels.pool(x, means, windows)
+
+        torch.baddbmm(params.b1[:, None], params.w1.flatten(1).expand(len(means), k, k), means, out=gates).sigmoid_()
+        w3 = params.w3.flatten(1)
+        torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
+        kernels.moments(x, gates, eps, mean, rstd)
+
+        p = params.beta.softmax(0)
+        kernels.attend(x, gates, mean, rstd, q, p, p @ w3, params, out, gate)
+    return out, saved
+
+
+def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
+    """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
+    dtype = accumulation_dtype(x.dtype)
+    dx = torch.empty_like(x)
+    if x.numel() == 0:
+        return dx, Parameters(*(torch.zeros_like(p, memory_format=torch.contiguous_format) for p in params))
+    kernels, given, params = _kernels(x), params, Parameters(*(p.to(dtype) for p in params))
+    k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
+    with _device(x):
+        means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
+        w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
+        p = params.beta.softmax(0)
+        delta = torch.empty_like(gate)
+        kernels.delta(grad, x, gate, delta)
+
+        n, _, sides = means.shape
+        dpre = means.new_empty((k, n, sides))
+        windows = means.new_empty((n, k, 9))
+        coefficients = means.new_empty((n, 3, k))
+        sums = means.new_empty((n, 13 * k))
+        kernels.contract(x, means, gates, mean, rstd, q, params, delta, dpre, windows, coefficients, sums)
+
+        dm = torch._softmax_backward_data(sums[:, :k], q, 1, dtype)
+        dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
+        dmeans = w1.mT @ dpre.flatten(1)
+        kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
+
+        dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
+        d = dbeta.sum()
+        dp = w3 @ e + params.b3 * d
+        gradients = Parameters(
+            w1=dpre.flatten(1) @ means.transpose(0, 1).flatten(1).mT,
+            b1=db1.clone(),
+            w3=torch.addmm(torch.outer(p, e), dm.mT, windows.flatten(1)),
+            b3=dm.sum(0) + p * d,
+            gamma=dgamma.clone(),
+            beta=dbeta + p * (dp - p @ dp),
+        )
+    return dx, Parameters(*(part.view(like.shape).to(like.dtype) for part, like in zip(gradients, given)))
+
+
+def _kernels(x: Tensor) -> ModuleType:
+    """The set of kernels for x's memory format."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        from . import kernels_channels_last
+
+        return kernels_channels_last
+    from . import kernels
+
+    return kernels
+
+
+def _device(x: Tensor) -> AbstractContextManager:
+    """Triton launches on the current device."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
