@@ -105,7 +105,7 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
 def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
     """The case's input, in the case's layout."""
     if case.layer in ("scam", "cbam"):
-        return _place(case, _clear_maxima(case.shape), dtype)
+        return _place(case, clear_maxima(case.shape), dtype)
     return _draw(case, case.shape, SEED, dtype)
 
 
@@ -118,7 +118,7 @@ def _place(case: Case, values: Tensor, dtype: torch.dtype | None) -> Tensor:
     return rounded.to(case.device, dtype or rounded.dtype).contiguous(memory_format=LAYOUTS[case.layout])
 
 
-def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
+def clear_maxima(shape: tuple[int, int, int, int], seed: int = SEED) -> Tensor:
     """Random maps whose maxima, over channels and over pixels, are clear of their runners-up.
 
     Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes: on random
@@ -127,7 +127,7 @@ def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
     """
     batch, channels, height, width = shape
     pixels = height * width
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     x = torch.rand((batch, channels, pixels), generator=generator) * 2 - 1
     winner = torch.randint(channels, (batch, 1, pixels), generator=generator)
     spare = torch.randint(pixels, (batch, channels, 1), generator=generator)

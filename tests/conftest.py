@@ -1,18 +1,63 @@
 """Settings of all tests, and what the layers' tests share as fixtures."""
 
-import pytest
-from hypothesis import HealthCheck, settings
+import os
+import re
 
-from panet_layers import functional
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 # The same examples every time, on machines of any speed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config):
+    """Kernels run on CPU tensors, by Triton's interpreter, unless a GPU is asked for (`pytest -m cuda`).
+
+    A process does the one or the other: triton decides when a kernel is decorated.
+    """
+    wants_gpu = "cuda" in re.sub(r"not\s+cuda", "", config.option.markexpr)
+    os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """Where fused kernels run: on CPU tensors through the interpreter, or on a GPU."""
+    return on_gpu() if request.param == "cuda" else on_interpreter()
+
+
+@pytest.fixture
+def gpu():
+    """A GPU, for what has no meaning elsewhere; its tests carry the mark `cuda`."""
+    return on_gpu()
+
+
+def on_interpreter():
+    fusion = pytest.importorskip("panet_layers.ops.fusion")
+    if not (fusion.HAS_TRITON and fusion.INTERPRETING):
+        pytest.skip("triton is missing, or compiles for the GPU in this process")
+    return "cpu"
+
+
+def on_gpu():
+    from panet_layers.ops import fusion
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if fusion.INTERPRETING:
+        pytest.skip("triton interprets in this process; run pytest -m cuda")
+    if reason := fusion.why_not(torch.empty(0, device="cuda")):
+        pytest.skip(reason)
+    torch.backends.cudnn.allow_tf32 = False  # the reference is to be as exact as its dtype
+    return "cuda"
+
+
 @pytest.fixture(scope="module")
 def by_hand_at_any_size():
     """Let the collapsed backend run its own derivatives on small inputs too, which it leaves to the formulas."""
+    from panet_layers import functional
+
     with pytest.MonkeyPatch.context() as patch:
         nothing = functional.Small(inference=-1, training=-1)
         patch.setattr(functional, "SMALL_EMAM", nothing)
