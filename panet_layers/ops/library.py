@@ -64,6 +64,12 @@ def _emam_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(x), *saved
 
 
+def _emam_fused_forward_fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .emam import fused
+
+    return torch.empty_like(x), *fused.empty_saved(x, rest[6])
+
+
 def _emam_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     params, saved, groups = rest[:6], rest[6:12], rest[12]
     dx, dparams = emam_chunked.backward(grad, x, emam_chunked.Parameters(*params), emam_chunked.Saved(*saved), groups)
@@ -82,15 +88,15 @@ def _emam_backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ..
     return torch.empty_like(x), *(_contiguous_like(p) for p in rest[:6])
 
 
-for _name, _forward, _backward in (
-    ("emam", _emam_forward, _emam_backward),
-    ("emam_fused", _emam_fused_forward, _emam_fused_backward),
+for _name, _forward, _forward_fake, _backward in (
+    ("emam", _emam_forward, _emam_forward_fake, _emam_backward),
+    ("emam_fused", _emam_fused_forward, _emam_fused_forward_fake, _emam_fused_backward),
 ):
     _register(
         f"{_name}_forward(Tensor x, {_EMAM_PARAMETERS}, int groups, float eps)"
         " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
         _forward,
-        _emam_forward_fake,
+        _forward_fake,
     )
     _register(
         f"{_name}_backward(Tensor grad, Tensor x, {_EMAM_PARAMETERS}, {_EMAM_SAVED}, int groups)"
@@ -140,5 +146,50 @@ _register(
     f"scam_backward(Tensor grad, Tensor x, {_SCAM_PARAMETERS}, {_SCAM_SAVED}, bool batch_statistics, float eps)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _scam_backward,
+    _scam_backward_fake,
+)
+
+
+_SCAM_FUSED_SAVED = (
+    "Tensor pooled, Tensor top_pixel, Tensor hidden, Tensor gate, Tensor maps, Tensor top_channel, Tensor logits,"
+    " Tensor moments"
+)
+
+
+def _scam_fused_forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .scam import fused
+
+    params, (running_mean, running_var, batch_statistics, eps) = rest[:7], rest[7:]
+    running = None if batch_statistics else (running_mean, running_var)
+    out, saved = fused.forward(x, scam_chunked.Parameters(*params), running, eps)
+    return out, *saved
+
+
+def _scam_fused_forward_fake(x: Tensor, fc1: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    from .scam import fused
+
+    return torch.empty_like(x), *fused.empty_saved(x, fc1.shape[0])
+
+
+def _scam_fused_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    from .scam import fused
+
+    params, saved, (batch_statistics, eps) = rest[:7], rest[7:15], rest[15:]
+    dx, grads = fused.backward(
+        grad, x, scam_chunked.Parameters(*params), fused.Saved(*saved), batch_statistics, eps
+    )
+    return dx, *(x.new_empty(0) if g is None else g for g in grads)
+
+
+_register(
+    f"scam_fused_forward(Tensor x, {_SCAM_PARAMETERS}, Tensor? running_mean, Tensor? running_var, bool batch_statistics,"
+    " float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _scam_fused_forward,
+    _scam_fused_forward_fake,
+)
+_register(
+    f"scam_fused_backward(Tensor grad, Tensor x, {_SCAM_PARAMETERS}, {_SCAM_FUSED_SAVED}, bool batch_statistics,"
+    " float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _scam_fused_backward,
     _scam_backward_fake,
 )

@@ -16,11 +16,29 @@ from ..chunks import accumulation_dtype
 from .chunked import Parameters, Saved, saved_shapes
 
 
+def channels_last(x: Tensor) -> bool:
+    """Whether x's memory has channels innermost, and the output's too."""
+    return x.stride(1) == 1 and not x.is_contiguous() and x.shape[1] > 1
+
+
+def empty_saved(x: Tensor, groups: int) -> Saved:
+    """Memory for `Saved`; in channels_last, (B, G, K, H + W) have K innermost."""
+    dtype = accumulation_dtype(x.dtype)
+    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    if not channels_last(x):
+        return saved
+    return saved._replace(means=_channels_innermost(saved.means), gates=_channels_innermost(saved.gates))
+
+
+def _channels_innermost(sides: Tensor) -> Tensor:
+    return sides.view(*sides.shape[:2], sides.shape[3], sides.shape[2]).mT
+
+
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    saved = empty_saved(x, groups)
     if x.numel() == 0:
         return out, saved
     kernels, params = _kernels(x), Parameters(*(p.to(dtype) for p in params))
@@ -56,7 +74,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         kernels.delta(grad, x, gate, delta)
 
         n, _, sides = means.shape
-        dpre = means.new_empty((k, n, sides))
+        last = channels_last(x)
+        dpre = means.new_empty((n, sides, k)).permute(2, 0, 1) if last else means.new_empty((k, n, sides))
         windows = means.new_empty((n, k, 9))
         coefficients = means.new_empty((n, 3, k))
         sums = means.new_empty((n, 13 * k))
@@ -64,7 +83,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
         dm = torch._softmax_backward_data(sums[:, :k], q, 1, dtype)
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
-        dmeans = w1.mT @ dpre.flatten(1)
+        dmeans = (dpre.flatten(1).mT @ w1).mT if last else w1.mT @ dpre.flatten(1)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
 
         dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
@@ -83,7 +102,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
 def _kernels(x: Tensor) -> ModuleType:
     """The set of kernels for x's memory format."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if channels_last(x):
         from . import kernels_channels_last
 
         return kernels_channels_last

@@ -1,0 +1,1081 @@
+"""EMAM's passes over channels_last maps as Triton kernels, and their launchers: those of `kernels`, lanes on channels.
+
+A program takes a few groups of one sample, a block of columns and a chunk of rows, and walks down the rows. Its tile is
+(columns x groups, channels of a group): lanes and warps lie on the channels first, a thread keeps its columns in
+registers, so that sums over rows, columns and pixels need no shuffle. What crosses the border of a program goes to a
+buffer of partial sums, one slice a program, and a second, small kernel adds the slices up in their order.
+
+Groups of an odd number of channels start anywhere, and a vector must not. So a tile begins at the last multiple of a
+vector before its group and masks what it sees of the neighbours.
+
+Channels lie innermost in everything here. `sides` are (N, K, L) with strides (L K, 1, K).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .chunked import Parameters
+
+# ---------------------------------------------------------------- what the kernels share
+
+
+@triton.jit
+def _place(height, rows, group_blocks, column_blocks, row_chunks, GB: tl.constexpr, WB: tl.constexpr):
+    """This program's sample, first group, block of columns, chunk of rows, and its rows' first and end."""
+    program = tl.program_id(0)
+    group_block = program % group_blocks
+    program = program // group_blocks
+    column_block = program % column_blocks
+    program = program // column_blocks
+    chunk = program % row_chunks
+    start = chunk.to(tl.int64) * rows
+    return program // row_chunks, group_block * GB, column_block, chunk, start, tl.minimum(start + rows, height)
+
+
+@triton.jit
+def _lanes(group, groups, K: tl.constexpr, KB: tl.constexpr, VEC: tl.constexpr):
+    """Per row of a tile, that is per group, and lane: the channel in the map, the channel in the group, whether it is
+    the group's, and whether its vector holds one of the group's."""
+    first = group * K
+    position = (first // VEC * VEC)[:, None] + tl.arange(0, KB)[None, :]
+    channel = position - first[:, None]
+    there = (group < groups)[:, None]
+    own = (channel >= 0) & (channel < K) & there
+    touched = (position < ((first + K + VEC - 1) // VEC * VEC)[:, None]) & there
+    return position, channel, own, touched
+
+
+@triton.jit
+def _spread(value, WB: tl.constexpr):
+    """(groups, lanes) -> (columns x groups, lanes): the same for every column."""
+    GB: tl.constexpr = value.shape[0]
+    KB: tl.constexpr = value.shape[1]
+    return tl.reshape(tl.broadcast_to(value[None], (WB, GB, KB)), (WB * GB, KB))
+
+
+@triton.jit
+def _gather(tile, SIDE: tl.constexpr, GB: tl.constexpr):
+    """(columns x groups, lanes) -> (SIDE x groups, lanes): the sum over all columns but SIDE neighbours."""
+    WB: tl.constexpr = tile.shape[0] // GB
+    KB: tl.constexpr = tile.shape[1]
+    return tl.sum(tl.reshape(tile, (WB // SIDE, SIDE * GB, KB)), axis=0)
+
+
+@triton.jit
+def _store_own(pointer, value, position, group, own, seen, K: tl.constexpr, VEC: tl.constexpr):
+    """Store a group's channels: whole vectors as such, the rest of the group's first and last vector one by one."""
+    if K % VEC == 0:
+        tl.store(pointer, value, mask=own & seen)
+    else:
+        first = group * K
+        whole = position >= ((first + VEC - 1) // VEC * VEC)[:, None]
+        whole = whole & (position < ((first + K) // VEC * VEC)[:, None]) & seen
+        tl.store(pointer, value, mask=whole)
+        tl.store(pointer, value, mask=own & seen & (whole == 0))
+
+
+@triton.jit
+def _sigmoid(value):
+    return 1 / (1 + tl.exp(-value))
+
+
+# ---------------------------------------------------------------- row and column means
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+def _pool(
+    x,
+    xb,
+    xh,
+    xw,
+    parts,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    instances,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """parts (S, N, L, K): what each block of columns adds to the row means and each chunk of rows to the column's."""
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    seen = (column < width)[:, None]
+    x += sample.to(tl.int64) * xb * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = _lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    side_v = (each * sides * K)[:, None] + channel_v
+    row_parts = parts + (block.to(tl.int64) * instances + instance) * sides * K
+
+    columns = tl.zeros((WB * GB, KB), ACC)
+    for h in range(start, end):
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+        columns += tile
+        tl.store(row_parts + h * K + side_v, _gather(tile, 1, GB) / width, mask=own_v)
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    column_parts = parts + (chunk.to(tl.int64) * instances + instance) * sides * K
+    tl.store(column_parts + side, columns / height, mask=own & seen)
+
+
+@triton.jit
+def _added(parts, offset, mask, count, stride, ACC: tl.constexpr):
+    """The sum of `count` slices of partial sums, `stride` apart, first to last."""
+    total = tl.load(parts + offset, mask=mask, other=0)
+    for s in range(1, count):
+        total += tl.load(parts + s * stride + offset, mask=mask, other=0)
+    return total
+
+
+@triton.jit
+def _windows(x, xh, xw, top, bottom, left, right, total, windows, c, mask, height, width, K: tl.constexpr):
+    """windows (K, 9) of one instance from the means of its edges, its total mean, and its corners in x."""
+    last, end = (height - 1).to(tl.int64) * xh, (width - 1).to(tl.int64) * xw
+    pixels = height.to(total.dtype) * width
+    for tap in tl.static_range(9):
+        value = total
+        if tap < 3:
+            value -= bottom / height
+        if tap > 5:
+            value -= top / height
+        if tap % 3 == 0:
+            value -= right / width
+        if tap % 3 == 2:
+            value -= left / width
+        if tap == 0:
+            value += tl.load(x + last + end + c, mask=mask, other=0).to(total.dtype) / pixels
+        if tap == 2:
+            value += tl.load(x + last + c, mask=mask, other=0).to(total.dtype) / pixels
+        if tap == 6:
+            value += tl.load(x + end + c, mask=mask, other=0).to(total.dtype) / pixels
+        if tap == 8:
+            value += tl.load(x + c, mask=mask, other=0).to(total.dtype) / pixels
+        tl.store(windows + c * 9 + tap, value, mask=mask)
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "column_blocks", "row_chunks", "instances"])
+def _fold_means(
+    x,
+    xb,
+    xh,
+    xw,
+    parts,
+    means,
+    windows,
+    height,
+    width,
+    column_blocks,
+    row_chunks,
+    instances,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    LB: tl.constexpr,
+    FOLD: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """Means from their parts (if FOLD; else they are there) and the window sums, for KB channels of one instance."""
+    blocks: tl.constexpr = (K + KB - 1) // KB
+    instance = (tl.program_id(0) // blocks).to(tl.int64)
+    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
+    mask = c < K
+    sides = height + width
+    stride = instances.to(tl.int64) * sides * K
+    parts += instance * sides * K
+    means += instance * sides * K
+
+    total = tl.zeros((LB, KB), ACC)
+    for first in range(0, sides, LB):
+        side = first + tl.arange(0, LB)
+        offset = side.to(tl.int64)[:, None] * K + c[None, :]
+        inside = (side < height)[:, None] & mask[None, :]
+        rows = _added(parts, offset, inside, column_blocks, stride, ACC)
+        total += rows
+        if FOLD:
+            is_column = (side >= height)[:, None] & (side < sides)[:, None] & mask[None, :]
+            columns = _added(parts, offset, is_column, row_chunks, stride, ACC)
+            tl.store(means + offset, rows + columns, mask=inside | is_column)
+    total_mean = tl.sum(total, axis=0) / height
+
+    column = parts + height.to(tl.int64) * K
+    top = _added(parts, c, mask, column_blocks, stride, ACC)
+    bottom = _added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, stride, ACC)
+    left = _added(column, c, mask, row_chunks, stride, ACC)
+    right = _added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, stride, ACC)
+    x += instance // groups * xb + instance % groups * K
+    _windows(
+        x, xh, xw, top, bottom, left, right, total_mean, windows + instance * K * 9, c, mask, height, width, K
+    )
+
+
+# ---------------------------------------------------------------- moments of the gated map
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+def _moments(
+    x,
+    xb,
+    xh,
+    xw,
+    gates,
+    parts,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    instances,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """parts (S, N, 2, K): a program's mean of t = x a d, and its sum of squares about that mean.
+
+    Both come from sums about a pivot, the mean of the first row: squares about it lose at most a factor `rows`.
+    """
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    seen = (column < width)[:, None]
+    x += sample.to(tl.int64) * xb * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = _lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    gates += instance * sides * K
+    side_v = (each * sides * K)[:, None] + channel_v
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    d = tl.load(gates + side, mask=own & seen, other=0)
+
+    count = tl.minimum(WB, width - block * WB)
+    a = tl.load(gates + start * K + side_v, mask=own_v, other=0)
+    tile = tl.load(x + start * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+    pivot = _gather(tile * d, 1, GB) * a / count
+
+    sums = tl.zeros((WB * GB, KB), ACC)
+    squares = tl.zeros((WB * GB, KB), ACC)
+    for h in range(start, end):
+        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+        distance = tile * d * _spread(a, WB) - _spread(pivot, WB)
+        sums += distance
+        squares += distance * distance
+    count *= end - start
+    total = _gather(tl.where(seen, sums, 0), 1, GB)
+    square = _gather(tl.where(seen, squares, 0), 1, GB)
+    part = ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 2 * K
+    part_v = parts + part + (each * 2 * K)[:, None] + channel_v
+    tl.store(part_v, pivot + total / count, mask=own_v)
+    tl.store(part_v + K, square - total * (total / count), mask=own_v)
+
+
+@triton.jit(do_not_specialize=["height", "width", "rows", "column_blocks", "row_chunks", "instances"])
+def _fold_moments(
+    parts,
+    mean,
+    rstd,
+    height,
+    width,
+    rows,
+    column_blocks,
+    row_chunks,
+    instances,
+    eps: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    WB: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """Merge the programs' moments, one after another (Chan et al.)."""
+    blocks: tl.constexpr = (K + KB - 1) // KB
+    instance = (tl.program_id(0) // blocks).to(tl.int64)
+    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
+    parts += instance * 2 * K + c
+    stride = instances.to(tl.int64) * 2 * K
+    centre = tl.zeros((KB,), ACC)
+    square = tl.zeros((KB,), ACC)
+    count = tl.full((), 0, ACC)
+    for s in range(0, column_blocks * row_chunks):
+        part = tl.load(parts + s * stride, mask=c < K, other=0)
+        part_square = tl.load(parts + s * stride + K, mask=c < K, other=0)
+        part_width = tl.minimum(WB, width - s % column_blocks * WB)
+        added = (part_width * tl.minimum(rows, height - s // column_blocks * rows)).to(ACC)
+        count += added
+        step = part - centre
+        centre += step * (added / count)
+        square += part_square + step * step * (added * (count - added) / count)
+    tl.store(mean + instance * K + c, centre, mask=c < K)
+    tl.store(rstd + instance * K + c, 1 / tl.sqrt(square / count + eps), mask=c < K)
+
+
+# ---------------------------------------------------------------- the attention map, and the output
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+def _attend(
+    x,
+    xb,
+    xh,
+    xw,
+    out,
+    ob,
+    oh,
+    ow,
+    gates,
+    mean,
+    rstd,
+    q,
+    p,
+    taps,
+    gamma,
+    beta,
+    b3,
+    gate,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """Each row of x is read once (and its neighbours to the left and right, from the cache): it adds to the map's row
+    above, its own and the one below, which wait in three accumulators, not yet summed over channels."""
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    seen = (column < width)[:, None]
+    x += sample.to(tl.int64) * xb * VEC
+    out += sample.to(tl.int64) * ob * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
+    to_left = touched & ((column > 0) & (column < width))[:, None]
+    to_right = touched & (column + 1 < width)[:, None]
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = _lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    gates += instance * sides * K
+    side_v = (each * sides * K)[:, None] + channel_v
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    d = tl.load(gates + side, mask=own & seen, other=0)
+
+    one = instance * K + (each * K)[:, None] + channel_v
+    weight2 = tl.load(q + one, mask=own_v, other=0)
+    kappa = weight2 * tl.load(gamma + channel_v, mask=own_v, other=0) * tl.load(rstd + one, mask=own_v, other=0)
+    constant = weight2 * tl.load(beta + channel_v, mask=own_v, other=0)
+    constant -= kappa * tl.load(mean + one, mask=own_v, other=0)
+    constant += tl.load(p + channel_v, mask=own_v, other=0) * tl.load(b3 + channel_v, mask=own_v, other=0)
+    constant = tl.sum(_spread(constant, WB), axis=1)
+    taps += channel_v * 9
+    w0 = _spread(tl.load(taps, mask=own_v, other=0), WB)
+    w1 = _spread(tl.load(taps + 1, mask=own_v, other=0), WB)
+    w2 = _spread(tl.load(taps + 2, mask=own_v, other=0), WB)
+    w3 = _spread(tl.load(taps + 3, mask=own_v, other=0), WB)
+    w4 = _spread(tl.load(taps + 4, mask=own_v, other=0), WB)
+    w5 = _spread(tl.load(taps + 5, mask=own_v, other=0), WB)
+    w6 = _spread(tl.load(taps + 6, mask=own_v, other=0), WB)
+    w7 = _spread(tl.load(taps + 7, mask=own_v, other=0), WB)
+    w8 = _spread(tl.load(taps + 8, mask=own_v, other=0), WB)
+
+    gate += (instance + row % GB) * (height.to(tl.int64) * width) + column
+    at_gate = (column < width) & (group < groups)
+    above = tl.zeros((WB * GB, KB), ACC)
+    here = tl.zeros((WB * GB, KB), ACC)
+    before = tl.zeros((WB * GB, KB), ACC)
+    for h in range(start - 1, end + 1):
+        within = (h >= 0) & (h < height)
+        line = x + h * xh * VEC + offset
+        left = tl.load(line - xw * VEC, mask=to_left & within, other=0).to(ACC)
+        tile = tl.load(line, mask=touched & seen & within, other=0).to(ACC)
+        right = tl.load(line + xw * VEC, mask=to_right & within, other=0).to(ACC)
+        if K % VEC != 0:  # a neighbour's infinity, times our zero, would not be zero
+            left, tile, right = tl.where(own, left, 0), tl.where(own, tile, 0), tl.where(own, right, 0)
+        a = tl.load(gates + h * K + side_v, mask=own_v & within, other=0)
+
+        above += w6 * left + w7 * tile + w8 * right
+        if h > start:
+            score = tl.sum(above, axis=1) + constant
+            opened = _sigmoid(score)
+            tl.store(gate + (h - 1) * width, opened, mask=at_gate)
+            result = (before * opened[:, None]).to(out.dtype.element_ty)
+            _store_own(out + (h - 1) * oh * VEC + out_offset, result, position, group, own, seen, K, VEC)
+        above = here + w3 * left + (w4 + _spread(kappa * a, WB) * d) * tile + w5 * right
+        here = w0 * left + w1 * tile + w2 * right
+        before = tile
+
+
+# ---------------------------------------------------------------- the gradient before the last sigmoid
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+def _delta(
+    x,
+    xb,
+    xh,
+    xw,
+    grad,
+    gb,
+    gc,
+    gh,
+    gw,
+    gate,
+    out,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    seen = touched & (column < width)[:, None]
+    x += sample.to(tl.int64) * xb * VEC
+    grad += sample.to(tl.int64) * gb * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position * gc
+    at = (sample.to(tl.int64) * groups + group) * (height.to(tl.int64) * width) + column
+    at_gate = (column < width) & (group < groups)
+    for h in range(start, end):
+        tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
+        tile *= tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
+        if K % VEC != 0:
+            tile = tl.where(own, tile, 0)
+        opened = tl.load(gate + at + h * width, mask=at_gate, other=0)
+        value = tl.sum(tile, axis=1) * (opened * (1 - opened))
+        tl.store(out + at + h * width, value, mask=at_gate)
+
+
+# ---------------------------------------------------------------- all sums that the gradients need
+
+
+@triton.jit
+def _neighbour(delta, column, h, dh, dw, height, width, there):
+    """delta at (h + dh, column + dw) of each row's group, zero outside."""
+    inside = (column + dw >= 0) & (column + dw < width) & there & (h + dh >= 0) & (h + dh < height)
+    return tl.load(delta + ((h + dh) * width + dw), mask=inside, other=0)
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+def _contract(
+    x,
+    xb,
+    xh,
+    xw,
+    gates,
+    mean,
+    delta,
+    total,
+    side_parts,
+    tap_parts,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    instances,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    SIDE: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """side_parts (S, N, L, 2, K): row and column sums of t (delta - D / P) and of t (t - mean); tap_parts (S, N, 9, K):
+    E; each over one block of columns or chunk of rows. total (N): D."""
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    seen = (column < width)[:, None]
+    there = group < groups
+    x += sample.to(tl.int64) * xb * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = _lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    gates += instance * sides * K
+    side_v = (each * sides * K)[:, None] + channel_v
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    d = tl.load(gates + side, mask=own & seen, other=0)
+    mu = tl.load(mean + instance * K + (each * K)[:, None] + channel_v, mask=own_v, other=0)
+
+    pixels = height.to(tl.int64) * width
+    level = tl.load(total + instance + row % GB, mask=there, other=0) / pixels.to(ACC)
+    delta += (instance + row % GB) * pixels + column
+    two_v = (each * sides * 2 * K)[:, None] + channel_v
+    row_parts = side_parts + (block.to(tl.int64) * instances + instance) * sides * 2 * K
+    column_parts = side_parts + (chunk.to(tl.int64) * instances + instance) * sides * 2 * K
+
+    slopes = tl.zeros((WB * GB, KB), ACC)
+    spreads = tl.zeros((WB * GB, KB), ACC)
+    e0 = tl.zeros((SIDE * GB, KB), ACC)
+    e1 = tl.zeros((SIDE * GB, KB), ACC)
+    e2 = tl.zeros((SIDE * GB, KB), ACC)
+    e3 = tl.zeros((SIDE * GB, KB), ACC)
+    e4 = tl.zeros((SIDE * GB, KB), ACC)
+    e5 = tl.zeros((SIDE * GB, KB), ACC)
+    e6 = tl.zeros((SIDE * GB, KB), ACC)
+    e7 = tl.zeros((SIDE * GB, KB), ACC)
+    e8 = tl.zeros((SIDE * GB, KB), ACC)
+    for h in range(start, end):
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
+        centre = _neighbour(delta, column, h, 0, 0, height, width, there)
+        e0 += _gather(tile * _neighbour(delta, column, h, 1, 1, height, width, there)[:, None], SIDE, GB)
+        e1 += _gather(tile * _neighbour(delta, column, h, 1, 0, height, width, there)[:, None], SIDE, GB)
+        e2 += _gather(tile * _neighbour(delta, column, h, 1, -1, height, width, there)[:, None], SIDE, GB)
+        e3 += _gather(tile * _neighbour(delta, column, h, 0, 1, height, width, there)[:, None], SIDE, GB)
+        e4 += _gather(tile * centre[:, None], SIDE, GB)
+        e5 += _gather(tile * _neighbour(delta, column, h, 0, -1, height, width, there)[:, None], SIDE, GB)
+        e6 += _gather(tile * _neighbour(delta, column, h, -1, 1, height, width, there)[:, None], SIDE, GB)
+        e7 += _gather(tile * _neighbour(delta, column, h, -1, 0, height, width, there)[:, None], SIDE, GB)
+        e8 += _gather(tile * _neighbour(delta, column, h, -1, -1, height, width, there)[:, None], SIDE, GB)
+        tile = tile * d * _spread(a, WB)
+        slope = tile * (centre - level)[:, None]
+        spread = tile * (tile - _spread(mu, WB))
+        slopes += slope
+        spreads += spread
+        tl.store(row_parts + h * 2 * K + two_v, _gather(slope, 1, GB), mask=own_v)
+        tl.store(row_parts + h * 2 * K + two_v + K, _gather(spread, 1, GB), mask=own_v)
+    two = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * 2 * K + channel
+    tl.store(column_parts + two, slopes, mask=own & seen)
+    tl.store(column_parts + two + K, spreads, mask=own & seen)
+    tap_parts += ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 9 * K
+    tap_v = tap_parts + (each * 9 * K)[:, None] + channel_v
+    tl.store(tap_v, _gather(e0, 1, GB), mask=own_v)
+    tl.store(tap_v + K, _gather(e1, 1, GB), mask=own_v)
+    tl.store(tap_v + 2 * K, _gather(e2, 1, GB), mask=own_v)
+    tl.store(tap_v + 3 * K, _gather(e3, 1, GB), mask=own_v)
+    tl.store(tap_v + 4 * K, _gather(e4, 1, GB), mask=own_v)
+    tl.store(tap_v + 5 * K, _gather(e5, 1, GB), mask=own_v)
+    tl.store(tap_v + 6 * K, _gather(e6, 1, GB), mask=own_v)
+    tl.store(tap_v + 7 * K, _gather(e7, 1, GB), mask=own_v)
+    tl.store(tap_v + 8 * K, _gather(e8, 1, GB), mask=own_v)
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "column_blocks", "row_chunks", "instances"])
+def _fold_contract(
+    x,
+    xb,
+    xh,
+    xw,
+    side_parts,
+    tap_parts,
+    means,
+    gates,
+    mean,
+    rstd,
+    q,
+    gamma,
+    beta,
+    total,
+    dpre,
+    windows,
+    coefficients,
+    sums,
+    height,
+    width,
+    column_blocks,
+    row_chunks,
+    instances,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    LB: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """From the parts of `_contract` to what the launcher returns, for KB channels of one instance."""
+    blocks: tl.constexpr = (K + KB - 1) // KB
+    instance = (tl.program_id(0) // blocks).to(tl.int64)
+    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
+    mask = c < K
+    sides = height + width
+    pixels = height.to(ACC) * width
+    stride = instances.to(tl.int64) * sides * 2 * K
+    side_parts += instance * sides * 2 * K
+    means += instance * sides * K
+    gates += instance * sides * K
+    dpre += instance * sides * K
+
+    slopes = tl.zeros((LB, KB), ACC)
+    mean_rows = tl.zeros((LB, KB), ACC)
+    for first in range(0, height, LB):
+        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        inside = (side < height) & mask[None, :]
+        slopes += _added(side_parts, side * 2 * K + c[None, :], inside, column_blocks, stride, ACC)
+        mean_rows += tl.load(means + side * K + c[None, :], mask=inside, other=0)
+
+    one = instance * K + c
+    d = tl.load(total + instance)
+    scale = tl.load(rstd + one, mask=mask, other=0)
+    weight2 = tl.load(q + one, mask=mask, other=0)
+    gain = tl.load(gamma + c, mask=mask, other=0)
+    hh = scale * tl.sum(slopes, axis=0)
+    kappa = weight2 * gain * scale
+    slope = -kappa * scale * hh / pixels
+    offset = -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0)
+    coefficients += instance * 3 * K + c
+    tl.store(coefficients, kappa, mask=mask)
+    tl.store(coefficients + K, offset, mask=mask)
+    tl.store(coefficients + 2 * K, slope, mask=mask)
+
+    bias = tl.zeros((LB, KB), ACC)
+    for first in range(0, sides, LB):
+        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        in_rows = (side < height) & mask[None, :]
+        in_columns = (side >= height) & (side < sides) & mask[None, :]
+        at = side * 2 * K + c[None, :]
+        by_delta = _added(side_parts, at, in_rows, column_blocks, stride, ACC)
+        by_delta += _added(side_parts, at, in_columns, row_chunks, stride, ACC)
+        by_t = _added(side_parts, at + K, in_rows, column_blocks, stride, ACC)
+        by_t += _added(side_parts, at + K, in_columns, row_chunks, stride, ACC)
+        opened = tl.load(gates + side * K + c[None, :], mask=in_rows | in_columns, other=0)
+        value = (1 - opened) * (kappa[None, :] * by_delta + slope[None, :] * by_t)
+        tl.store(dpre + side * K + c[None, :], value, mask=in_rows | in_columns)
+        bias += value
+
+    sums += instance * 13 * K
+    tl.store(sums + c, gain * hh + tl.load(beta + c, mask=mask, other=0) * d, mask=mask)
+    tl.store(sums + K + c, weight2 * hh, mask=mask)
+    tl.store(sums + 2 * K + c, weight2 * d, mask=mask)
+    tl.store(sums + 3 * K + c, tl.sum(bias, axis=0), mask=mask)
+    for tap in tl.static_range(9):
+        tap_part = instance * 9 * K + tap * K + c
+        tap_stride = instances.to(tl.int64) * 9 * K
+        e = _added(tap_parts, tap_part, mask, column_blocks * row_chunks, tap_stride, ACC)
+        tl.store(sums + 4 * K + c * 9 + tap, e, mask=mask)
+
+    column = means + height.to(tl.int64) * K
+    top = tl.load(means + c, mask=mask, other=0)
+    bottom = tl.load(means + (height - 1).to(tl.int64) * K + c, mask=mask, other=0)
+    left = tl.load(column + c, mask=mask, other=0)
+    right = tl.load(column + (width - 1).to(tl.int64) * K + c, mask=mask, other=0)
+    mean_x = tl.sum(mean_rows, axis=0) / height
+    x += instance // groups * xb + instance % groups * K
+    _windows(x, xh, xw, top, bottom, left, right, mean_x, windows + instance * K * 9, c, mask, height, width, K)
+
+
+# ---------------------------------------------------------------- the gradient of the input
+
+
+@triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+def _input_gradient(
+    x,
+    xb,
+    xh,
+    xw,
+    grad,
+    gb,
+    gc,
+    gh,
+    gw,
+    out,
+    ob,
+    oh,
+    ow,
+    gates,
+    gate,
+    delta,
+    coefficients,
+    taps,
+    dmeans,
+    dwindows,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    KB: tl.constexpr,
+    GB: tl.constexpr,
+    WB: tl.constexpr,
+    VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """What reaches a pixel through the window sums depends on its row and column alone, but for the four corners."""
+    sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = _lanes(group, groups, K, KB, VEC)
+    there = group < groups
+    in_map = (column < width)[:, None]
+    seen = touched & in_map
+    x += sample.to(tl.int64) * xb * VEC
+    grad += sample.to(tl.int64) * gb * VEC
+    out += sample.to(tl.int64) * ob * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position * gc
+    out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = _lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    gates += instance * sides * K
+    dmeans += instance * sides * K
+    side_v = (each * sides * K)[:, None] + channel_v
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    d = tl.load(gates + side, mask=own & in_map, other=0)
+
+    three = coefficients + instance * 3 * K + (each * 3 * K)[:, None] + channel_v
+    kappa = tl.load(three, mask=own_v, other=0)
+    shift = tl.load(three + K, mask=own_v, other=0)
+    slope = tl.load(three + 2 * K, mask=own_v, other=0)
+
+    nine_v = dwindows + instance * 9 * K + (each * 9 * K)[:, None] + channel_v * 9
+    s0 = tl.load(nine_v, mask=own_v, other=0)
+    s1 = tl.load(nine_v + 1, mask=own_v, other=0)
+    s2 = tl.load(nine_v + 2, mask=own_v, other=0)
+    s3 = tl.load(nine_v + 3, mask=own_v, other=0)
+    s4 = tl.load(nine_v + 4, mask=own_v, other=0)
+    s5 = tl.load(nine_v + 5, mask=own_v, other=0)
+    s6 = tl.load(nine_v + 6, mask=own_v, other=0)
+    s7 = tl.load(nine_v + 7, mask=own_v, other=0)
+    s8 = tl.load(nine_v + 8, mask=own_v, other=0)
+    everywhere = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7 + s8
+    not_last, not_first = s0 + s1 + s2, s6 + s7 + s8
+    first_column, last_column = (column == 0)[:, None], (column == width - 1)[:, None]
+    by_column = tl.load(dmeans + side, mask=own & in_map, other=0) / height
+    by_column -= tl.where(last_column, _spread(s0 + s3 + s6, WB), 0)
+    by_column -= tl.where(first_column, _spread(s2 + s5 + s8, WB), 0)
+
+    taps += channel_v * 9
+    w0 = _spread(tl.load(taps, mask=own_v, other=0), WB)
+    w1 = _spread(tl.load(taps + 1, mask=own_v, other=0), WB)
+    w2 = _spread(tl.load(taps + 2, mask=own_v, other=0), WB)
+    w3 = _spread(tl.load(taps + 3, mask=own_v, other=0), WB)
+    w4 = _spread(tl.load(taps + 4, mask=own_v, other=0), WB)
+    w5 = _spread(tl.load(taps + 5, mask=own_v, other=0), WB)
+    w6 = _spread(tl.load(taps + 6, mask=own_v, other=0), WB)
+    w7 = _spread(tl.load(taps + 7, mask=own_v, other=0), WB)
+    w8 = _spread(tl.load(taps + 8, mask=own_v, other=0), WB)
+
+    at = (instance + row % GB) * (height.to(tl.int64) * width) + column
+    at_gate = (column < width) & there
+    delta += at
+    gate += at
+    for h in range(start, end):
+        tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
+        result = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
+        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width + everywhere
+        by_row -= tl.where(h == height - 1, not_last, 0)
+        by_row -= tl.where(h == 0, not_first, 0)
+        centre = _neighbour(delta, column, h, 0, 0, height, width, there)
+        opened = tl.load(gate + h * width, mask=at_gate, other=0)
+
+        result = result * opened[:, None] + by_column + _spread(by_row, WB)
+        ad = d * _spread(a, WB)
+        dt = _spread(kappa, WB) * centre[:, None] + _spread(shift, WB) + _spread(slope, WB) * (ad * tile)
+        result += dt * ad + w4 * centre[:, None]
+        result += w0 * _neighbour(delta, column, h, 1, 1, height, width, there)[:, None]
+        result += w1 * _neighbour(delta, column, h, 1, 0, height, width, there)[:, None]
+        result += w2 * _neighbour(delta, column, h, 1, -1, height, width, there)[:, None]
+        result += w3 * _neighbour(delta, column, h, 0, 1, height, width, there)[:, None]
+        result += w5 * _neighbour(delta, column, h, 0, -1, height, width, there)[:, None]
+        result += w6 * _neighbour(delta, column, h, -1, 1, height, width, there)[:, None]
+        result += w7 * _neighbour(delta, column, h, -1, 0, height, width, there)[:, None]
+        result += w8 * _neighbour(delta, column, h, -1, -1, height, width, there)[:, None]
+        if h == 0:
+            result += tl.where(first_column, _spread(s8, WB), 0) + tl.where(last_column, _spread(s6, WB), 0)
+        if h == height - 1:
+            result += tl.where(first_column, _spread(s2, WB), 0) + tl.where(last_column, _spread(s0, WB), 0)
+        pointer = out + h * oh * VEC + out_offset
+        _store_own(pointer, result.to(out.dtype.element_ty), position, group, own, in_map, K, VEC)
+
+
+# ---------------------------------------------------------------- launchers
+
+
+class Tiling(NamedTuple):
+    """How the programs share the map; a tile is WB columns x GB groups x KB channels."""
+
+    KB: int
+    GB: int
+    WB: int
+    VEC: int
+    side: int  # columns that lie side by side in a program's warps
+    warps: int
+    rows: int  # of a chunk
+    group_blocks: int
+    column_blocks: int
+    row_chunks: int
+
+    @property
+    def programs(self) -> int:
+        """For one sample."""
+        return self.group_blocks * self.column_blocks * self.row_chunks
+
+    @property
+    def blocks(self) -> tuple[int, int, int, int]:
+        return self.rows, self.group_blocks, self.column_blocks, self.row_chunks
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _vector(at_most: int, *maps: Tensor) -> int:
+    """The longest vector of channels, up to `at_most` and 16 bytes, on whose multiples every pixel of the maps starts."""
+    vector = at_most
+    for t in maps:
+        strides = [stride for size, stride in zip(t.shape, t.stride()) if size > 1 and stride != 1]
+        vector = min(vector, 16 // t.element_size())
+        while any(stride % vector for stride in strides):
+            vector //= 2
+    return vector
+
+
+def _tiling(x: Tensor, k: int, columns: int, cost: int, *maps: Tensor) -> Tiling:
+    """The tiling for (B, C, H, W) maps of k channels a group.
+
+    A thread holds four channels (fewer if a block of groups has no more than 64) of `columns` columns, and a program
+    has up to eight warps. The block of columns is the one that wastes least, each block costing as much as `cost`
+    columns; the rows are cut so that some two thousand warps have work, but no shorter than eight.
+    """
+    batch, channels, height, width = x.shape
+    groups = channels // k
+    lanes = triton.next_power_of_2(k)
+    group_block = min(triton.next_power_of_2(groups), max(1, 128 // lanes))
+    vector = _vector(max(1, min(4, lanes, lanes * group_block // 32)), x, *maps)
+    if k % vector and triton.next_power_of_2(k + vector - gcd(k, vector)) > lanes:
+        vector = 1
+    across = min(max(1, lanes * group_block // 128), 16)
+    sides = [s for s in (1, 2, 4, 8) if s * across <= 8 or s == 1]
+    widths = [s * columns for s in sides if s == 1 or s * columns < 2 * width]
+    block = min(widths, key=lambda wide: _ceil(width, wide) * (wide + cost))
+    warps = across * block // columns
+    group_blocks, column_blocks = _ceil(groups, group_block), _ceil(width, block)
+    wanted = _ceil(2048, batch * group_blocks * column_blocks * warps)
+    rows = _ceil(height, max(_ceil(height, 32), min(wanted, _ceil(height, 8))))
+    row_chunks = _ceil(height, rows)
+    side = block // columns
+    return Tiling(
+        lanes, group_block, block, vector, side, warps, rows, group_blocks, column_blocks, row_chunks
+    )
+
+
+def _strides(t: Tensor, vector: int = 1) -> tuple[int, int, int]:
+    """Of samples, rows and columns, in vectors."""
+    b, _, h, w = (stride // vector if size > 1 else 0 for size, stride in zip(t.shape, t.stride()))
+    return b, h, w
+
+
+def _grad_strides(t: Tensor, vector: int) -> tuple[int, int, int, int]:
+    """As `_strides`, and of channels, in numbers."""
+    b, h, w = _strides(t, vector)
+    return b, t.stride(1), h, w
+
+
+def _acc(t: Tensor) -> Any:
+    return tl.float64 if t.dtype == torch.float64 else tl.float32
+
+
+def _fold_lanes(k: int, sides: int) -> dict[str, int]:
+    """Channels and rows of the tile of a kernel that adds up partial sums."""
+    lanes = min(triton.next_power_of_2(k), 128)
+    return {"KB": lanes, "LB": min(triton.next_power_of_2(sides), max(1, 512 // lanes))}
+
+
+def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
+    """As `kernels.pool`; means are sides."""
+    instances, k, sides = means.shape
+    batch, channels, height, width = x.shape
+    groups = channels // k
+    t = _tiling(x, k, columns=8, cost=3)
+    slices = max(t.column_blocks, t.row_chunks)
+    parts = means if slices == 1 else means.new_empty((slices, instances, sides, k))
+    _pool[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), parts, height, width, *t.blocks, instances, groups),
+        *(k, t.KB, t.GB, t.WB, t.VEC, _acc(means)),
+        num_warps=t.warps,
+    )
+    lanes = _fold_lanes(k, sides)
+    _fold_means[(instances * _ceil(k, lanes["KB"]),)](
+        *(x, *_strides(x), parts, means, windows, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
+        **lanes,
+        FOLD=slices > 1,
+        ACC=_acc(means),
+        num_warps=1,
+    )
+
+
+def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
+    """As `kernels.moments`; gates are sides."""
+    instances, k, _ = gates.shape
+    batch, channels, height, width = x.shape
+    t = _tiling(x, k, columns=8, cost=1)
+    parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 2, k))
+    _moments[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), gates, parts, height, width, *t.blocks, instances, channels // k),
+        *(k, t.KB, t.GB, t.WB, t.VEC, _acc(mean)),
+        num_warps=t.warps,
+    )
+    lanes = _fold_lanes(k, 1)["KB"]
+    _fold_moments[(instances * _ceil(k, lanes),)](
+        *(parts, mean, rstd, height, width, t.rows, t.column_blocks, t.row_chunks, instances),
+        *(eps, k, lanes, t.WB, _acc(mean)),
+        num_warps=1,
+    )
+
+
+def attend(
+    x: Tensor,
+    gates: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    q: Tensor,
+    p: Tensor,
+    taps: Tensor,
+    params: Parameters,
+    out: Tensor,
+    gate: Tensor,
+) -> None:
+    """As `kernels.attend`; gates are sides."""
+    batch, channels, height, width = x.shape
+    k = q.shape[1]
+    t = _tiling(x, k, 4, 1, out)
+    _attend[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), out, *_strides(out, t.VEC), gates, mean, rstd, q, p, taps),
+        *(params.gamma, params.beta, params.b3, gate, height, width, *t.blocks, channels // k),
+        *(k, t.KB, t.GB, t.WB, t.VEC, _acc(q)),
+        num_warps=t.warps,
+    )
+
+
+def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
+    """As `kernels.delta`."""
+    batch, channels, height, width = x.shape
+    groups = gate.shape[0] // batch
+    t = _tiling(x, channels // groups, 8, 1, grad)
+    _delta[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), grad, *_grad_strides(grad, t.VEC), gate, out, height, width, *t.blocks, groups),
+        *(channels // groups, t.KB, t.GB, t.WB, t.VEC, _acc(out)),
+        num_warps=t.warps,
+    )
+
+
+def contract(
+    x: Tensor,
+    means: Tensor,
+    gates: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    q: Tensor,
+    params: Parameters,
+    delta: Tensor,
+    dpre: Tensor,
+    windows: Tensor,
+    coefficients: Tensor,
+    sums: Tensor,
+) -> None:
+    """As `kernels.contract`; means and gates are sides, and so is dpre, as (K, N, L) with strides (1, L K, K).
+
+    With t (delta - D / P) and t (t - mean), the sums for the gates' gradients have nothing left to cancel:
+    t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
+    """
+    instances, k, sides = means.shape
+    batch, channels, height, width = x.shape
+    groups = channels // k
+    t = _tiling(x, k, columns=8, cost=3)
+    total = delta.sum(1)
+    slices = max(t.column_blocks, t.row_chunks)
+    side_parts = mean.new_empty((slices, instances, sides, 2, k))
+    tap_parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 9, k))
+    _contract[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), gates, mean, delta, total, side_parts, tap_parts),
+        *(height, width, *t.blocks, instances, groups),
+        *(k, t.KB, t.GB, t.WB, t.side, t.VEC, _acc(mean)),
+        num_warps=t.warps,
+    )
+    lanes = _fold_lanes(k, sides)
+    _fold_contract[(instances * _ceil(k, lanes["KB"]),)](
+        *(x, *_strides(x), side_parts, tap_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
+        *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
+        **lanes,
+        ACC=_acc(mean),
+        num_warps=1,
+    )
+
+
+def input_gradient(
+    grad: Tensor,
+    x: Tensor,
+    gates: Tensor,
+    gate: Tensor,
+    delta: Tensor,
+    coefficients: Tensor,
+    taps: Tensor,
+    dmeans: Tensor,
+    dwindows: Tensor,
+    dx: Tensor,
+) -> None:
+    """As `kernels.input_gradient`; gates are sides, and so are dmeans, as (K, N L) with strides (1, K)."""
+    batch, channels, height, width = x.shape
+    k = gates.shape[1]
+    t = _tiling(x, k, 4, 1, grad, dx)
+    _input_gradient[(batch * t.programs,)](
+        *(x, *_strides(x, t.VEC), grad, *_grad_strides(grad, t.VEC), dx, *_strides(dx, t.VEC)),
+        *(gates, gate, delta, coefficients, taps, dmeans, dwindows, height, width, *t.blocks, channels // k),
+        *(k, t.KB, t.GB, t.WB, t.VEC, _acc(gates)),
+        num_warps=t.warps,
+    )
