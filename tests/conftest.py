@@ -37,7 +37,7 @@ def on_interpreter():
     fusion = pytest.importorskip("panet_layers.ops.fusion")
     if not (fusion.HAS_TRITON and fusion.INTERPRETING):
         pytest.skip("triton is missing, or compiles for the GPU in this process")
-    return "cpu"
+    return torch.device("cpu")
 
 
 def on_gpu():
@@ -50,7 +50,7 @@ def on_gpu():
     if reason := fusion.why_not(torch.empty(0, device="cuda")):
         pytest.skip(reason)
     torch.backends.cudnn.allow_tf32 = False  # the reference is to be as exact as its dtype
-    return "cuda"
+    return torch.device("cuda")
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ SMALL = [SMALL_EMAM, SMALL_SCAM, SMALL_SCAM._replace(mlp_bias=False, norm=None)]
 
 
 def placed(
-    case: Case, device: str, dtype: torch.dtype = torch.float32, layout: str = "contiguous", seed: int = 0
+    case: Case, device: torch.device, dtype: torch.dtype = torch.float32, layout: str = "contiguous", seed: int = 0
 ) -> tuple[nn.Module, Tensor, Tensor]:
     """The fused layer, an input and a gradient; SCAM's input has clear maxima, for a flip says nothing of precision."""
     layer = with_backend(case.layer(seed, dtype=dtype), BACKEND).to(device)
     x, grad = tensors(case, seed + 1, dtype)
     if isinstance(case, ScamCase) and x.numel():
         x = clear_maxima(tuple(x.shape), seed)
-    return layer, *(t.to(device, dtype).contiguous(memory_format=LAYOUTS[layout]) for t in (x, grad))
+    return layer, *(t.to(device, dtype, memory_format=LAYOUTS[layout], copy=True) for t in (x, grad))
 
 
 def by_formulas(layer: nn.Module) -> nn.Module:
@@ -80,9 +80,11 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
     assert [name for name in expected if not torch.equal(actual[name], expected[name])] == []
 
 
-def captured(step: Callable[[], dict[str, Tensor]], device: str) -> tuple[Callable[[], object], dict[str, Tensor]]:
+def captured(
+    step: Callable[[], dict[str, Tensor]], device: torch.device
+) -> tuple[Callable[[], object], dict[str, Tensor]]:
     """A step in a CUDA graph: its replay, and the tensors that each replay fills. On the CPU it just runs again."""
-    if device == "cpu":
+    if device.type == "cpu":
         results = step()
         return lambda: [results[name].copy_(value) for name, value in step().items()], results
     stream = torch.cuda.Stream()
@@ -97,9 +99,9 @@ def captured(step: Callable[[], dict[str, Tensor]], device: str) -> tuple[Callab
     return graph.replay, results
 
 
-def forbidding_synchronisation(device: str) -> AbstractContextManager[None]:
+def forbidding_synchronisation(device: torch.device) -> AbstractContextManager[None]:
     """A block in which torch raises where the host waits for the GPU."""
-    return nullcontext() if device == "cpu" else _Forbidding()
+    return nullcontext() if device.type == "cpu" else _Forbidding()
 
 
 class _Forbidding(AbstractContextManager[None]):

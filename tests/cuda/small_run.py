@@ -11,7 +11,7 @@ from cases import run  # noqa: E402
 from on_device import LAYOUTS, SMALL, placed  # noqa: E402
 
 
-def main(device: str) -> None:
+def main(device: torch.device) -> None:
     for case in SMALL:
         for layout in LAYOUTS:
             for dtype in (torch.float32, torch.float16):
@@ -21,4 +21,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(torch.device(sys.argv[1]))

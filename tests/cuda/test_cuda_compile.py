@@ -25,12 +25,12 @@ def fresh_compiler():
 
 def compiler(device):
     """Inductor on the GPU; on the CPU what comes before it, which takes no C++ compiler."""
-    return "inductor" if device == "cuda" else "aot_eager"
+    return "inductor" if device.type == "cuda" else "aot_eager"
 
 
 def tolerance(device):
     """Compiled code around an opaque operator: the same kernels on the same numbers."""
-    return 1e-6 if device == "cuda" else 0.0
+    return 1e-6 if device.type == "cuda" else 0.0
 
 
 @LAYOUT
@@ -48,7 +48,7 @@ def test_compiled_is_eager(case, layout, device):
 def test_new_sizes_compile_nothing_new(case, device):
     layer, *_ = placed(case, device)
     layer.compile(fullgraph=True, backend=compiler(device), dynamic=True)
-    for i, (batch, height, width) in enumerate(SIZES[: None if device == "cuda" else 4]):
+    for i, (batch, height, width) in enumerate(SIZES[: None if device.type == "cuda" else 4]):
         eager, x, grad = placed(case._replace(batch=batch, height=height, width=width), device)
         eager.load_state_dict(layer.state_dict())
         with torch._dynamo.config.patch(error_on_recompile=i > 0):
@@ -65,7 +65,7 @@ def exported(case, device):
 
 
 def check_inference(program, layer, case, device):
-    for batch, height, width in SIZES[:: 2 if device == "cpu" else 1]:
+    for batch, height, width in SIZES[:: 2 if device.type == "cpu" else 1]:
         _, x, _ = placed(case._replace(batch=batch, height=height, width=width), device)
         assert_same({"output": program(x)}, {"output": layer(x)}, tolerance(device))
 

@@ -13,7 +13,7 @@ CASE = pytest.mark.parametrize("case", SMALL, ids=str)
 
 def sized(case, device):
     """The case at a size that keeps a GPU busy, with two samples more than the interpreter's."""
-    return case if device == "cpu" else case._replace(batch=16, channels=192, height=33, width=35)
+    return case if device.type == "cpu" else case._replace(batch=16, channels=192, height=33, width=35)
 
 
 @LAYOUT
@@ -62,17 +62,17 @@ def test_two_streams_at_once(case, device):
     work = [placed(case, device, seed=seed) for seed in range(2)]
     states = [copy.deepcopy(layer.state_dict()) for layer, *_ in work]
     expected = [run(*step) for step in work]
-    streams = [None if device == "cpu" else torch.cuda.Stream() for _ in work]
+    streams = [None if device.type == "cpu" else torch.cuda.Stream() for _ in work]
     for stream in streams:
         if stream:
             stream.wait_stream(torch.cuda.current_stream())
     outcomes = []
-    for _ in range(2 if device == "cpu" else 20):
+    for _ in range(2 if device.type == "cpu" else 20):
         for (layer, x, grad), state, stream in zip(work, states, streams):
             with torch.cuda.stream(stream):
                 layer.load_state_dict(state)
                 outcomes.append(run(layer, x, grad))
-    if device == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
     for i, outcome in enumerate(outcomes):
         assert_equal(outcome, expected[i % 2])
@@ -83,9 +83,9 @@ def test_two_streams_at_once(case, device):
 def test_a_gpu_that_is_not_the_current_one(case, gpu):
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU only")
-    expected = run(*placed(sized(case, gpu), "cuda:0"))
+    expected = run(*placed(sized(case, gpu), torch.device("cuda:0")))
     assert torch.cuda.current_device() == 0
-    outcome = run(*placed(sized(case, gpu), "cuda:1"))
+    outcome = run(*placed(sized(case, gpu), torch.device("cuda:1")))
     assert torch.cuda.current_device() == 0
     assert {t.device.index for t in outcome.values()} == {1}
     assert_same({name: t.to("cuda:0") for name, t in outcome.items()}, expected, 1e-5)
@@ -98,8 +98,8 @@ HUGE = [EmamCase(513, 64, 8, 256, 256), ScamCase(513, 64, 16, 256, 256)]
 @LAYOUT
 @pytest.mark.parametrize("case", HUGE, ids=["emam", "scam"])
 def test_more_elements_than_32_bits_count(case, layout, device):
-    case = case._replace(channels=8, groups=4) if device == "cpu" and isinstance(case, EmamCase) else case
-    if device == "cpu":
+    case = case._replace(channels=8, groups=4) if device.type == "cpu" and isinstance(case, EmamCase) else case
+    if device.type == "cpu":
         case = case._replace(batch=5, channels=8, height=5, width=4)
     else:
         assert case.batch * case.channels * case.height * case.width > 2**31

@@ -35,9 +35,9 @@ LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_error_budget_of_small_maps(case, dtype, layout, device):
-    if device == "cpu" and dtype == torch.bfloat16:
+    if device.type == "cpu" and dtype == torch.bfloat16:
         pytest.skip("the interpreter truncates where a GPU rounds to bfloat16")
-    check_budget(partial(placed, case, device, dtype, layout), draws=24 if device == "cuda" else 6)
+    check_budget(partial(placed, case, device, dtype, layout), draws=24 if device.type == "cuda" else 6)
 
 
 @pytest.mark.cuda
@@ -63,13 +63,13 @@ def test_autocast_after_a_convolution(case, amp, device):
     """A convolution under autocast hands on half precision; the layer keeps it, and its gradients stay float32."""
     layer, x, _ = placed(case, device)
     convolution = nn.Conv2d(case.channels, case.channels, 3, padding=1, device=device)
-    with torch.autocast(device, amp):
+    with torch.autocast(device.type, amp):
         features = convolution(x)
         out = layer(features)
     out.float().square().sum().backward()
     assert out.dtype == amp and all(p.grad.dtype == torch.float32 for p in layer.parameters())
     assert convolution.weight.grad.isfinite().all()
-    if not (device == "cpu" and amp == torch.bfloat16):
+    if not (device.type == "cpu" and amp == torch.bfloat16):
         exact = exactly(layer, features.detach(), torch.ones_like(features))["output"]
         assert (out.double() - exact).norm() <= torch.finfo(amp).eps * exact.norm()
 
@@ -81,4 +81,4 @@ def test_one_layer_after_the_other(device):
         (emam, x, grad), (scam, *_) = (placed(case, device, seed=seed) for case in SMALL[:2])
         return nn.Sequential(emam, scam), x, grad
 
-    check_budget(draw, draws=24 if device == "cuda" else 6)
+    check_budget(draw, draws=24 if device.type == "cuda" else 6)
