@@ -76,7 +76,7 @@ def _bandwidths(axis: Any, rows: list[table.Row]) -> None:
             axis.plot(*zip(*points), color="black", linewidth=1, marker="_", label=COPY, zorder=1)
             continue
         axis.scatter(*zip(*points), label=contender, **_marker(contender))
-    axis.set_xscale("log")
+    axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -104,7 +104,8 @@ def _legend(figure: Any, axes: Any, rows: list[table.Row]) -> None:
     labels = {label: dot for axis in axes.flat for dot, label in zip(*axis.get_legend_handles_labels())}
     machines = ", ".join(dict.fromkeys(row["hardware"] for row in rows))
     figure.legend(
-        labels.values(), labels.keys(), title=machines, loc="outside upper center", ncols=6, frameon=False
+        labels.values(), labels.keys(), title=machines, loc="outside upper center", ncols=5, frameon=False,
+        fontsize=8, title_fontsize=9,
     )  # fmt: skip
 
 
