@@ -70,11 +70,11 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
-        delta = torch.empty_like(gate)
+        last = channels_last(x)
+        delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
         kernels.delta(grad, x, gate, delta)
 
         n, _, sides = means.shape
-        last = channels_last(x)
         dpre = means.new_empty((n, sides, k)).permute(2, 0, 1) if last else means.new_empty((k, n, sides))
         windows = means.new_empty((n, k, 9))
         coefficients = means.new_empty((n, 3, k))

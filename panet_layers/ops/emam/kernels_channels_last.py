@@ -61,11 +61,11 @@ def _spread(value, WB: tl.constexpr):
 
 
 @triton.jit
-def _gather(tile, SIDE: tl.constexpr, GB: tl.constexpr):
-    """(columns x groups, lanes) -> (SIDE x groups, lanes): the sum over all columns but SIDE neighbours."""
-    WB: tl.constexpr = tile.shape[0] // GB
+def _gather(tile, WB: tl.constexpr):
+    """(columns x groups, lanes) -> (groups, lanes): the sum over the columns."""
+    GB: tl.constexpr = tile.shape[0] // WB
     KB: tl.constexpr = tile.shape[1]
-    return tl.sum(tl.reshape(tile, (WB // SIDE, SIDE * GB, KB)), axis=0)
+    return tl.sum(tl.reshape(tile, (WB, GB, KB)), axis=0)
 
 
 @triton.jit
@@ -132,7 +132,7 @@ def _pool(
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
         columns += tile
-        tl.store(row_parts + h * K + side_v, _gather(tile, 1, GB) / width, mask=own_v)
+        tl.store(row_parts + h * K + side_v, _gather(tile, WB) / width, mask=own_v)
     side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
     column_parts = parts + (chunk.to(tl.int64) * instances + instance) * sides * K
     tl.store(column_parts + side, columns / height, mask=own & seen)
@@ -279,7 +279,7 @@ def _moments(
     count = tl.minimum(WB, width - block * WB)
     a = tl.load(gates + start * K + side_v, mask=own_v, other=0)
     tile = tl.load(x + start * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
-    pivot = _gather(tile * d, 1, GB) * a / count
+    pivot = _gather(tile * d, WB) * a / count
 
     sums = tl.zeros((WB * GB, KB), ACC)
     squares = tl.zeros((WB * GB, KB), ACC)
@@ -290,8 +290,8 @@ def _moments(
         sums += distance
         squares += distance * distance
     count *= end - start
-    total = _gather(tl.where(seen, sums, 0), 1, GB)
-    square = _gather(tl.where(seen, squares, 0), 1, GB)
+    total = _gather(tl.where(seen, sums, 0), WB)
+    square = _gather(tl.where(seen, squares, 0), WB)
     part = ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 2 * K
     part_v = parts + part + (each * 2 * K)[:, None] + channel_v
     tl.store(part_v, pivot + total / count, mask=own_v)
@@ -427,23 +427,42 @@ def _attend(
         left = tl.load(line - xw * VEC, mask=to_left & within, other=0).to(ACC)
         tile = tl.load(line, mask=touched & seen & within, other=0).to(ACC)
         right = tl.load(line + xw * VEC, mask=to_right & within, other=0).to(ACC)
-        if K % VEC != 0:  # a neighbour's infinity, times our zero, would not be zero
-            left, tile, right = tl.where(own, left, 0), tl.where(own, tile, 0), tl.where(own, right, 0)
         a = tl.load(gates + h * K + side_v, mask=own_v & within, other=0)
 
-        above += w6 * left + w7 * tile + w8 * right
+        above += w6 * left
+        above += w7 * tile
+        above += w8 * right
         if h > start:
+            if K % VEC != 0:  # a neighbour's infinity, times our zero, is not zero
+                above = tl.where(own, above, 0)
             score = tl.sum(above, axis=1) + constant
             opened = _sigmoid(score)
             tl.store(gate + (h - 1) * width, opened, mask=at_gate)
             result = (before * opened[:, None]).to(out.dtype.element_ty)
             _store_own(out + (h - 1) * oh * VEC + out_offset, result, position, group, own, seen, K, VEC)
-        above = here + w3 * left + (w4 + _spread(kappa * a, WB) * d) * tile + w5 * right
-        here = w0 * left + w1 * tile + w2 * right
+        above = here + w3 * left
+        above += (w4 + _spread(kappa * a, WB) * d) * tile
+        above += w5 * right
+        here = w0 * left
+        here += w1 * tile
+        here += w2 * right
         before = tile
 
 
 # ---------------------------------------------------------------- the gradient before the last sigmoid
+
+MARGIN = 8  # a block of columns may reach this far beyond the map
+
+
+@triton.jit
+def _padded_size(height, width):
+    """Numbers of an instance in a zero-padded map of one channel."""
+    return (height + 2).to(tl.int64) * (width + 2) + 8
+
+
+def padded(gate: Tensor, height: int, width: int) -> Tensor:
+    """Room for `delta`: (N, (H + 2) (W + 2) + MARGIN), zero; neighbours are then read without asking where one is."""
+    return gate.new_zeros(gate.shape[0], (height + 2) * (width + 2) + MARGIN)
 
 
 @triton.jit(do_not_specialize=["xb", "xh", "xw", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
@@ -483,26 +502,22 @@ def _delta(
     grad += sample.to(tl.int64) * gb * VEC
     offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
     grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position * gc
-    at = (sample.to(tl.int64) * groups + group) * (height.to(tl.int64) * width) + column
+    instance = sample.to(tl.int64) * groups + group
+    gate += instance * (height.to(tl.int64) * width) + column
+    pitch = width + 2
+    out += instance * _padded_size(height, width) + pitch + 1 + column
     at_gate = (column < width) & (group < groups)
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
         tile *= tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
         if K % VEC != 0:
             tile = tl.where(own, tile, 0)
-        opened = tl.load(gate + at + h * width, mask=at_gate, other=0)
+        opened = tl.load(gate + h * width, mask=at_gate, other=0)
         value = tl.sum(tile, axis=1) * (opened * (1 - opened))
-        tl.store(out + at + h * width, value, mask=at_gate)
+        tl.store(out + h * pitch, value, mask=at_gate)
 
 
 # ---------------------------------------------------------------- all sums that the gradients need
-
-
-@triton.jit
-def _neighbour(delta, column, h, dh, dw, height, width, there):
-    """delta at (h + dh, column + dw) of each row's group, zero outside."""
-    inside = (column + dw >= 0) & (column + dw < width) & there & (h + dh >= 0) & (h + dh < height)
-    return tl.load(delta + ((h + dh) * width + dw), mask=inside, other=0)
 
 
 @triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
@@ -529,7 +544,6 @@ def _contract(
     KB: tl.constexpr,
     GB: tl.constexpr,
     WB: tl.constexpr,
-    SIDE: tl.constexpr,
     VEC: tl.constexpr,
     ACC: tl.constexpr,
 ):
@@ -557,56 +571,58 @@ def _contract(
 
     pixels = height.to(tl.int64) * width
     level = tl.load(total + instance + row % GB, mask=there, other=0) / pixels.to(ACC)
-    delta += (instance + row % GB) * pixels + column
+    pitch = width + 2
+    delta += (instance + row % GB) * _padded_size(height, width) + pitch + 1 + column
     two_v = (each * sides * 2 * K)[:, None] + channel_v
     row_parts = side_parts + (block.to(tl.int64) * instances + instance) * sides * 2 * K
     column_parts = side_parts + (chunk.to(tl.int64) * instances + instance) * sides * 2 * K
 
     slopes = tl.zeros((WB * GB, KB), ACC)
     spreads = tl.zeros((WB * GB, KB), ACC)
-    e0 = tl.zeros((SIDE * GB, KB), ACC)
-    e1 = tl.zeros((SIDE * GB, KB), ACC)
-    e2 = tl.zeros((SIDE * GB, KB), ACC)
-    e3 = tl.zeros((SIDE * GB, KB), ACC)
-    e4 = tl.zeros((SIDE * GB, KB), ACC)
-    e5 = tl.zeros((SIDE * GB, KB), ACC)
-    e6 = tl.zeros((SIDE * GB, KB), ACC)
-    e7 = tl.zeros((SIDE * GB, KB), ACC)
-    e8 = tl.zeros((SIDE * GB, KB), ACC)
+    e0 = tl.zeros((GB, KB), ACC)
+    e1 = tl.zeros((GB, KB), ACC)
+    e2 = tl.zeros((GB, KB), ACC)
+    e3 = tl.zeros((GB, KB), ACC)
+    e4 = tl.zeros((GB, KB), ACC)
+    e5 = tl.zeros((GB, KB), ACC)
+    e6 = tl.zeros((GB, KB), ACC)
+    e7 = tl.zeros((GB, KB), ACC)
+    e8 = tl.zeros((GB, KB), ACC)
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
         a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        centre = _neighbour(delta, column, h, 0, 0, height, width, there)
-        e0 += _gather(tile * _neighbour(delta, column, h, 1, 1, height, width, there)[:, None], SIDE, GB)
-        e1 += _gather(tile * _neighbour(delta, column, h, 1, 0, height, width, there)[:, None], SIDE, GB)
-        e2 += _gather(tile * _neighbour(delta, column, h, 1, -1, height, width, there)[:, None], SIDE, GB)
-        e3 += _gather(tile * _neighbour(delta, column, h, 0, 1, height, width, there)[:, None], SIDE, GB)
-        e4 += _gather(tile * centre[:, None], SIDE, GB)
-        e5 += _gather(tile * _neighbour(delta, column, h, 0, -1, height, width, there)[:, None], SIDE, GB)
-        e6 += _gather(tile * _neighbour(delta, column, h, -1, 1, height, width, there)[:, None], SIDE, GB)
-        e7 += _gather(tile * _neighbour(delta, column, h, -1, 0, height, width, there)[:, None], SIDE, GB)
-        e8 += _gather(tile * _neighbour(delta, column, h, -1, -1, height, width, there)[:, None], SIDE, GB)
+        near = delta + h * pitch
+        centre = tl.load(near, mask=there, other=0)
+        e0 += _gather(tile * tl.load(near + pitch + 1, mask=there, other=0)[:, None], WB)
+        e1 += _gather(tile * tl.load(near + pitch, mask=there, other=0)[:, None], WB)
+        e2 += _gather(tile * tl.load(near + pitch - 1, mask=there, other=0)[:, None], WB)
+        e3 += _gather(tile * tl.load(near + 1, mask=there, other=0)[:, None], WB)
+        e4 += _gather(tile * centre[:, None], WB)
+        e5 += _gather(tile * tl.load(near - 1, mask=there, other=0)[:, None], WB)
+        e6 += _gather(tile * tl.load(near - pitch + 1, mask=there, other=0)[:, None], WB)
+        e7 += _gather(tile * tl.load(near - pitch, mask=there, other=0)[:, None], WB)
+        e8 += _gather(tile * tl.load(near - pitch - 1, mask=there, other=0)[:, None], WB)
         tile = tile * d * _spread(a, WB)
         slope = tile * (centre - level)[:, None]
         spread = tile * (tile - _spread(mu, WB))
         slopes += slope
         spreads += spread
-        tl.store(row_parts + h * 2 * K + two_v, _gather(slope, 1, GB), mask=own_v)
-        tl.store(row_parts + h * 2 * K + two_v + K, _gather(spread, 1, GB), mask=own_v)
+        tl.store(row_parts + h * 2 * K + two_v, _gather(slope, WB), mask=own_v)
+        tl.store(row_parts + h * 2 * K + two_v + K, _gather(spread, WB), mask=own_v)
     two = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * 2 * K + channel
     tl.store(column_parts + two, slopes, mask=own & seen)
     tl.store(column_parts + two + K, spreads, mask=own & seen)
     tap_parts += ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 9 * K
     tap_v = tap_parts + (each * 9 * K)[:, None] + channel_v
-    tl.store(tap_v, _gather(e0, 1, GB), mask=own_v)
-    tl.store(tap_v + K, _gather(e1, 1, GB), mask=own_v)
-    tl.store(tap_v + 2 * K, _gather(e2, 1, GB), mask=own_v)
-    tl.store(tap_v + 3 * K, _gather(e3, 1, GB), mask=own_v)
-    tl.store(tap_v + 4 * K, _gather(e4, 1, GB), mask=own_v)
-    tl.store(tap_v + 5 * K, _gather(e5, 1, GB), mask=own_v)
-    tl.store(tap_v + 6 * K, _gather(e6, 1, GB), mask=own_v)
-    tl.store(tap_v + 7 * K, _gather(e7, 1, GB), mask=own_v)
-    tl.store(tap_v + 8 * K, _gather(e8, 1, GB), mask=own_v)
+    tl.store(tap_v, e0, mask=own_v)
+    tl.store(tap_v + K, e1, mask=own_v)
+    tl.store(tap_v + 2 * K, e2, mask=own_v)
+    tl.store(tap_v + 3 * K, e3, mask=own_v)
+    tl.store(tap_v + 4 * K, e4, mask=own_v)
+    tl.store(tap_v + 5 * K, e5, mask=own_v)
+    tl.store(tap_v + 6 * K, e6, mask=own_v)
+    tl.store(tap_v + 7 * K, e7, mask=own_v)
+    tl.store(tap_v + 8 * K, e8, mask=own_v)
 
 
 @triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "column_blocks", "row_chunks", "instances"])
@@ -714,6 +730,21 @@ def _fold_contract(
 # ---------------------------------------------------------------- the gradient of the input
 
 
+@triton.jit
+def _three(pointer, step, mask):
+    total = tl.load(pointer, mask=mask, other=0) + tl.load(pointer + step, mask=mask, other=0)
+    return total + tl.load(pointer + 2 * step, mask=mask, other=0)
+
+
+@triton.jit
+def _missed(taps, own_v, first_column, last_column, WB: tl.constexpr):
+    """The three taps that don't see a border row, less those that don't see the border column either."""
+    left = tl.load(taps, mask=own_v, other=0)
+    right = tl.load(taps + 2, mask=own_v, other=0)
+    total = _spread(left + tl.load(taps + 1, mask=own_v, other=0) + right, WB)
+    return total - tl.where(last_column, _spread(left, WB), 0) - tl.where(first_column, _spread(right, WB), 0)
+
+
 @triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
 def _input_gradient(
     x,
@@ -750,7 +781,7 @@ def _input_gradient(
     VEC: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """What reaches a pixel through the window sums depends on its row and column alone, but for the four corners."""
+    """A row of dx at a time; the neighbours' delta comes from the cache."""
     sample, g0, block, chunk, start, end = _place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
     row = tl.arange(0, WB * GB)
     group = g0 + row % GB
@@ -781,22 +812,14 @@ def _input_gradient(
     shift = tl.load(three + K, mask=own_v, other=0)
     slope = tl.load(three + 2 * K, mask=own_v, other=0)
 
+    # dx gets each tap of dwindows that sees it: all but three in a border row or column, all but five in a corner.
     nine_v = dwindows + instance * 9 * K + (each * 9 * K)[:, None] + channel_v * 9
-    s0 = tl.load(nine_v, mask=own_v, other=0)
-    s1 = tl.load(nine_v + 1, mask=own_v, other=0)
-    s2 = tl.load(nine_v + 2, mask=own_v, other=0)
-    s3 = tl.load(nine_v + 3, mask=own_v, other=0)
-    s4 = tl.load(nine_v + 4, mask=own_v, other=0)
-    s5 = tl.load(nine_v + 5, mask=own_v, other=0)
-    s6 = tl.load(nine_v + 6, mask=own_v, other=0)
-    s7 = tl.load(nine_v + 7, mask=own_v, other=0)
-    s8 = tl.load(nine_v + 8, mask=own_v, other=0)
-    everywhere = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7 + s8
-    not_last, not_first = s0 + s1 + s2, s6 + s7 + s8
     first_column, last_column = (column == 0)[:, None], (column == width - 1)[:, None]
+    left = _three(nine_v, 3, own_v)
+    right = _three(nine_v + 2, 3, own_v)
     by_column = tl.load(dmeans + side, mask=own & in_map, other=0) / height
-    by_column -= tl.where(last_column, _spread(s0 + s3 + s6, WB), 0)
-    by_column -= tl.where(first_column, _spread(s2 + s5 + s8, WB), 0)
+    by_column += _spread(left + _three(nine_v + 1, 3, own_v) + right, WB)
+    by_column -= tl.where(last_column, _spread(left, WB), 0) + tl.where(first_column, _spread(right, WB), 0)
 
     taps += channel_v * 9
     w0 = _spread(tl.load(taps, mask=own_v, other=0), WB)
@@ -811,34 +834,36 @@ def _input_gradient(
 
     at = (instance + row % GB) * (height.to(tl.int64) * width) + column
     at_gate = (column < width) & there
-    delta += at
     gate += at
+    pitch = width + 2
+    delta += (instance + row % GB) * _padded_size(height, width) + pitch + 1 + column
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
         result = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
         a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width + everywhere
-        by_row -= tl.where(h == height - 1, not_last, 0)
-        by_row -= tl.where(h == 0, not_first, 0)
-        centre = _neighbour(delta, column, h, 0, 0, height, width, there)
+        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width
+        near = delta + h * pitch
+        centre = tl.load(near, mask=there, other=0)
         opened = tl.load(gate + h * width, mask=at_gate, other=0)
 
         result = result * opened[:, None] + by_column + _spread(by_row, WB)
         ad = d * _spread(a, WB)
-        dt = _spread(kappa, WB) * centre[:, None] + _spread(shift, WB) + _spread(slope, WB) * (ad * tile)
-        result += dt * ad + w4 * centre[:, None]
-        result += w0 * _neighbour(delta, column, h, 1, 1, height, width, there)[:, None]
-        result += w1 * _neighbour(delta, column, h, 1, 0, height, width, there)[:, None]
-        result += w2 * _neighbour(delta, column, h, 1, -1, height, width, there)[:, None]
-        result += w3 * _neighbour(delta, column, h, 0, 1, height, width, there)[:, None]
-        result += w5 * _neighbour(delta, column, h, 0, -1, height, width, there)[:, None]
-        result += w6 * _neighbour(delta, column, h, -1, 1, height, width, there)[:, None]
-        result += w7 * _neighbour(delta, column, h, -1, 0, height, width, there)[:, None]
-        result += w8 * _neighbour(delta, column, h, -1, -1, height, width, there)[:, None]
+        dt = _spread(slope, WB) * (ad * tile) + _spread(shift, WB)
+        dt += _spread(kappa, WB) * centre[:, None]
+        result += dt * ad
+        result += w4 * centre[:, None]
+        result += w0 * tl.load(near + pitch + 1, mask=there, other=0)[:, None]
+        result += w1 * tl.load(near + pitch, mask=there, other=0)[:, None]
+        result += w2 * tl.load(near + pitch - 1, mask=there, other=0)[:, None]
+        result += w3 * tl.load(near + 1, mask=there, other=0)[:, None]
+        result += w5 * tl.load(near - 1, mask=there, other=0)[:, None]
+        result += w6 * tl.load(near - pitch + 1, mask=there, other=0)[:, None]
+        result += w7 * tl.load(near - pitch, mask=there, other=0)[:, None]
+        result += w8 * tl.load(near - pitch - 1, mask=there, other=0)[:, None]
         if h == 0:
-            result += tl.where(first_column, _spread(s8, WB), 0) + tl.where(last_column, _spread(s6, WB), 0)
+            result -= _missed(nine_v + 6, own_v, first_column, last_column, WB)
         if h == height - 1:
-            result += tl.where(first_column, _spread(s2, WB), 0) + tl.where(last_column, _spread(s0, WB), 0)
+            result -= _missed(nine_v, own_v, first_column, last_column, WB)
         pointer = out + h * oh * VEC + out_offset
         _store_own(pointer, result.to(out.dtype.element_ty), position, group, own, in_map, K, VEC)
 
@@ -853,7 +878,6 @@ class Tiling(NamedTuple):
     GB: int
     WB: int
     VEC: int
-    side: int  # columns that lie side by side in a program's warps
     warps: int
     rows: int  # of a chunk
     group_blocks: int
@@ -885,32 +909,38 @@ def _vector(at_most: int, *maps: Tensor) -> int:
     return vector
 
 
-def _tiling(x: Tensor, k: int, columns: int, cost: int, *maps: Tensor) -> Tiling:
+def _tiling(x: Tensor, k: int, *maps: Tensor, numbers: int = 32, cost: int = 1) -> Tiling:
     """The tiling for (B, C, H, W) maps of k channels a group.
 
-    A thread holds four channels (fewer if a block of groups has no more than 64) of `columns` columns, and a program
-    has up to eight warps. The block of columns is the one that wastes least, each block costing as much as `cost`
-    columns; the rows are cut so that some two thousand warps have work, but no shorter than eight.
+    A thread holds `numbers` numbers, or half of them: four channels (fewer if a block of groups has less than 128) of
+    some columns; up to 128 channels make a warp, more make more. The block of columns is the one that wastes least,
+    each block costing as much as `cost` columns; the rows are cut so that some two thousand warps have work, but into
+    no fewer than eight and no more than 32.
     """
     batch, channels, height, width = x.shape
     groups = channels // k
     lanes = triton.next_power_of_2(k)
     group_block = min(triton.next_power_of_2(groups), max(1, 128 // lanes))
     vector = _vector(max(1, min(4, lanes, lanes * group_block // 32)), x, *maps)
-    if k % vector and triton.next_power_of_2(k + vector - gcd(k, vector)) > lanes:
+    if triton.next_power_of_2(k + vector - gcd(k, vector)) > lanes:
         vector = 1
-    across = min(max(1, lanes * group_block // 128), 16)
-    sides = [s for s in (1, 2, 4, 8) if s * across <= 8 or s == 1]
-    widths = [s * columns for s in sides if s == 1 or s * columns < 2 * width]
-    block = min(widths, key=lambda wide: _ceil(width, wide) * (wide + cost))
-    warps = across * block // columns
-    group_blocks, column_blocks = _ceil(groups, group_block), _ceil(width, block)
+    warps = min(max(1, lanes * group_block // 128), 16)
+    columns = max(1, numbers * 32 * warps // (lanes * group_block))
+    columns = min(columns, MARGIN, triton.next_power_of_2(width))
+    column_block = min(columns, max(1, columns // 2), key=lambda wide: _ceil(width, wide) * (wide + cost))
+    group_blocks, column_blocks = _ceil(groups, group_block), _ceil(width, column_block)
     wanted = _ceil(2048, batch * group_blocks * column_blocks * warps)
     rows = _ceil(height, max(_ceil(height, 32), min(wanted, _ceil(height, 8))))
-    row_chunks = _ceil(height, rows)
-    side = block // columns
     return Tiling(
-        lanes, group_block, block, vector, side, warps, rows, group_blocks, column_blocks, row_chunks
+        KB=lanes,
+        GB=group_block,
+        WB=column_block,
+        VEC=vector,
+        warps=warps,
+        rows=rows,
+        group_blocks=group_blocks,
+        column_blocks=column_blocks,
+        row_chunks=_ceil(height, rows),
     )
 
 
@@ -941,7 +971,7 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
     instances, k, sides = means.shape
     batch, channels, height, width = x.shape
     groups = channels // k
-    t = _tiling(x, k, columns=8, cost=3)
+    t = _tiling(x, k, cost=3)
     slices = max(t.column_blocks, t.row_chunks)
     parts = means if slices == 1 else means.new_empty((slices, instances, sides, k))
     _pool[(batch * t.programs,)](
@@ -963,7 +993,7 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
     """As `kernels.moments`; gates are sides."""
     instances, k, _ = gates.shape
     batch, channels, height, width = x.shape
-    t = _tiling(x, k, columns=8, cost=1)
+    t = _tiling(x, k)
     parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 2, k))
     _moments[(batch * t.programs,)](
         *(x, *_strides(x, t.VEC), gates, parts, height, width, *t.blocks, instances, channels // k),
@@ -993,7 +1023,7 @@ def attend(
     """As `kernels.attend`; gates are sides."""
     batch, channels, height, width = x.shape
     k = q.shape[1]
-    t = _tiling(x, k, 4, 1, out)
+    t = _tiling(x, k, out, numbers=16)
     _attend[(batch * t.programs,)](
         *(x, *_strides(x, t.VEC), out, *_strides(out, t.VEC), gates, mean, rstd, q, p, taps),
         *(params.gamma, params.beta, params.b3, gate, height, width, *t.blocks, channels // k),
@@ -1003,10 +1033,10 @@ def attend(
 
 
 def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
-    """As `kernels.delta`."""
+    """As `kernels.delta`, but out is `padded`."""
     batch, channels, height, width = x.shape
     groups = gate.shape[0] // batch
-    t = _tiling(x, channels // groups, 8, 1, grad)
+    t = _tiling(x, channels // groups, grad)
     _delta[(batch * t.programs,)](
         *(x, *_strides(x, t.VEC), grad, *_grad_strides(grad, t.VEC), gate, out, height, width, *t.blocks, groups),
         *(channels // groups, t.KB, t.GB, t.WB, t.VEC, _acc(out)),
@@ -1036,7 +1066,7 @@ def contract(
     instances, k, sides = means.shape
     batch, channels, height, width = x.shape
     groups = channels // k
-    t = _tiling(x, k, columns=8, cost=3)
+    t = _tiling(x, k, cost=3)
     total = delta.sum(1)
     slices = max(t.column_blocks, t.row_chunks)
     side_parts = mean.new_empty((slices, instances, sides, 2, k))
@@ -1044,7 +1074,7 @@ def contract(
     _contract[(batch * t.programs,)](
         *(x, *_strides(x, t.VEC), gates, mean, delta, total, side_parts, tap_parts),
         *(height, width, *t.blocks, instances, groups),
-        *(k, t.KB, t.GB, t.WB, t.side, t.VEC, _acc(mean)),
+        *(k, t.KB, t.GB, t.WB, t.VEC, _acc(mean)),
         num_warps=t.warps,
     )
     lanes = _fold_lanes(k, sides)
@@ -1072,7 +1102,7 @@ def input_gradient(
     """As `kernels.input_gradient`; gates are sides, and so are dmeans, as (K, N L) with strides (1, K)."""
     batch, channels, height, width = x.shape
     k = gates.shape[1]
-    t = _tiling(x, k, 4, 1, grad, dx)
+    t = _tiling(x, k, grad, dx, numbers=16)
     _input_gradient[(batch * t.programs,)](
         *(x, *_strides(x, t.VEC), grad, *_grad_strides(grad, t.VEC), dx, *_strides(dx, t.VEC)),
         *(gates, gate, delta, coefficients, taps, dmeans, dwindows, height, width, *t.blocks, channels // k),
