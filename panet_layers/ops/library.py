@@ -175,15 +175,13 @@ def _scam_fused_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, .
     from .scam import fused
 
     params, saved, (batch_statistics, eps) = rest[:7], rest[7:15], rest[15:]
-    dx, grads = fused.backward(
-        grad, x, scam_chunked.Parameters(*params), fused.Saved(*saved), batch_statistics, eps
-    )
+    dx, grads = fused.backward(grad, x, scam_chunked.Parameters(*params), fused.Saved(*saved), batch_statistics, eps)
     return dx, *(x.new_empty(0) if g is None else g for g in grads)
 
 
 _register(
-    f"scam_fused_forward(Tensor x, {_SCAM_PARAMETERS}, Tensor? running_mean, Tensor? running_var, bool batch_statistics,"
-    " float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"scam_fused_forward(Tensor x, {_SCAM_PARAMETERS}, Tensor? running_mean, Tensor? running_var,"
+    " bool batch_statistics, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _scam_fused_forward,
     _scam_fused_forward_fake,
 )

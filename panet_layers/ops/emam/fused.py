@@ -17,8 +17,11 @@ from .chunked import Parameters, Saved, saved_shapes
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether x's memory has channels innermost, and the output's too."""
-    return x.stride(1) == 1 and not x.is_contiguous() and x.shape[1] > 1
+    """Whether x's memory has channels innermost (slices have, too), so that its output's and gradient's will."""
+    _, channels, height, width = x.shape
+    if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
+        return False
+    return (height == 1 or x.stride(2) >= channels) and (width == 1 or x.stride(3) >= channels)
 
 
 def empty_saved(x: Tensor, groups: int) -> Saved:
@@ -48,8 +51,11 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         windows = x.new_empty((means.shape[0], k, 9), dtype=dtype)
         kernels.pool(x, means, windows)
 
-        torch.baddbmm(params.b1[:, None], params.w1.flatten(1).expand(len(means), k, k), means, out=gates).sigmoid_()
-        w3 = params.w3.flatten(1)
+        w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
+        if channels_last(x):
+            torch.addmm(params.b1, means.mT.flatten(0, 1), w1.mT, out=gates.mT.flatten(0, 1)).sigmoid_()
+        else:
+            torch.baddbmm(params.b1[:, None], w1.expand(len(means), k, k), means, out=gates).sigmoid_()
         torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
         kernels.moments(x, gates, eps, mean, rstd)
 

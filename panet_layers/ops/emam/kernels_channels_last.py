@@ -25,6 +25,10 @@ from .chunked import Parameters
 
 # ---------------------------------------------------------------- what the kernels share
 
+# Arguments that change with the image: no code of their own where they are 1 or a multiple of 16.
+SIZES = ["xb", "xh", "xw", "gb", "gh", "gw", "ob", "oh", "ow", "height", "width", "rows"]
+SIZES += ["group_blocks", "column_blocks", "row_chunks", "instances"]
+
 
 @triton.jit
 def _place(height, rows, group_blocks, column_blocks, row_chunks, GB: tl.constexpr, WB: tl.constexpr):
@@ -89,7 +93,7 @@ def _sigmoid(value):
 # ---------------------------------------------------------------- row and column means
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _pool(
     x,
     xb,
@@ -139,11 +143,13 @@ def _pool(
 
 
 @triton.jit
-def _added(parts, offset, mask, count, stride, ACC: tl.constexpr):
-    """The sum of `count` slices of partial sums, `stride` apart, first to last."""
-    total = tl.load(parts + offset, mask=mask, other=0)
-    for s in range(1, count):
-        total += tl.load(parts + s * stride + offset, mask=mask, other=0)
+def _added(parts, offset, mask, count, stride, SLICES: tl.constexpr):
+    """The sum of `count` slices of partial sums, `stride` apart; `offset` and `mask` are (rows, lanes)."""
+    total = tl.zeros(offset.shape, parts.dtype.element_ty)
+    for first in range(0, count, SLICES):
+        s = first + tl.arange(0, SLICES)[:, None, None]
+        tile = tl.load(parts + s * stride + offset[None], mask=(s < count) & mask[None], other=0)
+        total += tl.sum(tile, axis=0)
     return total
 
 
@@ -173,7 +179,7 @@ def _windows(x, xh, xw, top, bottom, left, right, total, windows, c, mask, heigh
         tl.store(windows + c * 9 + tap, value, mask=mask)
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _fold_means(
     x,
     xb,
@@ -191,13 +197,14 @@ def _fold_means(
     K: tl.constexpr,
     KB: tl.constexpr,
     LB: tl.constexpr,
+    SLICES: tl.constexpr,
     FOLD: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """Means from their parts (if FOLD; else they are there) and the window sums, for KB channels of one instance."""
     blocks: tl.constexpr = (K + KB - 1) // KB
     instance = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
+    c = (tl.program_id(0) % blocks * KB + tl.arange(0, KB))[None, :]
     mask = c < K
     sides = height + width
     stride = instances.to(tl.int64) * sides * K
@@ -206,32 +213,29 @@ def _fold_means(
 
     total = tl.zeros((LB, KB), ACC)
     for first in range(0, sides, LB):
-        side = first + tl.arange(0, LB)
-        offset = side.to(tl.int64)[:, None] * K + c[None, :]
-        inside = (side < height)[:, None] & mask[None, :]
-        rows = _added(parts, offset, inside, column_blocks, stride, ACC)
+        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        in_rows = (side < height) & mask
+        rows = _added(parts, side * K + c, in_rows, column_blocks, stride, SLICES)
         total += rows
         if FOLD:
-            is_column = (side >= height)[:, None] & (side < sides)[:, None] & mask[None, :]
-            columns = _added(parts, offset, is_column, row_chunks, stride, ACC)
-            tl.store(means + offset, rows + columns, mask=inside | is_column)
-    total_mean = tl.sum(total, axis=0) / height
+            in_columns = (side >= height) & (side < sides) & mask
+            columns = _added(parts, side * K + c, in_columns, row_chunks, stride, SLICES)
+            tl.store(means + side * K + c, rows + columns, mask=in_rows | in_columns)
+    mean = tl.sum(total, axis=0)[None, :] / height
 
     column = parts + height.to(tl.int64) * K
-    top = _added(parts, c, mask, column_blocks, stride, ACC)
-    bottom = _added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, stride, ACC)
-    left = _added(column, c, mask, row_chunks, stride, ACC)
-    right = _added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, stride, ACC)
+    top = _added(parts, c, mask, column_blocks, stride, SLICES)
+    bottom = _added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, stride, SLICES)
+    left = _added(column, c, mask, row_chunks, stride, SLICES)
+    right = _added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, stride, SLICES)
     x += instance // groups * xb + instance % groups * K
-    _windows(
-        x, xh, xw, top, bottom, left, right, total_mean, windows + instance * K * 9, c, mask, height, width, K
-    )
+    _windows(x, xh, xw, top, bottom, left, right, mean, windows + instance * K * 9, c, mask, height, width, K)
 
 
 # ---------------------------------------------------------------- moments of the gated map
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _moments(
     x,
     xb,
@@ -298,7 +302,7 @@ def _moments(
     tl.store(part_v + K, square - total * (total / count), mask=own_v)
 
 
-@triton.jit(do_not_specialize=["height", "width", "rows", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _fold_moments(
     parts,
     mean,
@@ -313,34 +317,46 @@ def _fold_moments(
     K: tl.constexpr,
     KB: tl.constexpr,
     WB: tl.constexpr,
+    SLICES: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Merge the programs' moments, one after another (Chan et al.)."""
+    """The programs' moments together: the mean of their means, then the squares about it."""
     blocks: tl.constexpr = (K + KB - 1) // KB
     instance = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
-    parts += instance * 2 * K + c
+    parts += instance * 2 * K + c[None, :]
     stride = instances.to(tl.int64) * 2 * K
+    count = column_blocks * row_chunks
+    pixels = height.to(ACC) * width
     centre = tl.zeros((KB,), ACC)
+    for first in range(0, count, SLICES):
+        s = first + tl.arange(0, SLICES)[:, None]
+        wide, high = (
+            tl.minimum(WB, width - s % column_blocks * WB),
+            tl.minimum(rows, height - s // column_blocks * rows),
+        )
+        part = tl.load(parts + s * stride, mask=(s < count) & (c < K)[None, :], other=0)
+        centre += tl.sum(part * (wide * high), axis=0)
+    centre /= pixels
     square = tl.zeros((KB,), ACC)
-    count = tl.full((), 0, ACC)
-    for s in range(0, column_blocks * row_chunks):
-        part = tl.load(parts + s * stride, mask=c < K, other=0)
-        part_square = tl.load(parts + s * stride + K, mask=c < K, other=0)
-        part_width = tl.minimum(WB, width - s % column_blocks * WB)
-        added = (part_width * tl.minimum(rows, height - s // column_blocks * rows)).to(ACC)
-        count += added
-        step = part - centre
-        centre += step * (added / count)
-        square += part_square + step * step * (added * (count - added) / count)
+    for first in range(0, count, SLICES):
+        s = first + tl.arange(0, SLICES)[:, None]
+        wide, high = (
+            tl.minimum(WB, width - s % column_blocks * WB),
+            tl.minimum(rows, height - s // column_blocks * rows),
+        )
+        inside = (s < count) & (c < K)[None, :]
+        step = tl.load(parts + s * stride, mask=inside, other=0) - centre[None, :]
+        own = tl.load(parts + s * stride + K, mask=inside, other=0)
+        square += tl.sum(tl.where(inside, own + step * step * (wide * high), 0), axis=0)
     tl.store(mean + instance * K + c, centre, mask=c < K)
-    tl.store(rstd + instance * K + c, 1 / tl.sqrt(square / count + eps), mask=c < K)
+    tl.store(rstd + instance * K + c, 1 / tl.sqrt(square / pixels + eps), mask=c < K)
 
 
 # ---------------------------------------------------------------- the attention map, and the output
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+@triton.jit(do_not_specialize=SIZES)
 def _attend(
     x,
     xb,
@@ -465,7 +481,7 @@ def padded(gate: Tensor, height: int, width: int) -> Tensor:
     return gate.new_zeros(gate.shape[0], (height + 2) * (width + 2) + MARGIN)
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+@triton.jit(do_not_specialize=SIZES)
 def _delta(
     x,
     xb,
@@ -520,7 +536,7 @@ def _delta(
 # ---------------------------------------------------------------- all sums that the gradients need
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _contract(
     x,
     xb,
@@ -625,7 +641,7 @@ def _contract(
     tl.store(tap_v + 8 * K, e8, mask=own_v)
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "height", "width", "column_blocks", "row_chunks", "instances"])
+@triton.jit(do_not_specialize=SIZES)
 def _fold_contract(
     x,
     xb,
@@ -654,12 +670,14 @@ def _fold_contract(
     K: tl.constexpr,
     KB: tl.constexpr,
     LB: tl.constexpr,
+    SLICES: tl.constexpr,
+    TAP_SLICES: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """From the parts of `_contract` to what the launcher returns, for KB channels of one instance."""
     blocks: tl.constexpr = (K + KB - 1) // KB
     instance = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
+    c = (tl.program_id(0) % blocks * KB + tl.arange(0, KB))[None, :]
     mask = c < K
     sides = height + width
     pixels = height.to(ACC) * width
@@ -673,16 +691,16 @@ def _fold_contract(
     mean_rows = tl.zeros((LB, KB), ACC)
     for first in range(0, height, LB):
         side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        inside = (side < height) & mask[None, :]
-        slopes += _added(side_parts, side * 2 * K + c[None, :], inside, column_blocks, stride, ACC)
-        mean_rows += tl.load(means + side * K + c[None, :], mask=inside, other=0)
+        inside = (side < height) & mask
+        slopes += _added(side_parts, side * 2 * K + c, inside, column_blocks, stride, SLICES)
+        mean_rows += tl.load(means + side * K + c, mask=inside, other=0)
 
     one = instance * K + c
     d = tl.load(total + instance)
     scale = tl.load(rstd + one, mask=mask, other=0)
     weight2 = tl.load(q + one, mask=mask, other=0)
     gain = tl.load(gamma + c, mask=mask, other=0)
-    hh = scale * tl.sum(slopes, axis=0)
+    hh = scale * tl.sum(slopes, axis=0)[None, :]
     kappa = weight2 * gain * scale
     slope = -kappa * scale * hh / pixels
     offset = -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0)
@@ -694,35 +712,36 @@ def _fold_contract(
     bias = tl.zeros((LB, KB), ACC)
     for first in range(0, sides, LB):
         side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        in_rows = (side < height) & mask[None, :]
-        in_columns = (side >= height) & (side < sides) & mask[None, :]
-        at = side * 2 * K + c[None, :]
-        by_delta = _added(side_parts, at, in_rows, column_blocks, stride, ACC)
-        by_delta += _added(side_parts, at, in_columns, row_chunks, stride, ACC)
-        by_t = _added(side_parts, at + K, in_rows, column_blocks, stride, ACC)
-        by_t += _added(side_parts, at + K, in_columns, row_chunks, stride, ACC)
-        opened = tl.load(gates + side * K + c[None, :], mask=in_rows | in_columns, other=0)
-        value = (1 - opened) * (kappa[None, :] * by_delta + slope[None, :] * by_t)
-        tl.store(dpre + side * K + c[None, :], value, mask=in_rows | in_columns)
+        in_rows = (side < height) & mask
+        in_columns = (side >= height) & (side < sides) & mask
+        at = side * 2 * K + c
+        by_delta = _added(side_parts, at, in_rows, column_blocks, stride, SLICES)
+        by_delta += _added(side_parts, at, in_columns, row_chunks, stride, SLICES)
+        by_t = _added(side_parts, at + K, in_rows, column_blocks, stride, SLICES)
+        by_t += _added(side_parts, at + K, in_columns, row_chunks, stride, SLICES)
+        opened = tl.load(gates + side * K + c, mask=in_rows | in_columns, other=0)
+        value = (1 - opened) * (kappa * by_delta + slope * by_t)
+        tl.store(dpre + side * K + c, value, mask=in_rows | in_columns)
         bias += value
 
     sums += instance * 13 * K
     tl.store(sums + c, gain * hh + tl.load(beta + c, mask=mask, other=0) * d, mask=mask)
     tl.store(sums + K + c, weight2 * hh, mask=mask)
     tl.store(sums + 2 * K + c, weight2 * d, mask=mask)
-    tl.store(sums + 3 * K + c, tl.sum(bias, axis=0), mask=mask)
-    for tap in tl.static_range(9):
-        tap_part = instance * 9 * K + tap * K + c
-        tap_stride = instances.to(tl.int64) * 9 * K
-        e = _added(tap_parts, tap_part, mask, column_blocks * row_chunks, tap_stride, ACC)
-        tl.store(sums + 4 * K + c * 9 + tap, e, mask=mask)
+    tl.store(sums + 3 * K + c, tl.sum(bias, axis=0)[None, :], mask=mask)
+    tap = tl.arange(0, 16)[:, None]
+    tap_parts += instance * 9 * K
+    tap_stride = instances.to(tl.int64) * 9 * K
+    taken = (tap < 9) & mask
+    e = _added(tap_parts, tap * K + c, taken, column_blocks * row_chunks, tap_stride, TAP_SLICES)
+    tl.store(sums + 4 * K + c * 9 + tap, e, mask=taken)
 
     column = means + height.to(tl.int64) * K
     top = tl.load(means + c, mask=mask, other=0)
     bottom = tl.load(means + (height - 1).to(tl.int64) * K + c, mask=mask, other=0)
     left = tl.load(column + c, mask=mask, other=0)
     right = tl.load(column + (width - 1).to(tl.int64) * K + c, mask=mask, other=0)
-    mean_x = tl.sum(mean_rows, axis=0) / height
+    mean_x = tl.sum(mean_rows, axis=0)[None, :] / height
     x += instance // groups * xb + instance % groups * K
     _windows(x, xh, xw, top, bottom, left, right, mean_x, windows + instance * K * 9, c, mask, height, width, K)
 
@@ -745,7 +764,7 @@ def _missed(taps, own_v, first_column, last_column, WB: tl.constexpr):
     return total - tl.where(last_column, _spread(left, WB), 0) - tl.where(first_column, _spread(right, WB), 0)
 
 
-@triton.jit(do_not_specialize=["xb", "xh", "xw", "ob", "oh", "ow", "gb", "gh", "gw", "height", "width", "rows", "group_blocks", "column_blocks", "row_chunks"])
+@triton.jit(do_not_specialize=SIZES)
 def _input_gradient(
     x,
     xb,
@@ -899,7 +918,7 @@ def _ceil(a: int, b: int) -> int:
 
 
 def _vector(at_most: int, *maps: Tensor) -> int:
-    """The longest vector of channels, up to `at_most` and 16 bytes, on whose multiples every pixel of the maps starts."""
+    """The longest vector of channels, up to `at_most` and 16 bytes, that every pixel of the maps starts at one of."""
     vector = at_most
     for t in maps:
         strides = [stride for size, stride in zip(t.shape, t.stride()) if size > 1 and stride != 1]
@@ -925,7 +944,7 @@ def _tiling(x: Tensor, k: int, *maps: Tensor, numbers: int = 32, cost: int = 1) 
     if triton.next_power_of_2(k + vector - gcd(k, vector)) > lanes:
         vector = 1
     warps = min(max(1, lanes * group_block // 128), 16)
-    columns = max(1, numbers * 32 * warps // (lanes * group_block))
+    columns = max(1, numbers * 32 * warps // (lanes * group_block) // (2 if x.dtype == torch.float64 else 1))
     columns = min(columns, MARGIN, triton.next_power_of_2(width))
     column_block = min(columns, max(1, columns // 2), key=lambda wide: _ceil(width, wide) * (wide + cost))
     group_blocks, column_blocks = _ceil(groups, group_block), _ceil(width, column_block)
@@ -960,10 +979,12 @@ def _acc(t: Tensor) -> Any:
     return tl.float64 if t.dtype == torch.float64 else tl.float32
 
 
-def _fold_lanes(k: int, sides: int) -> dict[str, int]:
-    """Channels and rows of the tile of a kernel that adds up partial sums."""
+def _fold_tile(k: int, sides: int, slices: int) -> dict[str, int]:
+    """Channels, rows and slices of the tile of a kernel that adds up partial sums, and its warps."""
     lanes = min(triton.next_power_of_2(k), 128)
-    return {"KB": lanes, "LB": min(triton.next_power_of_2(sides), max(1, 512 // lanes))}
+    deep = min(triton.next_power_of_2(slices), 4)
+    high = min(triton.next_power_of_2(sides), max(1, 4096 // (lanes * deep)))
+    return {"KB": lanes, "LB": high, "SLICES": deep, "num_warps": min(max(1, lanes * high * deep // 512), 8)}
 
 
 def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
@@ -979,13 +1000,12 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
         *(k, t.KB, t.GB, t.WB, t.VEC, _acc(means)),
         num_warps=t.warps,
     )
-    lanes = _fold_lanes(k, sides)
-    _fold_means[(instances * _ceil(k, lanes["KB"]),)](
+    tile = _fold_tile(k, sides, slices)
+    _fold_means[(instances * _ceil(k, tile["KB"]),)](
         *(x, *_strides(x), parts, means, windows, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
-        **lanes,
+        **tile,
         FOLD=slices > 1,
         ACC=_acc(means),
-        num_warps=1,
     )
 
 
@@ -1000,11 +1020,12 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
         *(k, t.KB, t.GB, t.WB, t.VEC, _acc(mean)),
         num_warps=t.warps,
     )
-    lanes = _fold_lanes(k, 1)["KB"]
+    lanes = min(triton.next_power_of_2(k), 128)
+    slices = min(triton.next_power_of_2(len(parts)), 2048 // lanes)
     _fold_moments[(instances * _ceil(k, lanes),)](
         *(parts, mean, rstd, height, width, t.rows, t.column_blocks, t.row_chunks, instances),
-        *(eps, k, lanes, t.WB, _acc(mean)),
-        num_warps=1,
+        *(eps, k, lanes, t.WB, slices, _acc(mean)),
+        num_warps=min(max(1, lanes * slices // 512), 4),
     )
 
 
@@ -1077,13 +1098,14 @@ def contract(
         *(k, t.KB, t.GB, t.WB, t.VEC, _acc(mean)),
         num_warps=t.warps,
     )
-    lanes = _fold_lanes(k, sides)
-    _fold_contract[(instances * _ceil(k, lanes["KB"]),)](
+    tile = _fold_tile(k, sides, slices)
+    tap_slices = min(triton.next_power_of_2(len(tap_parts)), max(1, 512 // tile["KB"]))
+    _fold_contract[(instances * _ceil(k, tile["KB"]),)](
         *(x, *_strides(x), side_parts, tap_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
         *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
-        **lanes,
+        **tile,
+        TAP_SLICES=tap_slices,
         ACC=_acc(mean),
-        num_warps=1,
     )
 
 

@@ -1,7 +1,7 @@
 """SCAM's hand-written forward and backward on an NVIDIA GPU: the launches, in order.
 
-The forward reads x three times and writes once; the backward reads x twice, the gradient twice, and writes once. Between
-the passes, the channels' two small linear layers are torch's. C channels, P = H * W pixels, k the convolution's size.
+The forward reads x three times and writes once; the backward reads x twice, the gradient twice, and writes once.
+Between the passes over x come those over its pixel maps, and the channels' two small linear layers, which are torch's.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def backward(
         dpooled, of_channel = _mlp_backward(channel_sums.sum(0), saved, params)
         kernels.input_gradient(grad, dx, *gates, dmaps, saved.top_channel, dpooled, saved.top_pixel)
     grads = zip((*of_channel, *of_spatial), given_params)
-    return _like(given, x, dx), Parameters._make(None if g is None else g.to(p.dtype).contiguous() for g, p in grads)
+    dparams = (None if g is None or p is None else g.to(p.dtype).contiguous() for g, p in grads)
+    return _like(given, x, dx), Parameters._make(dparams)
 
 
 def _on(device: torch.device) -> AbstractContextManager:

@@ -1,10 +1,13 @@
 """The Triton kernels that pass over SCAM's input, and their launchers.
 
-A sample is a matrix in memory: C rows of P = H * W pixels or, in channels_last, P rows of C channels. A program walks over
-tiles of it, lanes along the row; which axis is the channels' is a constant of the code, so that both layouts share one
-source. Sizes are run-time arguments; compiled in are a tile's extents (powers of two) and the alignment of a row, for wide
-loads. Sums over the tiles of several programs go through a buffer and are added up in a fixed order.
+A sample is a matrix in memory: C rows of P = H * W pixels or, in channels_last, P rows of C channels. A program walks
+over tiles of it, lanes along the row; which axis is the channels' is a constant of the code, so both layouts share one
+source. Sizes are run-time arguments; compiled in are a tile's extents (powers of two) and, for wide loads, the largest
+power of two up to 16 that divides a row. Sums over several programs' tiles go through a buffer and are added up in a
+fixed order: nothing here is atomic.
 """
+
+# mypy: allow-untyped-defs
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ from torch import Tensor
 from ..chunks import accumulation_dtype
 
 WARPS = 4
+TILE = 2048  # elements, 16 a thread: enough loads in flight, and room for three accumulators in registers
 PROGRAMS_PER_PROCESSOR = 4  # fewer than that leave loads idle: then several programs share a sum
 PROCESSORS_IF_UNKNOWN = 132  # of an H100; under Triton's interpreter
+WIDE = 2**31  # elements of a sample from which offsets in it take 64 bits
 SIZES = ["batch", "channels", "pixels", "kept", "reduced", "splits", "steps", "size"]  # never compiled in
 
 
@@ -47,7 +52,7 @@ def place(middle, inner):
 
 @triton.jit
 def normalise(logits, moments, EPS: tl.constexpr):
-    return (logits - tl.load(moments)) / tl.sqrt(tl.load(moments + 1) + EPS)
+    return (logits - tl.load(moments)) * (1 / tl.sqrt(tl.load(moments + 1) + EPS))
 
 
 @triton.jit
@@ -59,12 +64,22 @@ def pixel_gate(logits, moments, weight, bias, NORM: tl.constexpr, EPS: tl.conste
 
 
 @triton.jit
-def _offsets(c, p, channels, pixels, CHANNELS_LAST: tl.constexpr, ALIGNMENT: tl.constexpr, INDEX: tl.constexpr):
-    """Of the elements (channel, pixel) of a tile within their sample; the one that strides is INDEX wide."""
+def _aligned(channels, pixels, CHANNELS_LAST: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """The same two numbers, a row's length in a form that shows the compiler its divisor."""
     if CHANNELS_LAST:
-        return p.to(INDEX)[None, :] * tl.multiple_of(channels, ALIGNMENT) + c[:, None]
+        channels = channels // ALIGNMENT * ALIGNMENT
     else:
-        return c.to(INDEX)[:, None] * tl.multiple_of(pixels, ALIGNMENT) + p[None, :]
+        pixels = pixels // ALIGNMENT * ALIGNMENT
+    return channels, pixels
+
+
+@triton.jit
+def _offsets(c, p, channels, pixels, CHANNELS_LAST: tl.constexpr, INDEX: tl.constexpr):
+    """Of the elements (channel, pixel) of a tile within their sample."""
+    if CHANNELS_LAST:
+        return p.to(INDEX)[None, :] * channels + c[:, None]
+    else:
+        return c.to(INDEX)[:, None] * pixels + p[None, :]
 
 
 @triton.jit
@@ -104,6 +119,7 @@ def _pool_kernel(
     BLOCK_KEPT: tl.constexpr,
     BLOCK_REDUCED: tl.constexpr,
 ):
+    kept, reduced = _aligned(kept, reduced, not REDUCED_LAST, ALIGNMENT)
     b, block, split = place(tl.cdiv(kept, BLOCK_KEPT), splits)
     k = block * BLOCK_KEPT + tl.arange(0, BLOCK_KEPT)
     lanes = tl.arange(0, BLOCK_REDUCED)
@@ -115,7 +131,7 @@ def _pool_kernel(
     for step in range(steps):
         r = first + step * BLOCK_REDUCED + lanes
         inside = (r < reduced)[None, :]
-        offset = _offsets(k, r, kept, reduced, not REDUCED_LAST, ALIGNMENT, INDEX)
+        offset = _offsets(k, r, kept, reduced, not REDUCED_LAST, INDEX)
         value = tl.load(x + offset, (k < kept)[:, None] & inside, 0).to(ACC)
         if GATED:
             value *= tl.load(gate + b * reduced + r, r < reduced, 0)[None, :]
@@ -171,11 +187,12 @@ def _apply_gates_kernel(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
+    channels, pixels = _aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
     b, block_c, block_p = place(tl.cdiv(channels, BLOCK_CHANNELS), tl.cdiv(pixels, BLOCK_PIXELS))
     c = block_c * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     p = block_p * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     sample = b * channels * pixels
-    offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, ALIGNMENT, INDEX)
+    offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
     inside = (c < channels)[:, None] & (p < pixels)[None, :]
 
     of_channel = tl.load(gate + b * channels + c, c < channels, 0)
@@ -221,6 +238,7 @@ def _contract_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
+    channels, pixels = _aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
     rows, columns = channels, pixels
     if CHANNELS_LAST:
         rows, columns = pixels, channels
@@ -237,7 +255,7 @@ def _contract_kernel(
         of_column = _gate_at(
             column, columns, not CHANNELS_LAST, gate, logits, moments, norm_weight, norm_bias, NORM, EPS
         )
-        offset = _offsets(row, column, rows, columns, False, ALIGNMENT, INDEX)
+        offset = _offsets(row, column, rows, columns, False, INDEX)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         product = tl.load(grad + offset, inside, 0).to(ACC) * tl.load(x + offset, inside, 0).to(ACC)
         along_rows += product * of_column[None, :]
@@ -264,6 +282,7 @@ def _contract_maps_kernel(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
+    channels, pixels = _aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
     b, block, split = place(tl.cdiv(channels, BLOCK_CHANNELS), splits)
     c = block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     x += b * channels * pixels
@@ -273,7 +292,7 @@ def _contract_maps_kernel(
         dmean = tl.load(dmaps + b * pixels + p, p < pixels, 0)
         dtop = tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
         is_top = tl.load(top_channel + b * pixels + p, p < pixels, -1)[None, :] == c[:, None]
-        offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, ALIGNMENT, INDEX)
+        offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
         value = tl.load(x + offset, (c < channels)[:, None] & (p < pixels)[None, :], 0).to(ACC)
         total += value * (dmean[None, :] + tl.where(is_top, dtop[None, :], 0))
     tl.store(channel_sums + (split * batch + b) * channels + c, tl.sum(total, 1), c < channels)
@@ -304,11 +323,12 @@ def _input_gradient_kernel(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
+    channels, pixels = _aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
     b, block_c, block_p = place(tl.cdiv(channels, BLOCK_CHANNELS), tl.cdiv(pixels, BLOCK_PIXELS))
     c = block_c * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     p = block_p * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     sample = b * channels * pixels
-    offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, ALIGNMENT, INDEX)
+    offset = _offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
     inside = (c < channels)[:, None] & (p < pixels)[None, :]
 
     of_channel = tl.load(gate + b * channels + c, c < channels, 0)
@@ -348,15 +368,14 @@ def _pool(
     programs, splits, steps = _share(x, kept, reduced, tile)
     pooled = x.new_empty((2, splits, *shape), dtype=accumulation_dtype(x.dtype))
     position = x.new_empty((splits, *shape), dtype=torch.int32)
-    common = _constants(x)
-    del common["CHANNELS_LAST"]
     _pool_kernel[(programs,)](
         *(x, gate, *pooled, position, batch, kept, reduced, splits, steps),
-        **common,
+        **_constants(x),
         REDUCED_LAST=reduced_last,
         GATED=gate is not None,
         BLOCK_KEPT=tile[0],
         BLOCK_REDUCED=tile[1],
+        num_warps=WARPS,
     )
     if splits == 1:
         return pooled[:, 0], position[0]
@@ -374,7 +393,7 @@ def apply_gates(x: Tensor, gate: Tensor, logits: Tensor, norm: Norm) -> Tensor:
     out = torch.empty_like(x)
     grid, blocks = _cover(x)
     _apply_gates_kernel[grid](
-        *(x, out, gate, logits, *norm[:3], channels, pixels), **norm.constants(), **_constants(x), **blocks
+        *(x, out, gate, logits, *norm[:3], channels, pixels), **norm.constants(), **_layout(x), **blocks
     )
     return out
 
@@ -387,7 +406,7 @@ def contract(grad: Tensor, x: Tensor, gate: Tensor, logits: Tensor, norm: Norm) 
     batch, channels, pixels = sizes(x)
     last = _channels_last(x)
     rows, columns = (pixels, channels) if last else (channels, pixels)
-    tile = _tile(rows, columns, along=128, elements=4096)
+    tile = _tile(rows, columns, along=64)
     programs, splits, steps = _share(x, rows, columns, tile)
     blocks, more = triton.cdiv(rows, tile[0]), _share_of_maps(x)[2]
     dtype = accumulation_dtype(x.dtype)
@@ -397,9 +416,10 @@ def contract(grad: Tensor, x: Tensor, gate: Tensor, logits: Tensor, norm: Norm) 
     _contract_kernel[(programs,)](
         *(grad, x, gate, logits, *norm[:3], *sums, batch, channels, pixels, splits, steps),
         **norm.constants(),
-        **_constants(x),
+        **_layout(x),
         BLOCK_ROWS=tile[0],
         BLOCK_COLUMNS=tile[1],
+        num_warps=WARPS,
     )
     return channel_sums, pixel_sums
 
@@ -409,9 +429,10 @@ def contract_maps(x: Tensor, dmaps: Tensor, top_channel: Tensor, channel_sums: T
     tile, programs, splits, steps = _share_of_maps(x)
     _contract_maps_kernel[(programs,)](
         *(x, dmaps, top_channel, channel_sums[-splits:], *sizes(x), splits, steps),
-        **_constants(x),
+        **_layout(x),
         BLOCK_CHANNELS=tile[0],
         BLOCK_PIXELS=tile[1],
+        num_warps=WARPS,
     )
 
 
@@ -431,7 +452,7 @@ def input_gradient(
     _input_gradient_kernel[grid](
         *(grad, dx, gate, logits, *norm[:3], dmaps, top_channel, dpooled, top_pixel, *sizes(dx)),
         **norm.constants(),
-        **_constants(dx),
+        **_layout(dx),
         **blocks,
     )
 
@@ -446,35 +467,37 @@ def _channels_last(x: Tensor) -> bool:
 
 
 def _constants(x: Tensor) -> dict[str, Any]:
-    """What the code for tensors like x is compiled for."""
+    """What the code for tensors like x is compiled for, whichever way it walks."""
     _, channels, pixels = sizes(x)
     return {
-        "CHANNELS_LAST": _channels_last(x),
         "ALIGNMENT": math.gcd(16, channels if _channels_last(x) else pixels),
         "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
-        "INDEX": tl.int32 if channels * pixels < 2**31 else tl.int64,
-        "num_warps": WARPS,
+        "INDEX": tl.int32 if channels * pixels < WIDE else tl.int64,
     }
 
 
-def _tile(rows: int, columns: int, along: int = 0, elements: int = 2048) -> tuple[int, int]:
-    """A tile's rows and columns: `elements` together, 16 or 32 a thread, fewer where the input is small.
+def _layout(x: Tensor) -> dict[str, Any]:
+    return {"CHANNELS_LAST": _channels_last(x), **_constants(x)}
+
+
+def _tile(rows: int, columns: int, along: int | None = None, elements: int | None = None) -> tuple[int, int]:
+    """A tile's rows and columns: TILE elements, `along` in a row, fewer where the input is small.
 
     A warp along the row keeps sums down a column within a thread: 32 columns, or 64 where threads load vectors.
     """
     width = min(along or (64 if columns % 4 == 0 else 32), triton.next_power_of_2(columns))
-    return min(elements // width, triton.next_power_of_2(rows)), width
+    return min((elements or TILE) // width, triton.next_power_of_2(rows)), width
 
 
 def _cover(x: Tensor) -> tuple[tuple[int], dict[str, int]]:
     """The grid that covers x once, and its tiles."""
     batch, channels, pixels = sizes(x)
     if _channels_last(x):
-        tile_pixels, tile_channels = _tile(pixels, channels, along=128)
+        tile_pixels, tile_channels = _tile(pixels, channels, along=128, elements=TILE // 2)
     else:
-        tile_channels, tile_pixels = _tile(channels, pixels, along=128)
+        tile_channels, tile_pixels = _tile(channels, pixels, along=128, elements=TILE // 2)
     programs = batch * triton.cdiv(channels, tile_channels) * triton.cdiv(pixels, tile_pixels)
-    return (programs,), {"BLOCK_CHANNELS": tile_channels, "BLOCK_PIXELS": tile_pixels}
+    return (programs,), {"BLOCK_CHANNELS": tile_channels, "BLOCK_PIXELS": tile_pixels, "num_warps": 1}
 
 
 def _share(x: Tensor, kept: int, reduced: int, tile: tuple[int, int]) -> tuple[int, int, int]:

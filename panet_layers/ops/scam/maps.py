@@ -1,8 +1,10 @@
 """The Triton kernels over SCAM's two maps, [mean, maximum] over the channels, and their launchers.
 
-The maps are small and a kernel here does many times their work, so each makes a tile of (taps of the convolution, pixels)
-at once: both sums over it, a pixel's over the taps and a tap's over the pixels, come out of registers.
+The maps are small, and the work on each pixel is not: a program makes one tile of (taps of the convolution, pixels), of
+which it takes a pixel's sums over the taps and a tap's over the pixels.
 """
+
+# mypy: allow-untyped-defs
 
 from __future__ import annotations
 
@@ -148,9 +150,9 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 class MapGradients(NamedTuple):
-    """Of the maps (2, B, H, W), that of the mean divided by the channels; the weight; the normalisation's parameters."""
+    """The gradients that `convolve_backward` gives."""
 
-    maps: Tensor
+    maps: Tensor  # (2, B, H, W), that of the mean divided by the channels
     weight: Tensor
     norm_weight: Tensor | None
     norm_bias: Tensor | None
