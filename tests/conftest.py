@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-import torch
+from devices import on_gpu, on_interpreter
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, on machines of any speed.
@@ -31,26 +31,6 @@ def device(request):
 def gpu():
     """A GPU, for what has no meaning elsewhere; its tests carry the mark `cuda`."""
     return on_gpu()
-
-
-def on_interpreter():
-    fusion = pytest.importorskip("panet_layers.ops.fusion")
-    if not (fusion.HAS_TRITON and fusion.INTERPRETING):
-        pytest.skip("triton is missing, or compiles for the GPU in this process")
-    return torch.device("cpu")
-
-
-def on_gpu():
-    from panet_layers.ops import fusion
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    if fusion.INTERPRETING:
-        pytest.skip("triton interprets in this process; run pytest -m cuda")
-    if reason := fusion.why_not(torch.empty(0, device="cuda")):
-        pytest.skip(reason)
-    torch.backends.cudnn.allow_tf32 = False  # the reference is to be as exact as its dtype
-    return torch.device("cuda")
 
 
 @pytest.fixture(scope="module")

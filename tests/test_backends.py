@@ -91,9 +91,9 @@ def test_blocks_nest_and_end_with_an_exception():
 def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
     monkeypatch.setattr(fusion, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4)
-    with pytest.raises(RuntimeError, match="'triton' can't run here: .* cpu tensor"):
+    with pytest.raises(RuntimeError, match=r"'triton' can't run here: .* cpu tensor"):
         build(8, backend="triton")(x)
-    with use_backend("triton"), pytest.raises(RuntimeError, match="'triton' can't run here: .* cpu tensor"):
+    with use_backend("triton"), pytest.raises(RuntimeError, match=r"'triton' can't run here: .* cpu tensor"):
         build(8)(x)
     with use_backend("triton"):
         build(8, backend="reference")(x)

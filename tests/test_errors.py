@@ -5,6 +5,7 @@ import torch
 from cases import BACKENDS, SMALL, with_backend
 
 from panet_layers import EMAM, SCAM, ChannelAttention, SpatialAttention, functional, set_backend, use_backend
+from panet_layers.ops import fusion
 
 BAD_ARGUMENTS = [
     (lambda: EMAM(30, 8), "channels=30, groups=8", "divisible"),
@@ -76,7 +77,8 @@ def test_one_pixel_has_no_batch_statistics(backend):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_triton_is_refused_where_it_cannot_run(case):
+def test_triton_is_refused_where_it_cannot_run(case, monkeypatch):
+    monkeypatch.setattr(fusion, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"triton.*cpu.*collapsed"):
         with_backend(case.layer(), "triton")(x)
