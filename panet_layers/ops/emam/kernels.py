@@ -6,6 +6,8 @@ P = H * W pixels, L = H + W (rows first, then columns) and nine taps k = 3 ky + 
 passes' shapes and costs.
 """
 
+# mypy: allow-untyped-defs
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -454,12 +456,14 @@ def _finish(
     n = n.to(tl.int64)
     means += plane * (H + W)
     gates += plane * (H + W)
-    k = tl.arange(0, 16)
-    totals = tl.zeros([16], ACC)
-    for strip in range(strips):
-        totals += tl.load(scalars + (plane * strips + strip) * 16 + k, mask=k < 11, other=0)
     mu, scale, weight = tl.load(mean + plane), tl.load(rstd + plane), tl.load(q + plane)
-    t_delta, d = tl.sum(tl.where(k == 9, totals, 0.0), 0), tl.sum(tl.where(k == 10, totals, 0.0), 0)
+    k = tl.arange(0, 16)
+    e, t_delta, d = tl.zeros([16], ACC), tl.cast(0, ACC), tl.cast(0, ACC)
+    for strip in range(strips):
+        at = scalars + (plane * strips + strip) * 16
+        e += tl.load(at + k, mask=k < 9, other=0)
+        t_delta += tl.load(at + 9)
+        d += tl.load(at + 10)
     hh = scale * (t_delta - mu * d)
     kappa = weight * tl.load(gamma + c) * scale
     mean_delta, slope = d / H / W, -kappa * scale * hh / H / W
@@ -494,7 +498,7 @@ def _finish(
     tl.store(sums + K + c, weight * hh)
     tl.store(sums + 2 * K + c, weight * d)
     tl.store(sums + 3 * K + c, tl.sum(total, 0))
-    tl.store(sums + 4 * K + 9 * c + k, totals, mask=k < 9)
+    tl.store(sums + 4 * K + 9 * c + k, e, mask=k < 9)
 
 
 @triton.jit

@@ -1,0 +1,251 @@
+"""EMAM's Triton kernels against the reference: every output and gradient in float64, error budgets in the others."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+from cases import EMAM_CASES, EmamCase, assert_same, poisoned_memory, run, tensors, with_backend
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_autograd import as_function, double_backward, saved_tensors
+from test_backend_parity import LAYOUTS, VALUES
+from test_golden import GOLDEN, build, expected_outcome, load
+from test_precision import lowered, plain_run
+from torch.autograd import gradcheck
+
+from panet_layers.ops.emam import kernels
+
+SLOW = {EMAM_CASES[2], EMAM_CASES[-1]}  # in the interpreter
+TABLE = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in EMAM_CASES]
+MORE = [
+    EmamCase(1, 3, 1, 17, 3),  # a step of rows and one row
+    EmamCase(1, 2, 2, 3, 35),  # a strip of columns and three columns
+    EmamCase(1, 2, 1, 2, 66),
+    EmamCase(1, 11, 1, 4, 5),  # more channels than a block, but not twice as many
+    EmamCase(2, 2, 1, 16, 16),
+    EmamCase(1, 1, 1, 12, 12),
+]
+SMALL = EmamCase(2, 6, 2, 5, 4)
+NCHW = sorted(set(LAYOUTS) - {"channels_last"})
+
+
+def outcomes(layer, x, grad, device):
+    """The kernels' and the reference's."""
+    x, grad, layer = x.to(device), grad.to(device), layer.to(device)
+    expected = run(with_backend(layer, "reference"), x, grad)
+    with poisoned_memory():
+        return run(with_backend(layer, "triton"), x, grad), expected
+
+
+@pytest.mark.parametrize("case", [*TABLE, *MORE], ids=str)
+def test_parity(case, device):
+    assert_same(*outcomes(case.layer(), *tensors(case), device))
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Cut attention maps as if they were large."""
+    monkeypatch.setattr(kernels, "PIXELS", 32)
+    kernels._tiling.cache_clear()
+    yield
+    kernels._tiling.cache_clear()
+
+
+@pytest.mark.parametrize("case", [EmamCase(1, 2, 1, 7, 6), EmamCase(1, 2, 1, 1, 40), EmamCase(1, 2, 1, 40, 1)], ids=str)
+@pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
+def test_parity_in_small_tiles(case, enough_warps, device, small_tiles, monkeypatch):
+    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
+    tiling = kernels._tiling(case.height, case.width)
+    assert tiling.across * tiling.down > 1
+    assert_same(*outcomes(case.layer(), *tensors(case), device))
+
+
+@pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
+def test_parity_in_shares_of_channels(enough_warps, device, monkeypatch):
+    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
+    case = EmamCase(1, 9, 1, 3, 4)
+    assert_same(*outcomes(case.layer(), *tensors(case), device))
+
+
+@pytest.mark.parametrize("pixels", [kernels.PIXELS, 128])
+def test_tiles_cover_the_map(pixels, small_tiles, monkeypatch):
+    monkeypatch.setattr(kernels, "PIXELS", pixels)
+    sides = [1, 2, 3, 19, 31, 32, 33, 74, 147, 500, 5000]
+    for height in sides:
+        for width in sides:
+            cut = kernels._tiling(height, width)
+            assert cut.down * cut.own_h >= height and cut.across * cut.own_w >= width
+            assert (cut.own_h + 2 * cut.halo_h) * (cut.own_w + 2 * cut.halo_w) <= cut.pixels <= pixels
+            assert cut.halo_h == (cut.down > 1) and cut.halo_w == (cut.across > 1)
+
+
+@pytest.mark.parametrize("layout", NCHW)
+def test_parity_in_every_layout(layout, device):
+    x, grad = map(LAYOUTS[layout], tensors(SMALL))
+    actual, expected = outcomes(SMALL.layer(), x, grad, device)
+    assert_same(actual, expected)
+
+
+def test_gradient_of_another_layout(device):
+    x, grad = tensors(SMALL)
+    assert_same(*outcomes(SMALL.layer(), x, grad.contiguous(memory_format=torch.channels_last), device))
+    assert_same(*outcomes(SMALL.layer(), x, grad.new_ones(()).expand(grad.shape), device))
+
+
+@pytest.mark.parametrize("values", sorted(set(VALUES) - {"normal"}))
+def test_parity_on_special_values(values, device):
+    case = SMALL._replace(batch=1)
+    x, grad = tensors(case)
+    assert_same(*outcomes(case.layer(), VALUES[values](x), grad, device))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_non_finite_input_spreads_alike(value, device):
+    x, grad = tensors(SMALL)
+    x[0, 1, 2, 3] = value
+    actual, expected = outcomes(SMALL.layer(), x, grad, device)
+    for name, tensor in expected.items():
+        assert torch.equal(actual[name].isfinite(), tensor.isfinite()), name
+    finite = [{name: t.nan_to_num(0, 0, 0) for name, t in outcome.items()} for outcome in (actual, expected)]
+    assert_same(*finite)
+
+
+def test_offsets_of_64_bits(device, monkeypatch):
+    """Planes of more than 2^31 elements do not fit in a test, but the code for them does."""
+    constants = kernels._constants
+    monkeypatch.setattr(kernels, "_constants", lambda *tensors: constants(*tensors) | {"WIDE": True})
+    assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
+
+
+@settings(max_examples=6)
+@given(
+    groups=st.integers(1, 2),
+    channels=st.integers(1, 3),
+    sizes=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 9)),
+    layout=st.sampled_from(["contiguous", "strided", "transposed"]),
+    seed=st.integers(0, 99),
+)
+def test_parity_on_drawn_cases(groups, channels, sizes, layout, seed, device):
+    case = EmamCase(sizes[0], groups * channels, groups, *sizes[1:])
+    x, grad = (LAYOUTS[layout](t) for t in tensors(case, seed))
+    assert_same(*outcomes(case.layer(seed), x, grad, device))
+
+
+def precisions():
+    """bfloat16 only on a GPU: the interpreter truncates what it stores."""
+    half = [torch.float16, torch.bfloat16] if torch.cuda.is_available() else [torch.float16]
+    return [torch.float32, *half]
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
+@pytest.mark.parametrize("dtype", precisions(), ids=str)
+def test_error_budget(dtype, shift, device):
+    """At most twice as far from the float64 answer as the plain formulas in that precision, plus a rounding."""
+    actual, allowed = defaultdict(float), defaultdict(float)
+    for seed in range(3):
+        low, high = lowered(EmamCase(1, 6, 2, 9, 7), dtype, shift, seed)
+        low, high = ([part.to(device) for part in parts] for parts in (low, high))
+        exact, plain = run(*high), plain_run(*low)
+        for name, value in run(with_backend(low[0], "triton"), *low[1:]).items():
+            assert value.dtype == dtype, name
+            actual[name] += (value - exact[name]).double().norm().item()
+            rounding = torch.finfo(dtype).eps * exact[name].norm().item()
+            allowed[name] += 2 * (plain[name] - exact[name]).norm().item() + rounding
+    assert {name: (value, allowed[name]) for name, value in actual.items() if value > allowed[name]} == {}
+
+
+def test_a_large_offset_in_float32(device):
+    """Variances are of centred values: an offset of 1000 standard deviations costs digits, not the answer."""
+    case = EmamCase(1, 2, 1, 18, 9)
+    layer = case.layer().to(device)
+    with torch.no_grad():
+        layer.conv1x1.weight.mul_(1e-4)
+    x = tensors(case)[0].to(device) + 1000
+    exact = with_backend(layer, "reference")(x)
+    single = with_backend(layer, "triton").float()(x.float())
+    plain = with_backend(layer, "reference").float()(x.float())
+    assert (single - exact).norm() <= 2 * (plain - exact).norm() + 1e-7 * exact.norm()
+
+
+def test_two_runs_are_equal_bit_for_bit(device):
+    case = EmamCase(2, 4, 2, 18, 33)
+    layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
+    x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))
+    first, second = run(layer, x, grad), run(layer, x, grad)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_gradcheck(device):
+    case = EmamCase(1, 4, 2, 3, 2)
+    function, parameters = as_function(with_backend(case.layer(), "triton").to(device))
+    x = tensors(case)[0].to(device).requires_grad_()
+    assert gradcheck(function, (x, *parameters), check_undefined_grad=False, fast_mode=True)
+
+
+def test_double_backward_takes_the_plain_form(device):
+    x, grad = (t.to(device) for t in tensors(SMALL))
+    layer = SMALL.layer().to(device)
+    expected = double_backward(with_backend(layer, "reference"), x, grad)
+    assert_same(double_backward(with_backend(layer, "triton"), x, grad), expected)
+
+
+def test_only_the_input_and_small_statistics_are_saved(device):
+    x = tensors(SMALL)[0].to(device).requires_grad_()
+    layer = with_backend(SMALL.layer(), "triton").to(device)
+    out, saved = saved_tensors(layer, x)
+    known = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters())}
+    others = [t for t in saved if t.untyped_storage().data_ptr() not in known]
+    batch, channels, height, width = x.shape
+    assert sum(t.numel() for t in others) == batch * (channels * (2 * (height + width) + 3) + 2 * height * width)
+    assert all(t.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for t in saved)
+
+
+@pytest.mark.parametrize("path", [path for path in GOLDEN if "emam" in path.stem], ids=lambda path: path.stem)
+def test_matches_the_published_module(path, device):
+    stored, metadata = load(path)
+    stored = {name: tensor.to(device) for name, tensor in stored.items()}
+    layer = build(metadata, stored["x"].shape[1], "triton").to(device)
+    layer.load_state_dict({key.removeprefix("param."): t for key, t in stored.items() if key.startswith("param.")})
+    with poisoned_memory():
+        outcome = run(layer, stored["x"], stored["grad_output"])
+    assert_same(outcome, expected_outcome(stored))
+
+
+@pytest.mark.parametrize("case", [SMALL, EmamCase(0, 4, 2, 3, 3)], ids=str)
+def test_opcheck(case, device):
+    layer = case.layer(dtype=torch.float32)
+    x, grad, *parameters = (t.detach().to(device) for t in (*tensors(case, dtype=torch.float32), *layer.parameters()))
+    forward = (x, *parameters, case.groups, layer.eps)
+    _, *saved = torch.ops.panet_layers.emam_fused_forward(*forward)
+    torch.library.opcheck(torch.ops.panet_layers.emam_fused_forward.default, forward)
+    backward = (grad, x, *parameters, *saved, case.groups)
+    torch.library.opcheck(torch.ops.panet_layers.emam_fused_backward.default, backward)
+
+
+def test_compiled_gradients_are_eagers_at_any_size(device):
+    torch._dynamo.reset()
+    eager = with_backend(SMALL.layer(), "triton").to(device)
+    layer = with_backend(SMALL.layer(), "triton").to(device)
+    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    for i, (height, width) in enumerate([(5, 4), (3, 6), (7, 2)]):
+        x, grad = (t.to(device) for t in tensors(SMALL._replace(height=height, width=width)))
+        with torch._dynamo.config.patch(error_on_recompile=i > 0):
+            compiled = run(layer, x, grad)
+        assert_same(compiled, run(eager, x, grad))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_parameters_and_input_of_different_dtypes(dtype, device):
+    layer = with_backend(SMALL.layer(dtype=torch.float32), "triton").to(device)
+    x, grad = (t.to(device) for t in tensors(SMALL, dtype=dtype))
+    outcome = run(layer, x, grad)
+    assert outcome["output"].dtype == outcome["grad x"].dtype == dtype
+    assert all(outcome[f"grad {name}"].dtype == torch.float32 for name, _ in layer.named_parameters())
+
+
+def test_weights_in_channels_last_have_the_same_gradients(device):
+    x, grad = (t.to(device) for t in tensors(SMALL))
+    layer = with_backend(SMALL.layer(), "triton").to(device)
+    expected = run(layer, x, grad)
+    assert_same(run(layer.to(memory_format=torch.channels_last), x, grad), expected)
