@@ -1,0 +1,438 @@
+"""SCAM's Triton kernels against the reference: on a GPU, or on a CPU as Python under Triton's interpreter."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+from cases import (
+    SCAM_CASES,
+    SMALL,
+    ScamCase,
+    assert_same,
+    poisoned_memory,
+    run,
+    tensors,
+    with_backend,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_autograd import as_function, double_backward, saved_tensors
+from test_backend_parity import LAYOUTS, VALUES, scam_cases
+from test_compile import Block
+from test_golden import GOLDEN, build, expected_outcome, load
+from test_precision import lowered, plain_run
+from test_scam_timm import in_our_terms, ours, timms
+from torch.autograd import gradcheck
+
+from panet_layers.ops.scam import fused, kernels, maps
+
+SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
+
+ODD = [
+    ScamCase(1, 2048, 16, 2, 3),
+    ScamCase(2, 65, 8, 17, 19, norm="batch"),
+    ScamCase(3, 3, 1, 1, 130, kernel_size=3, mlp_bias=True),
+    ScamCase(2, 130, 64, 3, 1, norm="batch"),
+    ScamCase(1, 1, 1, 1, 1),
+    ScamCase(1, 7, 2, 1, 2, kernel_size=11, norm="batch"),  # more taps than pixels, and than a tile of taps
+    ScamCase(2, 12, 4, 8, 8, kernel_size=9, mlp_bias=True, norm="batch", training=False),
+    ScamCase(1, 40, 8, 14, 14, norm="batch"),
+]
+
+FORMATS = ["contiguous", "channels_last"]
+
+
+@pytest.fixture(autouse=True)
+def few_programs(device, monkeypatch):
+    """The interpreter runs programs one after the other: larger ones, and few to a sum. Some tests undo that."""
+    if device.type == "cpu":
+        monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 0.04)
+        monkeypatch.setattr(kernels, "TILE", 16384)
+        monkeypatch.setattr(maps, "PIXELS", 512)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The tiles as they are, and so many programs to a sum as a GPU wants."""
+    monkeypatch.setattr(kernels, "TILE", 2048)
+    monkeypatch.setattr(maps, "PIXELS", 64)
+    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4)
+
+
+def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
+    """As `run`, by the kernels, into memory full of NaN; everything back on the CPU."""
+    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in (x, grad))
+    with poisoned_memory():
+        outcome = run(with_backend(layer, "triton").to(device), x, grad)
+    return {name: value.cpu() for name, value in outcome.items()}
+
+
+def reference_run(layer, x, grad, layout="contiguous"):
+    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in (x, grad))
+    return run(with_backend(layer, "reference"), x, grad)
+
+
+def assert_parity(case, device, layout="contiguous", values="normal", seed=0):
+    x, grad = tensors(case, seed + 1)
+    x, layer = VALUES[values](x), case.layer(seed)
+    assert_same(fused_run(layer, x, grad, device, layout), reference_run(layer, x, grad, layout))
+
+
+@pytest.mark.parametrize("case", [*SCAM_CASES, *ODD], ids=str)
+def test_parity_on_the_table(case, device):
+    assert_parity(case, device)
+
+
+@pytest.mark.parametrize("case", [*SCAM_CASES[1::3], *ODD], ids=str)
+def test_parity_on_the_table_in_channels_last(case, device):
+    assert_parity(case, device, "channels_last")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", [SCAM_CASES[4], SCAM_CASES[9]], ids=str)
+def test_parity_in_every_layout(case, layout, device):
+    assert_parity(case, device, layout)
+
+
+MIXED = [("contiguous", "channels_last"), ("channels_last", "slice"), ("slice", "expanded")]
+
+
+@pytest.mark.parametrize("layouts", MIXED, ids="-".join)
+def test_a_gradient_in_another_layout(layouts, device):
+    case = SCAM_CASES[1]
+    x, grad = (LAYOUTS[layout](t) for layout, t in zip(layouts, tensors(case)))
+    expected = reference_run(case.layer(), x, grad)
+    x, grad = (LAYOUTS[layout](t.to(device)) for layout, t in zip(layouts, tensors(case)))
+    actual = run(with_backend(case.layer(), "triton").to(device), x, grad)
+    assert_same({name: value.cpu() for name, value in actual.items()}, expected)
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SCAM_CASES[1:2], ids=str)
+def test_parity_on_special_values(case, layout, values, device):
+    assert_parity(case, device, layout, values)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("programs", [0, 0.3, 4])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):
+    """Ties as well: the lowest index wins across programs too."""
+    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    assert_parity(ScamCase(1, 70, 16, 13, 12, norm="batch"), device, layout, "relu")
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_offsets_of_64_bits(layout, device, monkeypatch):
+    monkeypatch.setattr(kernels, "WIDE", 1)
+    assert_parity(SCAM_CASES[1], device, layout)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("programs", [0, 4])
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
+    """The maximum and its index, of ties, infinities and NaN."""
+    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    x = torch.randint(-2, 3, (6, 70, 5, 13), generator=torch.Generator().manual_seed(0)).to(dtype)
+    x[1] = -float("inf")
+    x[2, ::3, 2, 4:6], x[2, 1:3, 3, 3:9] = float("nan"), float("inf")
+    x[3, :, 1:] = float("nan")
+    x[4].mul_(0).neg_()[::2].neg_()  # zeros of both signs are equal
+    x[5, 64:, 4, 12] = float("nan")
+    x = LAYOUTS[layout](x.to(device))
+
+    gate = torch.rand(6, 70, dtype=torch.float64, device=device).to(kernels.accumulation_dtype(dtype))
+    gated = (x.to(gate.dtype) * gate[:, :, None, None]).flatten(2)
+    expected = x.to(gate.dtype).flatten(2).max(2), gated.max(1)
+    for (pooled, position), (top, index) in zip((kernels.pool_pixels(x), kernels.pool_channels(x, gate)), expected):
+        assert torch.equal(pooled[1].nan_to_num(nan=1e9), top.nan_to_num(nan=1e9))
+        assert torch.equal(position, index)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SCAM_CASES[:2], ids=str)
+def test_non_finite_input_spreads_alike(case, layout, value, device):
+    x, grad = tensors(case)
+    x[0, 1, 2, 3] = value
+    expected = reference_run(case.layer(), x, grad, layout)
+    actual = fused_run(case.layer(), x, grad, device, layout)
+    assert not expected["output"].isfinite().all()
+    for name, tensor in expected.items():
+        assert torch.equal(actual[name].isfinite(), tensor.isfinite()), name
+    finite = {name: tensor.nan_to_num(0, 0, 0) for name, tensor in expected.items()}
+    assert_same({name: tensor.nan_to_num(0, 0, 0) for name, tensor in actual.items()}, finite)
+
+
+PRECISION_CASES = [
+    ScamCase(2, 48, 8, 9, 13),
+    ScamCase(2, 48, 8, 9, 13, mlp_bias=True, norm="batch"),
+    ScamCase(2, 48, 8, 9, 13, mlp_bias=True, norm="batch", training=False),
+]
+
+
+@pytest.mark.parametrize(("shift", "layout"), [(0.0, "contiguous"), (3.0, "channels_last")], ids=["centred", "shifted"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
+def test_error_budget(case, dtype, shift, layout, device):
+    """At most twice as far from the float64 answer as the plain formulas in that precision, and a rounding."""
+    if dtype == torch.bfloat16 and device.type == "cpu":
+        pytest.skip("Triton's interpreter truncates to bfloat16 where a GPU rounds")
+    actual, plain_formulas, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
+    for seed in range(3 if device.type == "cpu" else 24):
+        low, high = lowered(case, dtype, shift, seed)
+        exact, plain, outcome = run(*high), plain_run(*low), fused_run(*low, device, layout)
+        for name, value in exact.items():
+            assert outcome[name].dtype == (torch.int64 if "num_batches" in name else dtype), name
+            actual[name] += (outcome[name] - value).double().square().sum().item()
+            plain_formulas[name] += (plain[name] - value).double().square().sum().item()
+            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
+    allowed = {name: 2 * plain_formulas[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
+    assert {name: (square**0.5, allowed[name]) for name, square in actual.items() if square**0.5 > allowed[name]} == {}
+
+
+@pytest.mark.parametrize("case", SMALL_SCAM, ids=str)
+def test_half_precision_input_with_float32_parameters(case, device):
+    """From the load on all is float32: the same as for a float32 input, but for the rounding when it is stored."""
+    layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float16)
+    expected = fused_run(layer, x.float(), grad.float(), device)
+    expected |= {name: expected[name].half() for name in ("output", "grad x")}
+    order_of_sums = 0 if device.type == "cpu" else 1e-5  # a GPU's threads load other numbers of elements
+    assert_same(fused_run(layer, x, grad, device), expected, order_of_sums)
+
+
+def test_autocast_changes_nothing(device):
+    for case in SMALL_SCAM:
+        layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
+        x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))
+        plain = run(with_backend(layer, "triton"), x, grad)
+        with torch.autocast(device.type, torch.bfloat16):
+            inside = run(layer, x, grad)
+        assert_same(inside, plain, 0)
+
+
+def test_eps_is_not_rounded(device):
+    """A number given to a Triton kernel at run time is a float32, and 0.1 isn't."""
+    case = SCAM_CASES[1]
+    layer = case.layer()
+    layer.spatial.bn.eps = 0.1
+    assert_same(fused_run(layer, *tensors(case), device), reference_run(layer, *tensors(case)))
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
+def test_three_runs_are_equal_bit_for_bit(case, layout, device):
+    case = case._replace(batch=2, channels=40, height=9, width=8)
+    x, grad = tensors(case, dtype=torch.float32)
+    first, second, third = (fused_run(case.layer(dtype=torch.float32), x, grad, device, layout) for _ in "123")
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]) and torch.equal(tensor, third[name]), name
+
+
+FEW = [
+    ScamCase(2, 3, 2, 3, 2, kernel_size=3, mlp_bias=True),
+    ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch"),
+    ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch", training=False),
+]
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_gradcheck(case, device):
+    function, parameters = as_function(with_backend(case.layer(), "triton").to(device))
+    x = tensors(case)[0].to(device).requires_grad_()
+    assert gradcheck(function, (x, *parameters), check_undefined_grad=False, fast_mode=device.type == "cpu")
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_double_backward_equals_the_references(case, device):
+    x, grad = tensors(case)
+    expected = double_backward(with_backend(case.layer(), "reference"), x, grad)
+    actual = double_backward(with_backend(case.layer(), "triton").to(device), x.to(device), grad.to(device))
+    assert_same({name: value.cpu() for name, value in actual.items()}, expected)
+
+
+@pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
+def test_partial_gradients(case, device):
+    """Only x, or only some of the parameters, may ask for a gradient; they get the same one."""
+    x, grad = (t.to(device) for t in tensors(case))
+    layer = with_backend(case.layer(), "triton").to(device)
+    everything = run(layer, x, grad)
+    for name, tensor in [("x", x.clone()), *layer.named_parameters()]:
+        layer.requires_grad_(False)
+        tensor.requires_grad_()
+        (of_one,) = torch.autograd.grad(layer(tensor if name == "x" else x), tensor, grad)
+        assert torch.equal(of_one, everything[f"grad {name}"])
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_memory_format_and_what_is_saved(layout, device):
+    case = ScamCase(2, 32, 4, 9, 8, norm="batch")
+    x = LAYOUTS[layout](tensors(case)[0].to(device)).requires_grad_()
+    layer = with_backend(case.layer(), "triton").to(device)
+    out, saved = saved_tensors(layer, x)
+    out.square().sum().backward()
+    assert out.stride() == x.grad.stride() == x.stride()
+    known = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
+    others = [t for t in saved if t.untyped_storage().data_ptr() not in known]
+    assert all(t.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for t in saved)
+    # Two numbers, a position and a gate a channel; two, a position and a logit a pixel; the hidden layer; the moments.
+    assert sum(t.numel() for t in others) == 2 * (4 * 32 + 4 * 72 + 2 * 8) + 2
+
+
+def test_input_and_output_may_be_changed_as_autograd_has_it(device):
+    case = SMALL_SCAM[0]
+    x, grad = (t.to(device) for t in tensors(case))
+    layer = with_backend(case.layer(), "triton").to(device)
+    expected = run(layer, x, grad)
+    given = x.clone().requires_grad_()
+    out = layer(given)
+    out += 1
+    out.backward(grad)
+    assert torch.equal(given.grad, expected["grad x"]) and torch.equal(given, x)
+    given = x.clone().requires_grad_() * 1
+    out = layer(given)
+    given += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward(grad)
+
+
+seeds = st.integers(0, 2**16)
+
+
+@settings(max_examples=12)
+@given(scam_cases(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(VALUES)), seeds, st.booleans())
+def test_parity_on_drawn_cases(device, case, layout, values, seed, share):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4 if share else 0)
+        assert_parity(case, device, layout, values, seed)
+
+
+@pytest.mark.parametrize("path", [path for path in GOLDEN if path.stem.startswith("scam")], ids=lambda path: path.stem)
+def test_matches_the_published_module(path, device):
+    stored, metadata = load(path)
+    layer = build(metadata, stored["x"].shape[1], "triton")
+    layer.load_state_dict({name.removeprefix("param."): t for name, t in stored.items() if name.startswith("param.")})
+    outcome = fused_run(layer.train(metadata["mode"] == "train"), stored["x"], stored["grad_output"], device)
+    outcome.pop("after spatial.bn.num_batches_tracked")
+    assert_same(outcome, expected_outcome(stored))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("options", [{}, {"mlp_bias": True}, {"kernel": 3}], ids=["default", "mlp_bias", "kernel3"])
+@pytest.mark.parametrize("shape", [(1, 48, 19, 19, 3)], ids=str)
+def test_matches_timms_module(shape, options, training, device):
+    *size, reduction = shape
+    kernel, bias = options.get("kernel", 7), options.get("mlp_bias", False)
+    module = timms(size[1], reduction, spatial_kernel_size=kernel, mlp_bias=bias).train(training)
+    layer = ours(module, size[1], reduction, kernel_size=kernel, mlp_bias=bias).train(training)
+    x, grad = torch.randn(2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = in_our_terms(run(module, x, grad))
+    assert_same(fused_run(layer, x, grad, device), expected)
+
+
+def operator_arguments(case, dtype, layout, device):
+    layer = case.layer(dtype=dtype).to(device)
+    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in tensors(case, dtype=dtype))
+    mlp, norm = layer.channel, layer.spatial.bn
+    parameters = [mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias, layer.spatial.conv.weight]
+    parameters += [norm.weight, norm.bias] if norm else [None, None]
+    parameters = [p if p is None else p.detach() for p in parameters]
+    of_batch = bool(norm) and case.training
+    running = (norm.running_mean, norm.running_var) if norm and not of_batch else (None, None)
+    forward = (x, *parameters, *running, of_batch, 1e-5)
+    _, *saved = torch.ops.panet_layers.scam_fused_forward(*forward)
+    return forward, (grad, x, *parameters, *saved, of_batch, 1e-5)
+
+
+OPCHECKS = [
+    (SMALL_SCAM[1], "contiguous"),
+    (SMALL_SCAM[2], "channels_last"),
+    (SMALL_SCAM[0], "permuted"),
+    (ScamCase(0, 8, 4, 3, 3), "contiguous"),
+    (ScamCase(2, 1, 1, 1, 3), "strided"),
+]
+
+
+@pytest.mark.parametrize(("case", "layout"), OPCHECKS, ids=str)
+def test_opcheck(case, layout, device):
+    forward, backward = operator_arguments(case, torch.float16, layout, device)
+    torch.library.opcheck(torch.ops.panet_layers.scam_fused_forward.default, forward)
+    torch.library.opcheck(torch.ops.panet_layers.scam_fused_backward.default, backward)
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("case", SMALL_SCAM[:2], ids=str)
+def test_compiled_gradients_are_eagers(case, device):
+    x, grad = (t.to(device) for t in tensors(case))
+    eager, compiled = (Block(with_backend(case.layer(), "triton"), case.channels).to(device) for _ in "12")
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    assert_same(run(compiled, x, grad), run(eager, x, grad))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
+def test_new_sizes_compile_nothing_new(case, device):
+    eager, layer = (with_backend(case.layer(), "triton").to(device) for _ in "12")
+    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    for i, (batch, height, width) in enumerate([(2, 5, 4), (3, 5, 4), (3, 9, 11), (4, 13, 12)]):
+        x, grad = (t.to(device) for t in tensors(case._replace(batch=batch, height=height, width=width)))
+        x.requires_grad_()
+        with torch._dynamo.config.patch(error_on_recompile=i > 0):
+            out = layer(x)
+            (of_x,) = torch.autograd.grad(out, x, grad)
+        expected = run(eager, x, grad)
+        assert_same({"output": out, "grad x": of_x}, {name: expected[name] for name in ("output", "grad x")})
+    assert_same(dict(layer.named_buffers()), dict(eager.named_buffers()))
+
+
+def test_a_map_of_too_many_pixels_is_refused():
+    x = torch.empty(1).expand(1, 1, 2**16, 2**15)
+    with pytest.raises(ValueError, match="pixels in 32 bits"):
+        fused.forward(x, None, None, 1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", FORMATS)
+def test_in_a_graph_on_a_stream_of_its_own(layout):
+    case = ScamCase(2, 48, 8, 13, 17, norm="batch")
+    layer = with_backend(case.layer(dtype=torch.float32), "triton").cuda()
+    x, grad = (LAYOUTS[layout](t.cuda()) for t in tensors(case, dtype=torch.float32))
+    x.requires_grad_()
+    inputs = [x, *layer.parameters()]
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        expected = torch.autograd.grad(layer(x), inputs, grad)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        captured = torch.autograd.grad(layer(x), inputs, grad)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(captured, expected))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("shape", [(9, 64, 1, 2**22), (2**17, 64, 16, 17), (1, 48, 7000, 7000)], ids=str)
+def test_more_than_2_to_the_31_elements(shape, layout):
+    """In the batch, and within one sample; its last pixels are where a 32-bit offset would go wrong."""
+    if torch.cuda.get_device_properties(0).total_memory < 40 << 30:
+        pytest.skip("needs 40 GB of GPU memory")
+    layer = ScamCase(*shape[:2], 16, *shape[2:]).layer(dtype=torch.float16).cuda()
+    x = torch.zeros(shape, dtype=torch.float16, device="cuda")
+    x = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    x[-1, :, -8:, -8:] = torch.randn_like(x[-1, :, -8:, -8:])
+    out = with_backend(layer, "triton")(x)
+    expected = with_backend(layer, "collapsed").cpu()(x[-1:].cpu())
+    assert_same({"": out[-1:].cpu().float()}, {"": expected.float()}, 2e-3)
