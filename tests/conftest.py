@@ -21,7 +21,7 @@ def pytest_configure(config):
     os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
     """Where fused kernels run: on CPU tensors through the interpreter, or on a GPU."""
     return on_gpu() if request.param == "cuda" else on_interpreter()

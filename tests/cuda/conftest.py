@@ -4,7 +4,10 @@ import pytest
 from devices import on_gpu, on_interpreter
 
 
-@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.cuda)],
+)
 def device(request):
     """A GPU; or CPU tensors through Triton's interpreter."""
     return on_gpu() if request.param == "cuda" else on_interpreter()
