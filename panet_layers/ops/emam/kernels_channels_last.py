@@ -467,18 +467,18 @@ def _attend(
 
 # ---------------------------------------------------------------- the gradient before the last sigmoid
 
-MARGIN = 8  # a block of columns may reach this far beyond the map
+MARGIN = tl.constexpr(8)  # a block of columns may reach this far beyond the map
 
 
 @triton.jit
 def _padded_size(height, width):
     """Numbers of an instance in a zero-padded map of one channel."""
-    return (height + 2).to(tl.int64) * (width + 2) + 8
+    return (height + 2).to(tl.int64) * (width + 2) + MARGIN
 
 
 def padded(gate: Tensor, height: int, width: int) -> Tensor:
     """Room for `delta`: (N, (H + 2) (W + 2) + MARGIN), zero; neighbours are then read without asking where one is."""
-    return gate.new_zeros(gate.shape[0], (height + 2) * (width + 2) + MARGIN)
+    return gate.new_zeros(gate.shape[0], (height + 2) * (width + 2) + MARGIN.value)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -517,7 +517,7 @@ def _delta(
     x += sample.to(tl.int64) * xb * VEC
     grad += sample.to(tl.int64) * gb * VEC
     offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position * gc
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position.to(tl.int64) * gc
     instance = sample.to(tl.int64) * groups + group
     gate += instance * (height.to(tl.int64) * width) + column
     pitch = width + 2
@@ -813,7 +813,7 @@ def _input_gradient(
     grad += sample.to(tl.int64) * gb * VEC
     out += sample.to(tl.int64) * ob * VEC
     offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position * gc
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position.to(tl.int64) * gc
     out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
 
     each = tl.arange(0, GB)
@@ -945,7 +945,7 @@ def _tiling(x: Tensor, k: int, *maps: Tensor, numbers: int = 32, cost: int = 1) 
         vector = 1
     warps = min(max(1, lanes * group_block // 128), 16)
     columns = max(1, numbers * 32 * warps // (lanes * group_block) // (2 if x.dtype == torch.float64 else 1))
-    columns = min(columns, MARGIN, triton.next_power_of_2(width))
+    columns = min(columns, MARGIN.value, triton.next_power_of_2(width))
     column_block = min(columns, max(1, columns // 2), key=lambda wide: _ceil(width, wide) * (wide + cost))
     group_blocks, column_blocks = _ceil(groups, group_block), _ceil(width, column_block)
     wanted = _ceil(2048, batch * group_blocks * column_blocks * warps)
