@@ -91,9 +91,9 @@ def store(out5: Tensor, piece: Piece, result: Tensor) -> None:
         part.copy_(result.view(part.shape))
 
 
-def row_means(x: Tensor) -> Tensor:
+def row_sums(x: Tensor) -> Tensor:
     """(N, K, H, W) contiguous -> (N, K, H)."""
     width = x.shape[3]
     if width > SHORT_ROW:
-        return x.mean(3)
-    return torch.mv(x.view(-1, width), x.new_full((width,), 1 / width)).view(x.shape[:3])
+        return x.sum(3)
+    return torch.mv(x.view(-1, width), x.new_ones(width)).view(x.shape[:3])

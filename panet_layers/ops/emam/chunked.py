@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, row_means, store
+from ..chunks import Scratch, accumulation_dtype, load, pieces, row_sums, store
 from .windows import Windows
 
 
@@ -62,7 +62,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
     constant = p @ params.b3
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(k, height, width))
+    cuts = pieces(x, groups, _copies(0, 2, k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs = load(x5, piece)
@@ -70,14 +70,13 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         result = scratch.result(out5, piece)
         means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
-        means[..., :height] = row_means(xs)
+        torch.div(row_sums(xs), width, out=means[..., :height])
         torch.mean(xs, 2, out=means[..., height:])
         sums = windows.sums(means, xs).flatten(1)
         torch.softmax(torch.addmm(params.b3, sums, params.w3.flatten(1).mT, alpha=1 / pixels), 1, out=q)
 
         torch.add(params.w1.flatten(1) @ means, params.b1[:, None], out=gates).sigmoid_()
-        gate_map = _gate_map(gates, height, scratch("gate map", n))
-        t = torch.mul(xs, gate_map, out=result).flatten(2)
+        t = _gate_map(gates, height, result).mul_(xs).flatten(2)
         torch.mean(t, 2, out=mean)
         t -= mean[..., None]
         torch.linalg.vector_norm(t, dim=2, out=rstd)
@@ -108,7 +107,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
     total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(k, height, width))
+    cuts = pieces(x, groups, _copies(1, 5, k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs, gs = load(x5, piece), load(grad5, piece)
@@ -117,24 +116,22 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
         delta = torch.mul(xs, gs, out=result).flatten(2).sum(1)
-        delta *= gate * (1 - gate)
+        delta = torch.ops.aten.sigmoid_backward(delta, gate)
         neighbours = _neighbours(delta, height, width)
         d = delta.sum(1, keepdim=True)
         total_d += d.sum()
         total_e += torch.bmm(neighbours, xs.flatten(2).mT).sum(0)
 
-        t = torch.mul(xs, gates[..., :height, None], out=result).mul_(gates[..., None, height:]).flatten(2)
-        # Not a matrix product: over thousands of pixels `sum` rounds less, and what is left here cancels.
-        hh = rstd * (torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2) - mean * d)
+        t = _gate_map(gates, height, result).mul_(xs).flatten(2)
+        t -= mean[..., None]
+        hh = rstd * torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2)
         kappa = q * params.gamma * rstd
-        slope = -kappa * rstd * hh / pixels
-        offset = -kappa * d / pixels - slope * mean
-        dt = torch.addcmul(offset[..., None], t, slope[..., None], out=t)
-        dt.addcmul_(kappa[..., None], delta[:, None])
-        dgated = result.mul_(_gate_map(gates, height, other))
+        t *= (kappa * rstd * hh / -pixels)[..., None]
+        dt = t.addcmul_(kappa[..., None], (delta - d / pixels)[:, None])
+        dgated = dt.view_as(result).mul_(_gate_map(gates, height, other))
 
         psi = torch.mul(xs, dgated, out=other)
-        dpre = torch.cat([row_means(psi).mul_(width), psi.sum(2)], 2).mul_(1 - gates)
+        dpre = torch.cat([row_sums(psi), psi.sum(2)], 2).mul_(1 - gates)
         dw1 += torch.mm(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
         total.b1.add_(dpre.sum((0, 2)))
         dmeans = w1.mT @ dpre
@@ -147,7 +144,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         total.beta.add_((q * d).sum(0))
 
         result.addcmul_(gs, gate.view(n, 1, height, width))
-        result += torch.matmul(taps, neighbours, out=other.flatten(2)).view_as(result)
+        result.flatten(2).baddbmm_(taps.expand(n, k, 9), neighbours)
         windows.add_gradient(result, dmeans, ((dm / pixels) @ w3).view(n, k, 9))
         store(dx5, piece, result)
 
@@ -164,9 +161,9 @@ def _windows(height: int, width: int, device: torch.device, dtype: torch.dtype) 
     return Windows(height, width, torch.empty(0, device=device, dtype=dtype))
 
 
-def _copies(k: int, height: int, width: int) -> float:
-    """Scratch memory of a piece in copies of itself: a buffer, two sets of nine maps, five sets of rows and columns."""
-    return 1 + 18 / k + 5 * (height + width) / (height * width)
+def _copies(buffers: int, sides: int, k: int, height: int, width: int) -> float:
+    """Scratch memory of a piece in copies of itself: whole buffers, sets of rows and columns, a dozen maps."""
+    return buffers + sides * (height + width) / (height * width) + 12 / k
 
 
 def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
@@ -175,20 +172,19 @@ def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
 
 
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9, P): map k holds the products with tap k; move each to the pixel that it belongs to and add: (N, 1, P).
+    """(N, 9, P): map (j, i) holds the products with tap (j, i); move each where it belongs and add: (N, 1, P).
 
-    Overwrites, in `maps`, the columns that have nowhere to go.
+    Overwrites `maps`: first the columns that have nowhere to go, then with the sums over i.
     """
-    pixels = height * width
-    by_column = maps.view(-1, 3, 3, height, width)
-    by_column[:, :, 0, :, -1] = 0
-    by_column[:, :, 2, :, 0] = 0
-    total = maps[:, 4].clone()
-    for tap in (0, 1, 2, 3, 5, 6, 7, 8):
-        offset = (tap // 3 - 1) * width + tap % 3 - 1
-        start, stop = max(0, -offset), min(pixels, pixels - offset)
-        if start < stop:
-            total[:, start:stop] += maps[:, tap, start + offset : stop + offset]
+    maps = maps.view(-1, 3, 3, height * width)
+    maps.unflatten(3, (height, width))[:, :, 0, :, -1] = 0
+    maps.unflatten(3, (height, width))[:, :, 2, :, 0] = 0
+    left, rows, right = maps.unbind(2)
+    rows[..., 1:] += left[..., :-1]
+    rows[..., :-1] += right[..., 1:]
+    above, total, below = rows.unbind(1)
+    total[:, width:] += above[:, :-width]
+    total[:, :-width] += below[:, width:]
     return total[:, None]
 
 

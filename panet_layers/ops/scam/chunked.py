@@ -125,7 +125,7 @@ def backward(
 
         torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=other)
         other.scatter_add_(1, top_channel, dmaximum[rows, None])
-        torch.addcmul((daverage / flat.shape[2])[:, :, None], other, gates[:, :, None], out=result)
+        torch.mul(other, gates[:, :, None], out=result).add_((daverage / flat.shape[2])[:, :, None])
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
         store(dx5, piece, result.view_as(xs))
     grads = (*mlp.parameter_gradients(), dconv, dnorm_weight, dnorm_bias)
@@ -214,16 +214,17 @@ def _normalise_backward(
 def _first_maximum(x: Tensor, maximum: Tensor, dim: int, scratch: Tensor) -> Tensor:
     """Index of the first element along `dim` that equals the maximum (n, .., 1, ..), as `maximum`'s shape.
 
-    Counting the hits and adding up their positions takes two multiplications; where there is not exactly one hit
-    (ties, NaN), the row is searched.
+    A product of the hits with the numbers L, L + 1, .. 2L - 1 adds up to less than 2L where there is one hit, and tells
+    which; elsewhere (ties, NaN), the row is searched.
     """
     if x.device.type != "cpu":
         return x.argmax(dim, keepdim=True)
     hits = torch.ge(x, maximum, out=scratch)
-    probe = torch.stack([torch.ones(x.shape[dim], dtype=x.dtype), torch.arange(x.shape[dim], dtype=x.dtype)])
-    count, position = (torch.matmul(probe, hits) if dim == 1 else torch.matmul(probe, hits.mT)).unbind(1)
-    index = position.long()
-    several = count != 1
+    length = x.shape[dim]
+    numbers = torch.arange(length, 2 * length, dtype=x.dtype)
+    index = torch.matmul(numbers, hits) if dim == 1 else torch.matmul(hits, numbers)
+    index = index.long() - length
+    several = (index < 0) | (index >= length)
     if several.any():
         index[several] = x.movedim(dim, -1)[several].argmax(-1)
     return index.unsqueeze(dim)
