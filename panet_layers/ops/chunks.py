@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # A piece passes through about twenty operations, so it and its scratch copies should stay in the cache.
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 16 << 20
 
 # Up to here an input is not cut for the sake of memory.
 SMALL_BYTES = 1 << 20

@@ -60,7 +60,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
-    constant = p @ params.b3
+    constant, floor = p @ params.b3, p.new_tensor(eps)
     windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups, _copies(0, 2, k, height, width))
     scratch = Scratch(x, cuts, groups)
@@ -75,17 +75,16 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         sums = windows.sums(means, xs).flatten(1)
         torch.softmax(torch.addmm(params.b3, sums, params.w3.flatten(1).mT, alpha=1 / pixels), 1, out=q)
 
-        torch.add(params.w1.flatten(1) @ means, params.b1[:, None], out=gates).sigmoid_()
+        torch.baddbmm(params.b1[:, None], params.w1.flatten(1).expand(n, k, k), means, out=gates).sigmoid_()
         t = _gate_map(gates, height, result).mul_(xs).flatten(2)
         torch.mean(t, 2, out=mean)
         t -= mean[..., None]
         torch.linalg.vector_norm(t, dim=2, out=rstd)
-        rstd.square_().div_(pixels).add_(eps).rsqrt_()
+        torch.addcmul(floor, rstd, rstd, value=1 / pixels, out=rstd).rsqrt_()
 
         y = _shifted_sum(torch.matmul(taps, xs.flatten(2)), height, width)
         y = torch.baddbmm(y, (q * params.gamma * rstd)[:, None], t)[:, 0]
-        y += (q @ params.beta + constant)[:, None]
-        torch.sigmoid(y, out=gate)
+        torch.add(y, torch.addmv(constant, q, params.beta)[:, None], out=gate).sigmoid_()
         store(out5, piece, torch.mul(xs, gate.view(n, 1, height, width), out=result))
     return out, saved
 
@@ -105,7 +104,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     # Contiguous whatever the weights' layout: the views below are added to.
     total = Parameters(*(torch.zeros_like(part, memory_format=torch.contiguous_format) for part in params))
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
-    total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
+    total_e = x.new_zeros((9, k), dtype=dtype)
+    small = [(total_e.new_empty(0, 1), total_e.new_empty(0, k), total_e.new_empty(0, k))]
     windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups, _copies(1, 5, k, height, width))
     scratch = Scratch(x, cuts, groups)
@@ -119,7 +119,6 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         delta = torch.ops.aten.sigmoid_backward(delta, gate)
         neighbours = _neighbours(delta, height, width)
         d = delta.sum(1, keepdim=True)
-        total_d += d.sum()
         total_e += torch.bmm(neighbours, xs.flatten(2).mT).sum(0)
 
         t = _gate_map(gates, height, result).mul_(xs).flatten(2)
@@ -127,32 +126,31 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         hh = rstd * torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2)
         kappa = q * params.gamma * rstd
         t *= (kappa * rstd * hh / -pixels)[..., None]
-        dt = t.addcmul_(kappa[..., None], (delta - d / pixels)[:, None])
+        dt = t.addcmul_(kappa[..., None], torch.sub(delta, d, alpha=1 / pixels)[:, None])
         dgated = dt.view_as(result).mul_(_gate_map(gates, height, other))
 
         psi = torch.mul(xs, dgated, out=other)
         dpre = torch.cat([row_sums(psi), psi.sum(2)], 2).mul_(1 - gates)
-        dw1 += torch.mm(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
+        dw1.addmm_(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
         total.b1.add_(dpre.sum((0, 2)))
         dmeans = w1.mT @ dpre
 
-        dq = params.gamma * hh + params.beta * d
-        dm = q * (dq - (q * dq).sum(1, keepdim=True))
+        dm = torch.ops.aten._softmax_backward_data(params.gamma * hh + params.beta * d, q, 1, q.dtype)
         dw3.addmm_(dm.mT, windows.sums(means, xs).flatten(1), alpha=1 / pixels)
-        total.b3.add_(dm.sum(0))
-        total.gamma.add_((q * hh).sum(0))
-        total.beta.add_((q * d).sum(0))
+        small.append((d, hh, dm))
 
         result.addcmul_(gs, gate.view(n, 1, height, width))
         result.flatten(2).baddbmm_(taps.expand(n, k, 9), neighbours)
         windows.add_gradient(result, dmeans, ((dm / pixels) @ w3).view(n, k, 9))
         store(dx5, piece, result)
 
-    total_e = total_e.mT.flip(1).flatten()
+    d, hh, dm = (torch.cat(parts) for parts in zip(*small))
+    q, total_d, total_e = saved.q.flatten(0, 1), d.sum(), total_e.mT.flip(1).flatten()
     dp = w3 @ total_e + params.b3 * total_d
-    dw3.add_(torch.outer(p, total_e))
-    total.b3.add_(p * total_d)
-    total.beta.add_(p * (dp - p @ dp))
+    dw3.addr_(p, total_e)
+    torch.add(dm.sum(0), p * total_d, out=total.b3)
+    torch.sum(q * hh, 0, out=total.gamma)
+    torch.add((q * d).sum(0), p * (dp - p @ dp), out=total.beta)
     return dx, Parameters(*(part.to(like.dtype) for part, like in zip(total, given)))
 
 
@@ -174,18 +172,15 @@ def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
     """(N, 9, P): map (j, i) holds the products with tap (j, i); move each where it belongs and add: (N, 1, P).
 
-    Overwrites `maps`: first the columns that have nowhere to go, then with the sums over i.
+    The sums are made in `maps`: over i first, then over j.
     """
-    maps = maps.view(-1, 3, 3, height * width)
-    maps.unflatten(3, (height, width))[:, :, 0, :, -1] = 0
-    maps.unflatten(3, (height, width))[:, :, 2, :, 0] = 0
-    left, rows, right = maps.unbind(2)
+    left, rows, right = maps.view(-1, 3, 3, height, width).unbind(2)
     rows[..., 1:] += left[..., :-1]
     rows[..., :-1] += right[..., 1:]
     above, total, below = rows.unbind(1)
-    total[:, width:] += above[:, :-width]
-    total[:, :-width] += below[:, width:]
-    return total[:, None]
+    total[:, 1:] += above[:, :-1]
+    total[:, :-1] += below[:, 1:]
+    return total.flatten(1)[:, None]
 
 
 def _neighbours(delta: Tensor, height: int, width: int) -> Tensor:
