@@ -60,7 +60,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
-    constant, floor = p @ params.b3, p.new_tensor(eps)
+    constant, floor = p @ params.b3, p.new_full((), eps)
     windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups, _copies(0, 2, k, height, width))
     scratch = Scratch(x, cuts, groups)
