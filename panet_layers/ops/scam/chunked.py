@@ -140,10 +140,9 @@ def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
 def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
     """(2, B, C) pooled mean and maximum -> (B, C) gate; the second layer is linear, so it runs once on the sum."""
     hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_().sum(0)
-    gate = F.linear(hidden, params.fc2)
-    if params.fc2_bias is not None:
-        gate += 2 * params.fc2_bias
-    return gate.sigmoid_()
+    if params.fc2_bias is None:
+        return torch.mm(hidden, params.fc2.mT).sigmoid_()
+    return torch.addmm(params.fc2_bias, hidden, params.fc2.mT, beta=2).sigmoid_()
 
 
 class _MlpBackward:
@@ -187,9 +186,10 @@ def _set_moments(moments: Tensor, logits: Tensor, params: Parameters, running: t
     if params.norm_weight is None:
         moments.zero_()
         return
-    mean, variance = running if running is not None else (logits.mean(), logits.sub(logits.mean()).square().mean())
-    moments[0].copy_(mean.squeeze())
-    moments[1].copy_(variance.squeeze())
+    if running is None:
+        mean = logits.mean()
+        running = mean, logits.sub(mean).square_().mean()
+    torch.stack([moment.squeeze() for moment in running], out=moments)
 
 
 def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) -> tuple[Tensor, Tensor]:
