@@ -26,7 +26,7 @@ class Small(NamedTuple):
 
 
 SMALL_EMAM = Small(inference=1 << 16, training=1 << 15)
-SMALL_SCAM = Small(inference=1 << 16, training=1 << 18)
+SMALL_SCAM = Small(inference=1 << 17, training=1 << 19)
 
 
 def emam(
