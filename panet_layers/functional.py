@@ -25,8 +25,8 @@ class Small(NamedTuple):
     training: int
 
 
-SMALL_EMAM = Small(inference=1 << 19, training=1 << 15)
-SMALL_SCAM = Small(inference=1 << 16, training=1 << 19)
+SMALL_EMAM = Small(inference=1 << 16, training=1 << 15)
+SMALL_SCAM = Small(inference=1 << 17, training=1 << 19)
 
 
 def emam(

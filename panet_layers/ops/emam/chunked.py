@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, row_means, store
+from ..chunks import Scratch, accumulation_dtype, load, pieces, row_sums, store
 from .windows import Windows
 
 
@@ -60,9 +60,9 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
-    constant = p @ params.b3
+    constant, floor = p @ params.b3, p.new_full((), eps)
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(k, height, width))
+    cuts = pieces(x, groups, _copies(0, 2, k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs = load(x5, piece)
@@ -70,23 +70,21 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         result = scratch.result(out5, piece)
         means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
-        means[..., :height] = row_means(xs)
+        torch.div(row_sums(xs), width, out=means[..., :height])
         torch.mean(xs, 2, out=means[..., height:])
         sums = windows.sums(means, xs).flatten(1)
         torch.softmax(torch.addmm(params.b3, sums, params.w3.flatten(1).mT, alpha=1 / pixels), 1, out=q)
 
-        torch.add(params.w1.flatten(1) @ means, params.b1[:, None], out=gates).sigmoid_()
-        gate_map = _gate_map(gates, height, scratch("gate map", n))
-        t = torch.mul(xs, gate_map, out=result).flatten(2)
+        torch.baddbmm(params.b1[:, None], params.w1.flatten(1).expand(n, k, k), means, out=gates).sigmoid_()
+        t = _gate_map(gates, height, result).mul_(xs).flatten(2)
         torch.mean(t, 2, out=mean)
         t -= mean[..., None]
         torch.linalg.vector_norm(t, dim=2, out=rstd)
-        rstd.square_().div_(pixels).add_(eps).rsqrt_()
+        torch.addcmul(floor, rstd, rstd, value=1 / pixels, out=rstd).rsqrt_()
 
         y = _shifted_sum(torch.matmul(taps, xs.flatten(2)), height, width)
         y = torch.baddbmm(y, (q * params.gamma * rstd)[:, None], t)[:, 0]
-        y += (q @ params.beta + constant)[:, None]
-        torch.sigmoid(y, out=gate)
+        torch.add(y, torch.addmv(constant, q, params.beta)[:, None], out=gate).sigmoid_()
         store(out5, piece, torch.mul(xs, gate.view(n, 1, height, width), out=result))
     return out, saved
 
@@ -106,9 +104,10 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     # Contiguous whatever the weights' layout: the views below are added to.
     total = Parameters(*(torch.zeros_like(part, memory_format=torch.contiguous_format) for part in params))
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
-    total_e, total_d = x.new_zeros((9, k), dtype=dtype), x.new_zeros((), dtype=dtype)
+    total_e = x.new_zeros((9, k), dtype=dtype)
+    small = [(total_e.new_empty(0, 1), total_e.new_empty(0, k), total_e.new_empty(0, k))]
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(k, height, width))
+    cuts = pieces(x, groups, _copies(1, 5, k, height, width))
     scratch = Scratch(x, cuts, groups)
     for piece in cuts:
         xs, gs = load(x5, piece), load(grad5, piece)
@@ -117,45 +116,41 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
 
         delta = torch.mul(xs, gs, out=result).flatten(2).sum(1)
-        delta *= gate * (1 - gate)
+        delta = torch.ops.aten.sigmoid_backward(delta, gate)
         neighbours = _neighbours(delta, height, width)
         d = delta.sum(1, keepdim=True)
-        total_d += d.sum()
         total_e += torch.bmm(neighbours, xs.flatten(2).mT).sum(0)
 
-        t = torch.mul(xs, gates[..., :height, None], out=result).mul_(gates[..., None, height:]).flatten(2)
-        # Not a matrix product: over thousands of pixels `sum` rounds less, and what is left here cancels.
-        hh = rstd * (torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2) - mean * d)
+        t = _gate_map(gates, height, result).mul_(xs).flatten(2)
+        t -= mean[..., None]
+        hh = rstd * torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2)
         kappa = q * params.gamma * rstd
-        slope = -kappa * rstd * hh / pixels
-        offset = -kappa * d / pixels - slope * mean
-        dt = torch.addcmul(offset[..., None], t, slope[..., None], out=t)
-        dt.addcmul_(kappa[..., None], delta[:, None])
-        dgated = result.mul_(_gate_map(gates, height, other))
+        t *= (kappa * rstd * hh / -pixels)[..., None]
+        dt = t.addcmul_(kappa[..., None], torch.sub(delta, d, alpha=1 / pixels)[:, None])
+        dgated = dt.view_as(result).mul_(_gate_map(gates, height, other))
 
         psi = torch.mul(xs, dgated, out=other)
-        dpre = torch.cat([row_means(psi).mul_(width), psi.sum(2)], 2).mul_(1 - gates)
-        dw1 += torch.mm(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
+        dpre = torch.cat([row_sums(psi), psi.sum(2)], 2).mul_(1 - gates)
+        dw1.addmm_(dpre.transpose(0, 1).flatten(1), means.transpose(0, 1).flatten(1).mT)
         total.b1.add_(dpre.sum((0, 2)))
         dmeans = w1.mT @ dpre
 
-        dq = params.gamma * hh + params.beta * d
-        dm = q * (dq - (q * dq).sum(1, keepdim=True))
+        dm = torch.ops.aten._softmax_backward_data(params.gamma * hh + params.beta * d, q, 1, q.dtype)
         dw3.addmm_(dm.mT, windows.sums(means, xs).flatten(1), alpha=1 / pixels)
-        total.b3.add_(dm.sum(0))
-        total.gamma.add_((q * hh).sum(0))
-        total.beta.add_((q * d).sum(0))
+        small.append((d, hh, dm))
 
         result.addcmul_(gs, gate.view(n, 1, height, width))
-        result += torch.matmul(taps, neighbours, out=other.flatten(2)).view_as(result)
+        result.flatten(2).baddbmm_(taps.expand(n, k, 9), neighbours)
         windows.add_gradient(result, dmeans, ((dm / pixels) @ w3).view(n, k, 9))
         store(dx5, piece, result)
 
-    total_e = total_e.mT.flip(1).flatten()
+    d, hh, dm = (torch.cat(parts) for parts in zip(*small))
+    q, total_d, total_e = saved.q.flatten(0, 1), d.sum(), total_e.mT.flip(1).flatten()
     dp = w3 @ total_e + params.b3 * total_d
-    dw3.add_(torch.outer(p, total_e))
-    total.b3.add_(p * total_d)
-    total.beta.add_(p * (dp - p @ dp))
+    dw3.addr_(p, total_e)
+    torch.add(dm.sum(0), p * total_d, out=total.b3)
+    torch.sum(q * hh, 0, out=total.gamma)
+    torch.add((q * d).sum(0), p * (dp - p @ dp), out=total.beta)
     return dx, Parameters(*(part.to(like.dtype) for part, like in zip(total, given)))
 
 
@@ -164,9 +159,9 @@ def _windows(height: int, width: int, device: torch.device, dtype: torch.dtype) 
     return Windows(height, width, torch.empty(0, device=device, dtype=dtype))
 
 
-def _copies(k: int, height: int, width: int) -> float:
-    """Scratch memory of a piece in copies of itself: a buffer, two sets of nine maps, five sets of rows and columns."""
-    return 1 + 18 / k + 5 * (height + width) / (height * width)
+def _copies(buffers: int, sides: int, k: int, height: int, width: int) -> float:
+    """Scratch memory of a piece in copies of itself: whole buffers, sets of rows and columns, a dozen maps."""
+    return buffers + sides * (height + width) / (height * width) + 12 / k
 
 
 def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
@@ -175,21 +170,17 @@ def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
 
 
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9, P): map k holds the products with tap k; move each to the pixel that it belongs to and add: (N, 1, P).
+    """(N, 9, P): map (j, i) holds the products with tap (j, i); move each where it belongs and add: (N, 1, P).
 
-    Overwrites, in `maps`, the columns that have nowhere to go.
+    The sums are made in `maps`: over i first, then over j.
     """
-    pixels = height * width
-    by_column = maps.view(-1, 3, 3, height, width)
-    by_column[:, :, 0, :, -1] = 0
-    by_column[:, :, 2, :, 0] = 0
-    total = maps[:, 4].clone()
-    for tap in (0, 1, 2, 3, 5, 6, 7, 8):
-        offset = (tap // 3 - 1) * width + tap % 3 - 1
-        start, stop = max(0, -offset), min(pixels, pixels - offset)
-        if start < stop:
-            total[:, start:stop] += maps[:, tap, start + offset : stop + offset]
-    return total[:, None]
+    left, rows, right = maps.view(-1, 3, 3, height, width).unbind(2)
+    rows[..., 1:] += left[..., :-1]
+    rows[..., :-1] += right[..., 1:]
+    above, total, below = rows.unbind(1)
+    total[:, 1:] += above[:, :-1]
+    total[:, :-1] += below[:, 1:]
+    return total.flatten(1)[:, None]
 
 
 def _neighbours(delta: Tensor, height: int, width: int) -> Tensor:

@@ -35,7 +35,8 @@ class Windows:
 
     def sums(self, means: Tensor, x: Tensor) -> Tensor:
         corners = x.flatten(2).index_select(2, self.corners)
-        return means @ self.from_means + corners @ self.from_corners
+        sums = means.flatten(0, 1) @ self.from_means
+        return sums.addmm_(corners.flatten(0, 1), self.from_corners).view(*corners.shape[:2], 9)
 
     def add_gradient(self, dx: Tensor, dmeans: Tensor, dsums: Tensor) -> None:
         """Add to dx (N, K, H, W), in place, what reaches it through the means and through the window sums."""
