@@ -33,7 +33,7 @@ from data import square
 from distributed import pick_device
 from evaluate import model_name
 from faces import CROP_SCALE, FaceDetector, square_crop
-from files import make_folder, replacing
+from files import files_below, make_folder, replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD
@@ -42,6 +42,7 @@ from tracks import boxes, follow
 from video import VIDEO_SUFFIXES, sample_frames
 
 Box = tuple[float, float, float, float]
+DRAWN = ".annotated.png"  # how the names of pictures end that --annotate drew; no inputs when found in a folder
 
 
 class View(NamedTuple):
@@ -112,9 +113,9 @@ class Predictor:
     def _write_picture(self, source: Path, picture: np.ndarray) -> str:
         """Write DIR/NAME.annotated.png; a number tells apart sources of the same name in different folders."""
         assert self.annotate
-        target, number = self.annotate / f"{source.stem}.annotated.png", 2
+        target, number = self.annotate / f"{source.stem}{DRAWN}", 2
         while self._drawn.setdefault(target, source) != source:
-            target, number = self.annotate / f"{source.stem}-{number}.annotated.png", number + 1
+            target, number = self.annotate / f"{source.stem}-{number}{DRAWN}", number + 1
         with replacing(target) as file:
             file.write(encode_rgb(picture, ".png"))
         return str(target)
@@ -173,17 +174,11 @@ def expand(paths: list[Path]) -> Iterator[Path | UserError]:
         if not path.is_dir():
             yield path if path.exists() else UserError(f"{path}: no such file or folder")
             continue
-        files = sorted(file for file in path.rglob("*") if _is_input(file))
+        found = files_below(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        files = [file for file in found if not file.name.endswith(DRAWN)]
         if not files:
             yield UserError(f"{path}: holds no image or video")
         yield from files
-
-
-def _is_input(file: Path) -> bool:
-    """Whether a file found in a folder is to be judged: not hidden, and not a picture drawn by --annotate."""
-    if file.name.startswith(".") or file.name.endswith(".annotated.png"):
-        return False
-    return file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()
 
 
 def _rounded(box: Box | None) -> list[float] | None:

@@ -258,6 +258,12 @@ def test_file_names_that_say_nothing_of_the_person(tmp_path: Path) -> None:
     assert 'file names up to the first "_" or "-": use train/, val/, test/ folders' in error_of(tmp_path, empty)
 
 
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    split_folder(tmp_path)
+    (tmp_path / "train" / "real" / "gone.png").symlink_to("nowhere.png")
+    assert "gone.png: cannot be read (No such file" in error_of(tmp_path)
+
+
 def test_classes_beside_splits(tmp_path: Path) -> None:
     split_folder(tmp_path)
     picture(tmp_path / "real" / "1.png")

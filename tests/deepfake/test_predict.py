@@ -102,8 +102,9 @@ def test_frames_are_spread_over_the_video(run, clip, capsys):
 
 
 def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, capsys):
-    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", "b.annotated.png"):
+    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", ".hidden/f.png", "b.annotated.png"):
         save(tmp_path / name, astronaut()[:100, :100])
+    (tmp_path / "c" / "up").symlink_to("..")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
     code, lines, errors = call(capsys, run, tmp_path, "--crop", "none", "--frames", 1)
