@@ -185,16 +185,10 @@ def _rounded(box: Box | None) -> list[float] | None:
     return None if box is None else [round(side, 1) for side in box]
 
 
-def _given_path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("an empty path (wanted an image, a video or a folder)")
-    return Path(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("paths", type=_given_path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
+    parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
         "--crop",
         choices=("face", "none"),
@@ -202,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         help="find and crop the largest face, or take the picture as a face crop already (default: face)",
     )
     parser.add_argument("--frames", type=positive_int, default=32, help="frames of a video to judge (default: 32)")
-    parser.add_argument("--annotate", type=Path, metavar="DIR", help="draw box and probability into pictures here")
+    parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="draw box and probability into pictures here")
     add_compute_options(parser)
     return parser
 

@@ -162,9 +162,12 @@ def _restore(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         progress = Progress(**{item.name: state["progress"][item.name] for item in fields(Progress)})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        auc, loss = progress.best
+        progress.best = (auc, loss)
+        if len(progress.history) != progress.epoch or progress.step < 0:
+            raise ValueError(f"{len(progress.history)} epochs in the log, but {progress.epoch} finished")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the run's {CONFIG}: {str(error).strip()[:200]}") from error
-    progress.best = (progress.best[0], progress.best[1])
     return progress
 
 

@@ -114,6 +114,8 @@ def test_pickled_weights_alone_are_no_run(run: Path, model: Any) -> None:
         ("{}", "config.json has no model arguments"),
         ('{"model": {"variant": "huge"}}', "config.json describes no model of this version: .*huge"),
         ('{"model": {"colour": 1}}', "config.json describes no model of this version: .*colour"),
+        ('{"model": {"variant": "tiny"}, "image_size": 1}', r"config\.json: image size 1 \(wanted 64 pixels or more"),
+        ('{"model": {"variant": "tiny"}, "image_size": "x"}', r"config\.json: image size 'x'"),
         ('{"model": {"variant": "tiny", "scam": null}}', r"model\.safetensors does not fit its model: .*scam"),
     ],
 )

@@ -171,6 +171,50 @@ def test_a_damaged_state_is_named(folder: Path, tmp_path: Path) -> None:
         train.main(["--resume", "--out", str(out)])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", "fast", "--lr: 'fast' is not a number above 0"),
+        ("epochs", 2.5, "--epochs: '2.5' is not a whole number"),
+        ("image_size", None, "--image-size: 'None' is not a whole number"),
+        ("variant", "huge", "--variant: invalid choice: 'huge'"),
+        ("amp", "fp8", "--amp: invalid choice: 'fp8'"),
+        ("lambda_metric", -1, "--lambda-metric: '-1' is not a number of at least 0"),
+        ("channels_last", "yes", "--channels-last"),
+        ("data", 5, "5: no such folder"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_damaged_config_is_told_as_a_bad_argument(
+    finished: Path, tmp_path: Path, name: str, value: Any, message: str
+) -> None:
+    saved = json.loads((finished / "config.json").read_text())
+    saved["arguments"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=message):
+        train.main(["--resume", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("optimizer", 5),
+        ("progress", {"best": []}),
+        ("progress", {"step": "two"}),
+        ("progress", {"history": []}),
+        ("progress", {"epoch": "two"}),
+    ],
+    ids=str,
+)
+def test_a_state_that_makes_no_sense_is_named(finished: Path, tmp_path: Path, part: str, value: Any) -> None:
+    state = last_state(finished)
+    state[part] = state[part] | value if isinstance(value, dict) else value
+    torch.save(state, tmp_path / "last.pt")
+    (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    with pytest.raises(UserError, match=r"last\.pt does not fit"):
+        train.main(["--resume", "--out", str(tmp_path)])
+
+
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
     """The real thing: processes, killed from outside again and again, against one left alone."""
