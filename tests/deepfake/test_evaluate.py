@@ -117,10 +117,10 @@ def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, ca
     assert "no trivial baseline" in capsys.readouterr().out
 
 
-def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS):
+def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS, split="test"):
     level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
     level |= {"n_real": counts[0], "n_fake": counts[1]}
-    metrics = {"model": "PANet paper", "data": data, "split": "test", "checkpoint_epoch": 1, "description": "these"}
+    metrics = {"model": "PANet paper", "data": data, "split": split, "checkpoint_epoch": 1, "description": "these"}
     metrics |= {"trivial_baseline_auc": 0.61, "always_fake_acc": 0.8, "frame": level, "video": level}
     return report(metrics, set(methods))
 
@@ -128,6 +128,7 @@ def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS):
 def test_the_table_says_what_it_compares_to():
     assert "DEMONSTRATION" in table("demo")
     assert "do not compare" in table("somewhere", counts=(20, 20))
+    assert "do not compare" in table("somewhere", split="val")
     assert "do not compare" in table("somewhere", methods={"real", "swap"})
     ffpp = table("ffpp")
     assert "NOT" not in ffpp
