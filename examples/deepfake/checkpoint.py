@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -32,8 +33,10 @@ DEFAULT_IMAGE_SIZE = {"paper": 299, "tiny": 64}
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors, numbers, strings, lists and dicts of them) in one piece."""
+    content = io.BytesIO()  # a full disk under torch.save itself is no OSError
+    torch.save(state, content)
     with replacing(path) as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:

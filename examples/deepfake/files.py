@@ -33,6 +33,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a process that was killed while writing with ``replacing`` left in a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system lets a folder be opened (Windows does not)."""
     if os.name == "posix":

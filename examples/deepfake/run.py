@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import panet_layers
-from checkpoint import CONFIG, STATE, load_state, save_best, save_state
+from checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
 from cli import UserError
 from config import Settings
 from data import Images
 from distributed import Processes
-from files import make_folder, read_json, write_json
+from files import make_folder, read_json, remove_partial_files, write_json
 from logs import PARTS, Row
 from panet_layers.models import PANet, PANetLoss
 
@@ -174,6 +174,8 @@ def _restore(
 def _write_folder(run: Run, fresh: bool) -> None:
     """config.json comes last, so that a folder which has one can always be resumed."""
     make_folder(run.out)
+    for folder in (run.out, run.out / BEST):
+        remove_partial_files(folder)
     if fresh:
         run.save()
     write_json(run.out / CONFIG, run.config)
