@@ -14,6 +14,7 @@ from torch import nn
 
 import cli
 import evaluate
+import plots
 from cli import UserError
 from data import open_split, to_unit_range
 from evaluate import choose_examples, report
@@ -201,3 +202,10 @@ def test_damaged_weights_are_no_score(folder, tmp_path):
     with pytest.raises(UserError, match=r"test_real_0_0\.png: the model's score is not finite"):
         evaluate.evaluate(run, str(folder), out=tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["price$x_{$", "odd\udcff"])
+def test_any_folder_name_can_be_a_title(tmp_path, name):
+    labels, scores = np.array([0, 1]), np.array([0.2, 0.7])
+    plots.save_figure(plots.score_figure(labels, scores, name), tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 1000
