@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from cli import UserError
+from config import SMALLEST_IMAGE
 from files import make_folder, read_json, replacing, write_json
 from panet_layers.models import PANet
 
@@ -31,8 +33,10 @@ DEFAULT_IMAGE_SIZE = {"paper": 299, "tiny": 64}
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors, numbers, strings, lists and dicts of them) in one piece."""
+    content = io.BytesIO()  # a full disk under torch.save itself is no OSError
+    torch.save(state, content)
     with replacing(path) as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -95,8 +99,8 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
     config = {**(saved if isinstance(saved, dict) else {}), **config, "best": metadata}
     model = model_from_config(config["model"], run / CONFIG)
     config.setdefault("image_size", DEFAULT_IMAGE_SIZE.get(config["model"].get("variant", "paper"), 299))
-    if not isinstance(config["image_size"], int) or config["image_size"] < 1:
-        raise UserError(f"{weights}: image size {config['image_size']!r} (wanted a whole number of pixels)")
+    if not isinstance(config["image_size"], int) or config["image_size"] < SMALLEST_IMAGE:
+        raise UserError(f"{run / CONFIG}: image size {config['image_size']!r} (wanted {SMALLEST_IMAGE} pixels or more)")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

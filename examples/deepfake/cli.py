@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -66,6 +67,18 @@ non_negative_int = _number(int, "a whole number of at least 0", lambda value: va
 positive_float = _number(float, "a number above 0", lambda value: value > 0)
 non_negative_float = _number(float, "a number of at least 0", lambda value: value >= 0)
 fraction = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def non_empty(text: str) -> str:
+    """An argparse type: a text. An empty one, as an unset shell variable gives, would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """An argparse type: a path that is not empty."""
+    return Path(non_empty(text))
 
 
 def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:

@@ -6,9 +6,19 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from cli import Parser, UserError, fraction, non_negative_float, non_negative_int, positive_float, positive_int
+from cli import (
+    Parser,
+    UserError,
+    fraction,
+    non_empty,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 
 PLACES = ("common", "fusion", "guided", "final", "none")
 SMALLEST_IMAGE = 64
@@ -78,10 +88,9 @@ def settle(given: dict[str, Any]) -> Settings:
     return settings
 
 
-def settle_resumed(given: dict[str, Any], saved: dict[str, Any]) -> Settings:
-    """The saved run's arguments with the given ones that may differ; any other difference is refused by name."""
-    known = {field.name for field in fields(Settings)}
-    saved = {name: value for name, value in saved.items() if name in known}
+def settle_resumed(given: dict[str, Any], saved: dict[str, Any], file: Path) -> Settings:
+    """The arguments saved in `file` with the given ones that may differ; any other difference is refused by name."""
+    saved = _parsed_again(saved, file)
     for name, value in given.items():
         if name not in FREE_ON_RESUME and name in saved and saved[name] != value:
             raise UserError(
@@ -90,6 +99,23 @@ def settle_resumed(given: dict[str, Any], saved: dict[str, Any]) -> Settings:
                 exit_code=2,
             )
     return settle({**saved, **given})
+
+
+def _parsed_again(saved: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Saved arguments through the parser, which refuses what a hand or a disk has spoilt as it does any other."""
+    argv = []
+    for field in fields(Settings):
+        value = saved.get(field.name)
+        if value is None and (field.default is None or field.name not in saved):
+            continue
+        if isinstance(value, bool):
+            argv.append(_option(field.name if value else f"no_{field.name}"))
+        else:
+            argv.append(f"{_option(field.name)}={value}")
+    try:
+        return parse(argv)[0]
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def cores() -> int:
@@ -124,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = parser.add_argument_group("run")
     add(run, "data", 'what to train on: "demo" (drawn faces, a demonstration), or a folder with real/ and fake/ '
-        "or a manifest.jsonl", metavar="demo|FOLDER")  # fmt: skip
-    add(run, "out", "folder for config, log, checkpoints and the best model", metavar="RUN")
+        "or a manifest.jsonl", type=non_empty, metavar="demo|FOLDER")  # fmt: skip
+    add(run, "out", "folder for config, log, checkpoints and the best model", type=non_empty, metavar="RUN")
     run.add_argument("--resume", action="store_true", help="continue the run in --out")
     add(run, "seed", "fixes the initial weights, order, flips and noise", type=non_negative_int)
 

@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import cli
 from demo_faces import Portrait, draw_portrait
 from demo_forgery import METHODS, film, sample_camera, sample_forgery
 from demo_people import Identity, sample_identity, sample_shot
+from files import replacing
 
 DESCRIPTION = "demo: drawn faces, a demonstration and no result"
 SEED = 2024
@@ -141,5 +143,13 @@ def contact_sheet(rows: int = 3, columns: int = 8, size: int = 144) -> np.ndarra
     return np.concatenate(strips)
 
 
+def main(argv: list[str] | None = None) -> None:
+    """Draw the contact sheet that the command line asks for."""
+    parser = cli.Parser(description="Draw a contact sheet of the drawn faces: reals above, their fakes below.")
+    parser.add_argument("picture", type=cli.path, nargs="?", default=Path("demo.png"), help="PNG (default: demo.png)")
+    with replacing(parser.parse_args(argv).picture) as file:
+        Image.fromarray(contact_sheet()).save(file, format="PNG")
+
+
 if __name__ == "__main__":
-    Image.fromarray(contact_sheet()).save(sys.argv[1] if len(sys.argv) > 1 else "demo.png")
+    cli.run(main)

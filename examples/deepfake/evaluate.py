@@ -5,8 +5,9 @@
 metrics.json holds {"frame": {"acc", "balanced_acc", "auc", "ap", "eer", "n_real", "n_fake"}, "video": {the same}}, and
 beside them what was evaluated (`run`, `model`, `checkpoint_epoch`, `data`, `description`, `fingerprint`, `split`,
 `image_size`) and two yardsticks: `always_fake_acc`, the accuracy of answering "fake" to everything, and
-`trivial_baseline_auc`, what a logistic regression on spectrum and colours alone reaches (null where the data have no
-training split). All metrics are fractions. A video's score is the mean of its frames' probabilities.
+`trivial_baseline_auc`, what a logistic regression on trivial cues (spectrum, colours, noise, file size) reaches (null
+where the data have no training split). All metrics are fractions. A video's score is the mean of its frames'
+probabilities.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
     if metrics["data"] == "demo":
         return "!! DEMONSTRATION on drawn faces, NOT FF++: these figures are no result and compare with no row above !!"
     video = metrics["video"]
-    if methods != FFPP_METHODS or (video["n_real"], video["n_fake"]) != (140, 560):
+    counts = (video["n_real"], video["n_fake"])
+    if metrics["split"] != "test" or methods != FFPP_METHODS or counts != (140, 560):
         return (
             "These data are NOT FF++'s test split (140 real videos, 560 fakes by its four methods): "
             "this run's figures do not compare with the paper's rows."
@@ -140,10 +142,10 @@ def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("--data", required=True, help='"demo" or a folder of prepared images')
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
+    parser.add_argument("--data", type=cli.non_empty, required=True, help='"demo" or a folder of prepared images')
     parser.add_argument("--split", choices=SPLITS, default="test", help="which split to score (default: test)")
-    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/DATA-SPLIT)")
+    parser.add_argument("--out", type=cli.path, help="folder for the results (default: RUN/DATA-SPLIT)")
     add_compute_options(parser)
     add_workers_option(parser)
     return parser
@@ -183,7 +185,7 @@ def _baseline(data: str, images: Images) -> float | None:
 
 
 def _title(metrics: dict[str, Any]) -> str:
-    return f"{metrics['model']} on {Path(metrics['data']).name} ({metrics['split']})"
+    return f"{metrics['model']} on {Path(metrics['data']).resolve().name} ({metrics['split']})"
 
 
 def _write_pictures(

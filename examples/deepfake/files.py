@@ -1,10 +1,10 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Files: found below a folder by one rule, and written so that a crash leaves the old or the new, never half of one."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +33,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a process that was killed while writing with ``replacing`` left in a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system lets a folder be opened (Windows does not)."""
     if os.name == "posix":
@@ -50,6 +56,23 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
     return path
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder with one of these suffixes, in any case, but hidden ones; sorted.
+
+    Links to folders are followed, all but those that lead back up to a folder which holds them.
+    """
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_up(here / name)]
+        found += [here / name for name in files if name[0] != "."]
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def _leads_up(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def write_json(path: Path, value: Any) -> None:

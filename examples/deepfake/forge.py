@@ -24,7 +24,7 @@ import numpy as np
 
 from camera import OVERSAMPLING, film
 from canvas import Still
-from cli import Parser, UserError, non_negative_int, positive_int, run
+from cli import Parser, UserError, non_negative_int, path, positive_int, run
 from destination import check_destination, claim_destination
 from faces import FaceDetector
 from files import make_folder, write_json
@@ -78,8 +78,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description="Make a forgery set in FF++'s layout from a folder of portraits.")
-    parser.add_argument("portraits", type=Path, metavar="PORTRAITS", help="folder of photos, one face each")
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make, or to go on with")
+    parser.add_argument("portraits", type=path, metavar="PORTRAITS", help="folder of photos, one face each")
+    parser.add_argument("destination", type=path, metavar="DEST", help="folder to make, or to go on with")
     parser.add_argument("--identities", type=positive_int, help="use this many people (default: all)")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     parser.add_argument("--frames", type=positive_int, default=24, help="frames a clip (default: %(default)s)")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import UserError
+from files import files_below
 
 SPLITS = ("train", "val", "test")
 CLASSES = ("real", "fake")  # by label
@@ -64,7 +65,10 @@ def list_images(root: Path) -> tuple[list[Record], str]:
         )
     digest = hashlib.sha256()
     for record in records:
-        size = (root / record.path).stat().st_size
+        try:
+            size = (root / record.path).stat().st_size
+        except OSError as error:
+            raise DataError(f"{root / record.path}: cannot be read ({error.strerror})") from error
         digest.update(os.fsencode(f"{record.path}\0{record.label}\0{record.split}\0{size}\n"))
     return records, digest.hexdigest()
 
@@ -102,10 +106,8 @@ def _walk(root: Path) -> Iterator[Record]:
     for split in splits or [""]:
         for label, name in enumerate(CLASSES):
             folder = root / split / name
-            for path in _images_below(folder):
-                inside = path.relative_to(folder)
-                method = inside.parts[0] if label and len(inside.parts) > 1 else name
-                identity = inside.relative_to(method) if label and len(inside.parts) > 1 else inside
+            for path in files_below(folder, IMAGE_SUFFIXES):
+                method, identity = method_and_identity(path.relative_to(folder), label, root)
                 yield Record(
                     path=path.relative_to(root).as_posix(),
                     label=label,
@@ -115,12 +117,14 @@ def _walk(root: Path) -> Iterator[Record]:
                 )
 
 
-def _images_below(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+def method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:
+    """What a path inside real/ or fake/ says: how it was forged ("real" for reals), and the rest of the path."""
+    if not label or len(inside.parts) == 1:
+        return CLASSES[label], inside
+    method = inside.parts[0]
+    if method == CLASSES[0]:
+        raise DataError(f'{root}: a folder real/ inside fake/ (wanted the forgery\'s name, which "real" is not)')
+    return method, inside.relative_to(method)
 
 
 def group_of(stem: str) -> str:

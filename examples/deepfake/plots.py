@@ -165,4 +165,6 @@ def _baseline_text(auc: float | None) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
+    """In lines, as matplotlib takes any folder's name: `$` begins no formula, and bytes that are no text become "?"."""
+    text = text.encode(errors="replace").decode().replace("$", r"\$")
     return "\n".join(textwrap.wrap(text, width))

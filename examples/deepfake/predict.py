@@ -33,7 +33,7 @@ from data import square
 from distributed import pick_device
 from evaluate import model_name
 from faces import CROP_SCALE, FaceDetector, square_crop
-from files import make_folder, replacing
+from files import files_below, make_folder, replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD
@@ -42,6 +42,7 @@ from tracks import boxes, follow
 from video import VIDEO_SUFFIXES, sample_frames
 
 Box = tuple[float, float, float, float]
+DRAWN = ".annotated.png"  # how the names of pictures end that --annotate drew; no inputs when found in a folder
 
 
 class View(NamedTuple):
@@ -112,9 +113,9 @@ class Predictor:
     def _write_picture(self, source: Path, picture: np.ndarray) -> str:
         """Write DIR/NAME.annotated.png; a number tells apart sources of the same name in different folders."""
         assert self.annotate
-        target, number = self.annotate / f"{source.stem}.annotated.png", 2
+        target, number = self.annotate / f"{source.stem}{DRAWN}", 2
         while self._drawn.setdefault(target, source) != source:
-            target, number = self.annotate / f"{source.stem}-{number}.annotated.png", number + 1
+            target, number = self.annotate / f"{source.stem}-{number}{DRAWN}", number + 1
         with replacing(target) as file:
             file.write(encode_rgb(picture, ".png"))
         return str(target)
@@ -173,33 +174,21 @@ def expand(paths: list[Path]) -> Iterator[Path | UserError]:
         if not path.is_dir():
             yield path if path.exists() else UserError(f"{path}: no such file or folder")
             continue
-        files = sorted(file for file in path.rglob("*") if _is_input(file))
+        found = files_below(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        files = [file for file in found if not file.name.endswith(DRAWN)]
         if not files:
             yield UserError(f"{path}: holds no image or video")
         yield from files
-
-
-def _is_input(file: Path) -> bool:
-    """Whether a file found in a folder is to be judged: not hidden, and not a picture drawn by --annotate."""
-    if file.name.startswith(".") or file.name.endswith(".annotated.png"):
-        return False
-    return file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()
 
 
 def _rounded(box: Box | None) -> list[float] | None:
     return None if box is None else [round(side, 1) for side in box]
 
 
-def _given_path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("an empty path (wanted an image, a video or a folder)")
-    return Path(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("paths", type=_given_path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
+    parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
         "--crop",
         choices=("face", "none"),
@@ -207,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         help="find and crop the largest face, or take the picture as a face crop already (default: face)",
     )
     parser.add_argument("--frames", type=positive_int, default=32, help="frames of a video to judge (default: 32)")
-    parser.add_argument("--annotate", type=Path, metavar="DIR", help="draw box and probability into pictures here")
+    parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="draw box and probability into pictures here")
     add_compute_options(parser)
     return parser
 

@@ -25,7 +25,7 @@ import av
 import cv2
 import numpy as np
 
-from cli import Parser, UserError, in_range, positive_int, run
+from cli import Parser, UserError, in_range, path, positive_int, run
 from destination import claim_destination
 from faces import CROP_SCALE, FaceDetector, square_crop
 from files import read_json, replacing
@@ -83,8 +83,8 @@ _crop_size = in_range(int, 16, 4096)
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description="Turn videos or photos into face crops and a manifest.")
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="FF++ tree, or folder with real/ and fake/")
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make, or to go on with")
+    parser.add_argument("source", type=path, metavar="SOURCE", help="FF++ tree, or folder with real/ and fake/")
+    parser.add_argument("destination", type=path, metavar="DEST", help="folder to make, or to go on with")
     parser.add_argument("--compression", choices=["raw", "c23", "c40"], default="c23", help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="forgeries to take (default: all)")
     parser.add_argument("--frames", type=positive_int, default=32, help="frames a video (default: %(default)s)")

@@ -68,7 +68,7 @@ Next: your own photos with --data FOLDER (see examples/deepfake/README.md)."""
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
     parser.add_argument("--epochs", type=positive_int, help="passes over the drawn faces (default: train.py's)")
     return parser
 

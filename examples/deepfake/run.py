@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import panet_layers
-from checkpoint import CONFIG, STATE, load_state, save_best, save_state
+from checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
 from cli import UserError
 from config import Settings
 from data import Images
 from distributed import Processes
-from files import make_folder, read_json, write_json
+from files import make_folder, read_json, remove_partial_files, write_json
 from logs import PARTS, Row
 from panet_layers.models import PANet, PANetLoss
 
@@ -162,15 +162,20 @@ def _restore(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         progress = Progress(**{item.name: state["progress"][item.name] for item in fields(Progress)})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        auc, loss = progress.best
+        progress.best = (auc, loss)
+        if len(progress.history) != progress.epoch or progress.step < 0:
+            raise ValueError(f"{len(progress.history)} epochs in the log, but {progress.epoch} finished")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the run's {CONFIG}: {str(error).strip()[:200]}") from error
-    progress.best = (progress.best[0], progress.best[1])
     return progress
 
 
 def _write_folder(run: Run, fresh: bool) -> None:
     """config.json comes last, so that a folder which has one can always be resumed."""
     make_folder(run.out)
+    for folder in (run.out, run.out / BEST):
+        remove_partial_files(folder)
     if fresh:
         run.save()
     write_json(run.out / CONFIG, run.config)

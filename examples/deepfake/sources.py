@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from cli import UserError
-from manifest import CLASSES, IMAGE_SUFFIXES, SPLITS, _split_of, group_of
+from files import files_below
+from manifest import CLASSES, IMAGE_SUFFIXES, SPLITS, _split_of, group_of, method_and_identity
 from video import VIDEO_SUFFIXES
 
 ORIGINAL = Path("original_sequences", "youtube")
@@ -64,15 +65,14 @@ def _find_in_tree(root: Path, compression: str, methods: list[str] | None) -> li
     found = _videos(root / ORIGINAL / compression / "videos", "real", split_of)
     top = root / MANIPULATED
     present = sorted(path.name for path in top.glob("[!.]*") if path.is_dir())
+    _check_methods(methods, set(present), top)
     for method in present if methods is None else methods:
-        if method not in present:
-            raise UserError(f"{top}: has no method {method!r} (found {', '.join(present) or 'none'})")
         found += _videos(top / method / compression / "videos", method, split_of)
     return found
 
 
 def _videos(folder: Path, method: str, split_of: dict[str, str]) -> list[Source]:
-    paths = [path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES] if folder.is_dir() else []
+    paths = files_below(folder, VIDEO_SUFFIXES)
     if not paths:
         raise UserError(f"{folder}: no videos there (--compression and --methods say which are wanted)")
     found = []
@@ -116,18 +116,24 @@ def _find_in_folder(root: Path, methods: list[str] | None) -> list[Source]:
     for split in splits or [""]:
         for label, name in enumerate(CLASSES):
             folder = root / split / name
-            for path in _files(folder):
-                if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-                    continue
-                inside = path.relative_to(folder)
-                method = inside.parts[0] if label and len(inside.parts) > 1 else name
-                video = "__".join((inside.relative_to(method) if method != name else inside).with_suffix("").parts)
-                if methods is None or not label or method in methods:
-                    found.append(Source(path, label, method, video, split or _split_of(group_of(path.stem))))
+            for path in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+                method, identity = method_and_identity(path.relative_to(folder), label, root)
+                video = "__".join(identity.with_suffix("").parts)
+                found.append(Source(path, label, method, video, split or _split_of(group_of(path.stem))))
     for label, name in enumerate(CLASSES):
         if all(source.label != label for source in found):
             raise UserError(f"{root}: no {name} videos or photos (wanted FF++'s folders, or real/ and fake/)")
-    return _told_apart(found)
+    present = {source.method for source in found if source.label}
+    _check_methods(methods, present, root)
+    chosen = present if methods is None else methods
+    return _told_apart([source for source in found if not source.label or source.method in chosen])
+
+
+def _check_methods(wanted: list[str] | None, present: set[str], folder: Path) -> None:
+    """UserError that names the first method that was asked for and is not there."""
+    for method in wanted or []:
+        if method not in present:
+            raise UserError(f"{folder}: has no method {method!r} (found {', '.join(sorted(present)) or 'none'})")
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
@@ -141,9 +147,3 @@ def _told_apart(sources: list[Source]) -> list[Source]:
         else source
         for source in sources
     ]
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones, sorted."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))

@@ -183,8 +183,9 @@ def train_from(argv: Sequence[str] | None) -> None:
     given, resume = config.parse(argv)
     if resume and "out" not in given:
         raise UserError("--resume needs --out RUN, the run to continue", exit_code=2)
-    saved = saved_config(Path(given["out"])) if resume else None
-    settings = config.settle_resumed(given, saved["arguments"]) if saved else config.settle(given)
+    out = Path(given.get("out", ""))
+    saved = saved_config(out) if resume else None
+    settings = config.settle_resumed(given, saved["arguments"], out / CONFIG) if saved else config.settle(given)
     if not saved and main_process() and (Path(settings.out) / CONFIG).exists():
         raise UserError(f"{settings.out} already holds a run: add --resume to continue it, or choose another --out", 2)
 

@@ -59,7 +59,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with av.open(str(partial), "w", format="mp4") as container:
+        with av.open(_plain(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), **REPEATABLE})
             stream.pix_fmt = "yuv420p"
             written = 0
@@ -84,7 +84,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(str(path)) as container:
+        with av.open(_plain(path)) as container:
             if not container.streams.video:
                 raise UserError(f"{path}: holds no video stream")
             yield container
@@ -92,6 +92,11 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
         raise UserError(f"{path}: no such video") from None
     except av.FFmpegError as error:
         raise UserError(f"{path}: not a readable video ({error.strerror})") from error
+
+
+def _plain(path: str | Path) -> str:
+    """A path that FFmpeg takes for one: of `12:30.mp4` it would read `12:` as a protocol, as in `http:`."""
+    return os.path.abspath(path)
 
 
 def _decode(path: str | Path) -> Iterator[av.VideoFrame]:

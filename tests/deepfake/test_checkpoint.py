@@ -114,6 +114,8 @@ def test_pickled_weights_alone_are_no_run(run: Path, model: Any) -> None:
         ("{}", "config.json has no model arguments"),
         ('{"model": {"variant": "huge"}}', "config.json describes no model of this version: .*huge"),
         ('{"model": {"colour": 1}}', "config.json describes no model of this version: .*colour"),
+        ('{"model": {"variant": "tiny"}, "image_size": 1}', r"config\.json: image size 1 \(wanted 64 pixels or more"),
+        ('{"model": {"variant": "tiny"}, "image_size": "x"}', r"config\.json: image size 'x'"),
         ('{"model": {"variant": "tiny", "scam": null}}', r"model\.safetensors does not fit its model: .*scam"),
     ],
 )
@@ -162,6 +164,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"cannot write .*value\.json: No space left on device"):
         write_json(path, {"new": True})
     assert read_json(path) == {"old": True} and [file.name for file in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_full_disk_is_told_and_keeps_the_old_state(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="a limit on the size of files stands for the full disk")
+    path, limits = tmp_path / "last.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_state(path, {"step": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*last\.pt: File too large"):
+            save_state(path, {"step": 2, "weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(path) == {"step": 1} and os.listdir(tmp_path) == ["last.pt"]
 
 
 def test_the_new_file_takes_its_place_only_when_complete(tmp_path: Path) -> None:

@@ -176,6 +176,20 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert read_rgb(file).shape == (7, 9, 3)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_16_bits_is_scaled_and_not_cut_to_white(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"x.{suffix}"
+    Image.fromarray(np.array([[0, 128, 255]], np.uint16) * 257).save(file)
+    assert read_rgb(file)[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_without_a_known_white_are_refused(tmp_path: Path, dtype: Any) -> None:
+    Image.fromarray(np.ones((3, 3), dtype)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=r"x\.tif: pixels of 32 bits"):
+        read_rgb(tmp_path / "x.tif")
+
+
 @given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 40))
 @settings(max_examples=50, deadline=None)
 def test_any_photo_becomes_a_square(height: int, width: int, size: int) -> None:
@@ -242,6 +256,12 @@ def test_file_names_that_say_nothing_of_the_person(tmp_path: Path) -> None:
         picture(tmp_path / "fake" / f"img_{number}.png")
     empty = next(split for split in SPLITS if not [r for r in list_images(tmp_path)[0] if r.split == split])
     assert 'file names up to the first "_" or "-": use train/, val/, test/ folders' in error_of(tmp_path, empty)
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    split_folder(tmp_path)
+    (tmp_path / "train" / "real" / "gone.png").symlink_to("nowhere.png")
+    assert "gone.png: cannot be read (No such file" in error_of(tmp_path)
 
 
 def test_classes_beside_splits(tmp_path: Path) -> None:

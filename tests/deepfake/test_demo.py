@@ -16,6 +16,7 @@ import demo
 import demo_faces
 import demo_forgery
 import demo_people
+from cli import UserError
 
 EXAMPLE = Path(demo.__file__).parent
 
@@ -136,6 +137,16 @@ def test_it_says_aloud_that_it_is_no_result() -> None:
     assert told.stderr.count("NO result") == 1
     assert told.stdout == ""  # left to a command's own output
     assert "no result" in demo.DESCRIPTION
+
+
+def test_the_command_draws_a_sheet_or_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "contact_sheet", lambda: np.zeros((4, 4, 3), np.uint8))
+    demo.main([str(tmp_path / "sheet")])
+    assert Image.open(tmp_path / "sheet").size == (4, 4)
+    with pytest.raises(UserError, match="--sheet"):
+        demo.main(["--sheet"])
+    with pytest.raises(UserError, match="cannot write"):
+        demo.main([str(tmp_path / "no" / "folder.png")])
 
 
 def test_a_contact_sheet_shows_reals_above_their_fakes() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 import cli
 import evaluate
+import plots
 from cli import UserError
 from data import open_split, to_unit_range
 from evaluate import choose_examples, report
@@ -117,10 +118,10 @@ def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, ca
     assert "no trivial baseline" in capsys.readouterr().out
 
 
-def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS):
+def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS, split="test"):
     level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
     level |= {"n_real": counts[0], "n_fake": counts[1]}
-    metrics = {"model": "PANet paper", "data": data, "split": "test", "checkpoint_epoch": 1, "description": "these"}
+    metrics = {"model": "PANet paper", "data": data, "split": split, "checkpoint_epoch": 1, "description": "these"}
     metrics |= {"trivial_baseline_auc": 0.61, "always_fake_acc": 0.8, "frame": level, "video": level}
     return report(metrics, set(methods))
 
@@ -128,6 +129,7 @@ def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS):
 def test_the_table_says_what_it_compares_to():
     assert "DEMONSTRATION" in table("demo")
     assert "do not compare" in table("somewhere", counts=(20, 20))
+    assert "do not compare" in table("somewhere", split="val")
     assert "do not compare" in table("somewhere", methods={"real", "swap"})
     ffpp = table("ffpp")
     assert "NOT" not in ffpp
@@ -200,3 +202,10 @@ def test_damaged_weights_are_no_score(folder, tmp_path):
     with pytest.raises(UserError, match=r"test_real_0_0\.png: the model's score is not finite"):
         evaluate.evaluate(run, str(folder), out=tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["price$x_{$", "odd\udcff"])
+def test_any_folder_name_can_be_a_title(tmp_path, name):
+    labels, scores = np.array([0, 1]), np.array([0.2, 0.7])
+    plots.save_figure(plots.score_figure(labels, scores, name), tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 1000

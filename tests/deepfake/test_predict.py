@@ -102,8 +102,9 @@ def test_frames_are_spread_over_the_video(run, clip, capsys):
 
 
 def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, capsys):
-    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", "b.annotated.png"):
+    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", ".hidden/f.png", "b.annotated.png"):
         save(tmp_path / name, astronaut()[:100, :100])
+    (tmp_path / "c" / "up").symlink_to("..")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
     code, lines, errors = call(capsys, run, tmp_path, "--crop", "none", "--frames", 1)
@@ -135,6 +136,9 @@ def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys)
         (["{tmp}/nowhere", "{tmp}"], "nowhere does not exist", 1),
         (["{tmp}", "{tmp}"], "config.json", 1),
         (["{run}"], "PATH", 2),
+        (["", "{tmp}"], "RUN: is empty", 2),
+        (["{run}", ""], "PATH: is empty", 2),
+        (["{run}", "{tmp}", "--annotate", ""], "--annotate: is empty", 2),
         (["{run}", "{tmp}", "--frames", "0"], "'0'", 2),
         (["{run}", "{tmp}", "--crop", "eyes"], "'eyes'", 2),
         (["{run}", "{tmp}", "--annotate", "{run}/config.json"], "config.json", 1),

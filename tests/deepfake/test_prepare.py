@@ -29,7 +29,7 @@ from faces import Face
 from manifest import list_images
 from sources import find_sources, read_splits
 from tracks import boxes, follow
-from video import write_clip
+from video import sample_frames, write_clip
 
 SCRIPT = Path(prepare.__file__)
 OPTIONS = ["--frames", "2", "--size", "96"]
@@ -252,6 +252,41 @@ def test_methods_choose_the_fakes(tree):
         find_sources(tree, "c23", ["Magic"])
     with pytest.raises(UserError, match="c40/videos: no videos"):
         find_sources(tree, "c40")
+
+
+def test_methods_that_a_folder_lacks_are_named(tmp_path):
+    for name in ("real/a.png", "fake/Swap/b.png", "fake/Blend/b.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    assert {source.method for source in find_sources(tmp_path, "c23", ["Swap"])} == {"real", "Swap"}
+    for methods in (["Swap", "Magic"], ["Magic"]):
+        with pytest.raises(UserError, match=r"no method 'Magic' \(found Blend, Swap\)"):
+            find_sources(tmp_path, "c23", methods)
+
+
+def test_linked_folders_are_read_and_loops_of_links_are_not(tmp_path):
+    save_rgb(tmp_path / "elsewhere/b.png", np.zeros((8, 8, 3), np.uint8))
+    for name in ("real/a/c.png", "real/a/.hidden/d.png", "fake/Swap/b.png"):
+        save_rgb(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "in/real/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/real/a/up").symlink_to("../../real")
+    expected = ["fake/Swap/b.png", "real/a/c.png", "real/linked/b.png"]
+    assert sorted(record.path for record in list_images(tmp_path / "in")[0]) == expected
+    found = find_sources(tmp_path / "in", "c23")
+    assert sorted(source.path.relative_to(tmp_path / "in").as_posix() for source in found) == expected
+
+
+def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
+    for name in ("real/a.png", "fake/real/a.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    for read in (list_images, lambda root: find_sources(root, "c23")):
+        with pytest.raises(UserError, match="a folder real/ inside fake/"):
+            read(tmp_path)
+
+
+def test_a_colon_in_a_video_s_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip(Path("12:30.mp4"), moving(0, frames=2))
+    assert [index for index, _ in sample_frames("12:30.mp4", 5)] == [0, 1]
 
 
 def test_official_splits_are_ffpps(tmp_path):

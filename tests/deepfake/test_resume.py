@@ -98,8 +98,11 @@ def test_more_epochs_equal_a_longer_run(folder: Path, finished: Path, tmp_path: 
 
 def test_resuming_a_finished_run_keeps_it(folder: Path, finished: Path) -> None:
     before = (finished / "last.pt").read_bytes()
+    partial = [finished / ".last.pt.7.tmp", finished / "best" / ".model.safetensors.7.tmp"]  # as SIGKILL leaves them
+    for file in partial:
+        file.write_bytes(before[:9])
     train.main(["--resume", "--out", str(finished)])
-    assert (finished / "last.pt").read_bytes() == before
+    assert (finished / "last.pt").read_bytes() == before and not any(file.exists() for file in partial)
 
 
 @pytest.mark.parametrize("moment", ["train_step", "validate"])
@@ -169,6 +172,50 @@ def test_a_damaged_state_is_named(folder: Path, tmp_path: Path) -> None:
     (out / "last.pt").unlink()
     with pytest.raises(UserError, match=r"last\.pt is missing"):
         train.main(["--resume", "--out", str(out)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", "fast", "--lr: 'fast' is not a number above 0"),
+        ("epochs", 2.5, "--epochs: '2.5' is not a whole number"),
+        ("image_size", None, "--image-size: 'None' is not a whole number"),
+        ("variant", "huge", "--variant: invalid choice: 'huge'"),
+        ("amp", "fp8", "--amp: invalid choice: 'fp8'"),
+        ("lambda_metric", -1, "--lambda-metric: '-1' is not a number of at least 0"),
+        ("channels_last", "yes", "--channels-last"),
+        ("data", 5, "5: no such folder"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_damaged_config_is_told_as_a_bad_argument(
+    finished: Path, tmp_path: Path, name: str, value: Any, message: str
+) -> None:
+    saved = json.loads((finished / "config.json").read_text())
+    saved["arguments"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=message):
+        train.main(["--resume", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("optimizer", 5),
+        ("progress", {"best": []}),
+        ("progress", {"step": "two"}),
+        ("progress", {"history": []}),
+        ("progress", {"epoch": "two"}),
+    ],
+    ids=str,
+)
+def test_a_state_that_makes_no_sense_is_named(finished: Path, tmp_path: Path, part: str, value: Any) -> None:
+    state = last_state(finished)
+    state[part] = state[part] | value if isinstance(value, dict) else value
+    torch.save(state, tmp_path / "last.pt")
+    (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    with pytest.raises(UserError, match=r"last\.pt does not fit"):
+        train.main(["--resume", "--out", str(tmp_path)])
 
 
 @pytest.mark.slow

@@ -198,6 +198,8 @@ def test_epochs_and_seeds_differ_in_order_and_flips() -> None:
         (("--pretrained",), "--pretrained needs --variant paper"),
         (("--amp", "fp16"), "--amp fp16 needs a GPU"),
         (("--device", "abacus"), "--device abacus cannot be used here"),
+        (("--data", ""), "--data: is empty"),
+        (("--out", ""), "--out: is empty"),
         (("--colour",), "unrecognized arguments: --colour"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
