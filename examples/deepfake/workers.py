@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,8 @@ import cv2
 from tqdm import tqdm
 
 from cli import UserError
+
+LOG_SECONDS = 30  # between two lines of progress, where they go to a file
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -25,8 +28,8 @@ def run_tasks(
 
     An error of a task ends the run: tasks under way are finished, the others are not begun. Ctrl-C ends them all.
     """
-    bar = tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True)
-    with bar:
+    between = 0.1 if sys.stderr.isatty() else LOG_SECONDS
+    with tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True, mininterval=between) as bar:
         if workers <= 1 or len(tasks) <= 1:
             _single_threaded()
             for task in tasks:
