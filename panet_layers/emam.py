@@ -64,16 +64,11 @@ class EMAM(nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
         return functional.emam(
-            x,
-            self.conv1x1.weight,
-            self.conv1x1.bias,  # type: ignore[arg-type]
-            self.conv3x3.weight,
-            self.conv3x3.bias,  # type: ignore[arg-type]
-            self.gn.weight,
-            self.gn.bias,
-            self.groups,
-            self.eps,
+            *(x, conv1x1.weight, conv1x1.bias, conv3x3.weight, conv3x3.bias, gn.weight, gn.bias),  # type: ignore[arg-type]
+            groups=self.groups,
+            eps=self.eps,
             backend=self.backend,
         )
 

@@ -156,7 +156,10 @@ def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> 
     dtype = accumulation_dtype(x.dtype)
     args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
     device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # "meta", say, has none
-    with torch.autocast(device, enabled=False):
+    if torch.is_autocast_enabled(device):  # asked first, because to enter and leave takes as long as a small operation
+        with torch.autocast(device, enabled=False):
+            out = run(x.to(dtype), *args).to(x.dtype)
+    else:
         out = run(x.to(dtype), *args).to(x.dtype)
     if _transformed():  # vmap has no memory formats
         return out

@@ -142,15 +142,9 @@ class SCAM(nn.Module):
         self.spatial.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
         return functional.scam(
-            x,
-            self.channel.fc1.weight,
-            self.channel.fc2.weight,
-            self.spatial.conv.weight,
-            self.channel.fc1.bias,
-            self.channel.fc2.bias,
-            self.spatial.bn,
-            backend=self.backend,
+            x, fc1.weight, fc2.weight, spatial.conv.weight, fc1.bias, fc2.bias, spatial.bn, backend=self.backend
         )
 
     def extra_repr(self) -> str:
