@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.cuda import full_precision
 from benchmarks.registry import DTYPES, Case, Contender, contenders
 from benchmarks.steps import Step, prepare
 
@@ -29,13 +30,13 @@ class Gate:
     def __init__(self, case: Case, pass_: str) -> None:
         self.case, self.pass_ = case, pass_
         self.reference = contenders(case.layer)[0]
-        self.names, self.exact = results(prepare(case, self.reference, pass_, torch.float64))
+        self.names, self.exact = self._run(self.reference, torch.float64)
         self._plain_errors: dict[torch.dtype, list[float]] = {}
 
     def judge(self, contender: Contender) -> Verdict:
         dtype = DTYPES[self.case.dtype] if contender.promises_precision else torch.float32
         plain = self._errors_of_reference(dtype)
-        _, values = results(prepare(self.case, contender, self.pass_, dtype))
+        _, values = self._run(contender, dtype)
         worst = Verdict(0.0, "")
         for name, value, exact, allowance in zip(self.names, values, self.exact, plain, strict=True):
             error, scale = _distance(value, exact), float(exact.abs().max())
@@ -48,9 +49,13 @@ class Gate:
 
     def _errors_of_reference(self, dtype: torch.dtype) -> list[float]:
         if dtype not in self._plain_errors:
-            _, values = results(prepare(self.case, self.reference, self.pass_, dtype))
+            _, values = self._run(self.reference, dtype)
             self._plain_errors[dtype] = [_distance(*pair) for pair in zip(values, self.exact, strict=True)]
         return self._plain_errors[dtype]
+
+    def _run(self, contender: Contender, dtype: torch.dtype) -> tuple[list[str], list[Tensor]]:
+        with full_precision():
+            return results(prepare(self.case, contender, self.pass_, dtype))
 
     @staticmethod
     def _rounding(dtype: torch.dtype) -> float:

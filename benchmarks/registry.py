@@ -16,7 +16,8 @@ from panet_layers.models import PANet
 REDUCTION = 16
 REFERENCE, COPY = "reference", "copy"
 BACKENDS = (REFERENCE, "collapsed")
-COMPILED = "+compile"
+FUSED = "triton"  # runs on a GPU only
+COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # what a contender's name ends in
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PASSES = ("forward", "training")
@@ -40,13 +41,35 @@ class Case(NamedTuple):
 
 
 class Contender(NamedTuple):
-    """One way to compute a layer. `promises_precision`: in half precision too it must be as exact as the reference."""
+    """One way to compute a layer. `promises_precision`: in half precision too it must be as exact as the reference.
+
+    `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
+    """
 
     name: str
     build: Callable[[Case], nn.Module]
     promises_precision: bool = True
     same_function: bool = True
+    compiled: str = ""
+    graph: bool = False
+
+
+class Variants(NamedTuple):
+    """What is measured beside the plain contenders: torch.compile of each backend, max-autotune, CUDA graphs of all."""
+
     compiled: bool = False
+    max_autotuned: bool = False
+    graphs: bool = False
+
+
+class Plan(NamedTuple):
+    """Inputs to measure, and how."""
+
+    layers: tuple[str, ...]
+    shapes: tuple[Shape, ...] | None  # None: the layer's own
+    dtypes: tuple[str, ...] = ("float32",)
+    layouts: tuple[str, ...] = ("contiguous",)
+    how: Variants = Variants()
 
 
 def _emam(backend: str) -> Callable[[Case], nn.Module]:
@@ -85,7 +108,7 @@ def _panet(backend: str, **options: Any) -> Callable[[Case], nn.Module]:
 
 
 def _backends(build: Callable[[str], Callable[[Case], nn.Module]]) -> list[Contender]:
-    return [Contender(name, build(name)) for name in BACKENDS]
+    return [Contender(name, build(name)) for name in (*BACKENDS, FUSED)]
 
 
 _CONTENDERS = {
@@ -126,6 +149,17 @@ LAYER_SHAPES: tuple[Shape, ...] = (
     (8, 96, 4, 4, 8),
     (32, 64, 16, 16, 8),
 )
+# The same places at the batch of a training on a GPU.
+GPU_SHAPES: tuple[Shape, ...] = (
+    (32, 728, 19, 19, 8),
+    (32, 728, 38, 38, 8),
+    (32, 256, 37, 37, 8),
+    (32, 128, 74, 74, 8),
+    (32, 64, 147, 147, 8),
+    (32, 2048, 10, 10, 8),
+    (32, 256, 56, 56, 8),
+    (32, 1024, 14, 14, 32),
+)
 DETECTOR_SHAPES: dict[str, tuple[Shape, ...]] = {
     "panet-tiny": ((8, 3, 64, 64, 8),),
     "panet-paper": ((2, 3, 299, 299, 8),),
@@ -136,12 +170,22 @@ def is_detector(layer: str) -> bool:
     return layer.startswith("panet-")
 
 
-def contenders(layer: str, compiled: bool = False) -> list[Contender]:
-    """The layer's contenders, the reference first; with `compiled`, torch.compile of each backend too."""
-    plain = _CONTENDERS[layer]
-    if not compiled:
-        return plain
-    return plain + [c._replace(name=c.name + COMPILED, compiled=True) for c in plain if c.name in BACKENDS]
+def base_name(name: str) -> str:
+    """A contender's name without what is done to it."""
+    return name.split("+")[0]
+
+
+def contenders(layer: str, device: str = "cpu", how: Variants = Variants()) -> list[Contender]:  # noqa: B008
+    """The layer's contenders that can run on the device, the reference first, and the variants asked for."""
+    found = [c for c in _CONTENDERS[layer] if device == "cuda" or c.name != FUSED]
+    plain = [c for c in found if c.name in BACKENDS]
+    if how.compiled:
+        found += [c._replace(name=c.name + COMPILED, compiled="default") for c in plain]
+    if how.max_autotuned:
+        found.append(plain[0]._replace(name=plain[0].name + MAX_AUTOTUNED, compiled="max-autotune-no-cudagraphs"))
+    if how.graphs:
+        found += [c._replace(name=c.name + GRAPH, graph=True) for c in found]
+    return found
 
 
 def cases(
@@ -150,12 +194,38 @@ def cases(
     dtype: str = "float32",
     layout: str = "contiguous",
     device: str = "cpu",
+    batch: int | None = None,
 ) -> list[Case]:
     """Every case of the layers at `shapes` (B, C, H, W, G), or at the layers' own shapes; each once."""
     found: dict[Case, None] = {}
     for layer in layers:
-        for b, c, h, w, groups in shapes or DETECTOR_SHAPES.get(layer, LAYER_SHAPES):
+        own = DETECTOR_SHAPES.get(layer, GPU_SHAPES if device == "cuda" else LAYER_SHAPES)
+        for b, c, h, w, groups in shapes or own:
             grouped = layer == "emam" or is_detector(layer)
-            case = Case(layer, (b, c, h, w), groups if grouped else None, dtype, layout, device)
+            case = Case(layer, (batch or b, c, h, w), groups if grouped else None, dtype, layout, device)
             found[case] = None
     return list(found)
+
+
+def planned(plan: Plan, device: str, batch: int | None = None) -> list[Case]:
+    """The cases of a plan."""
+    return [
+        case
+        for dtype in plan.dtypes
+        for layout in plan.layouts
+        for case in cases(plan.layers, plan.shapes, dtype, layout, device, batch)
+    ]
+
+
+# What `--suite` takes. The compilers' contenders come last: they take the longest.
+_SCAM_SHAPES = (GPU_SHAPES[0], GPU_SHAPES[4], GPU_SHAPES[6])
+SUITES = {
+    "gpu": (
+        Plan(("emam",), GPU_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), Variants(graphs=True)),
+        Plan(("scam", "cbam"), _SCAM_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), Variants(graphs=True)),
+        Plan(("emam",), GPU_SHAPES, ("float32",), how=Variants(graphs=True)),
+        Plan(("emam",), GPU_SHAPES[6:7], ("bfloat16",), how=Variants(compiled=True, graphs=True)),
+        Plan(("emam",), GPU_SHAPES[:1], ("bfloat16",), how=Variants(True, True, True)),
+        Plan(("cbam",), GPU_SHAPES[:1], ("bfloat16",), how=Variants(True, True, True)),
+    ),
+}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
+from time import monotonic
 from typing import NoReturn
 
 if not __package__:  # run as a script: import from the checkout, not from this folder
@@ -13,9 +15,9 @@ if not __package__:  # run as a script: import from the checkout, not from this 
 import torch
 
 from benchmarks import memory, table, timing
+from benchmarks.cuda import EventSampler
 from benchmarks.gate import Gate
 from benchmarks.registry import (
-    COMPILED,
     COPY,
     DTYPES,
     LAYERS,
@@ -23,11 +25,15 @@ from benchmarks.registry import (
     PASSES,
     REFERENCE,
     SELECTIONS,
+    SUITES,
     Case,
     Contender,
-    cases,
+    Plan,
+    Variants,
+    base_name,
     contenders,
     is_detector,
+    planned,
 )
 from benchmarks.steps import Step, prepare, prepare_copy
 
@@ -44,31 +50,62 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks asked for; 0 if every row was measured, 1 if one was refused or could not be written."""
     args = parse(arguments)
-    chosen = cases(SELECTIONS.get(args.layer, (args.layer,)), args.shape, args.dtype, args.layout, args.device)
     passes = PASSES if args.pass_ == "both" else (args.pass_,)
+    chosen = [
+        (case, select(case, plan.how, args))
+        for plan in plans(args)
+        for case in planned(plan, args.device, args.batch)
+    ]  # fmt: skip
     if args.list:
-        for case in chosen:
-            names = [c.name for c in select(case, args)] + [COPY] * (not is_detector(case.layer))
+        for case, found in chosen:
+            names = [c.name for c in found] + [COPY] * (not is_detector(case.layer))
             print(f"{case}: {', '.join(passes)}: {', '.join(names)}")
         return 0
     torch.set_num_threads(args.threads)
     out = Path(args.out or DEFAULT_OUT.format(device=args.device))
-    refusals = 0
+    deadline = monotonic() + 60 * args.minutes
+    refusals = left = 0
     try:
         rows = table.read(out)
-        for case in chosen:
-            for pass_ in passes:
-                measured, faults = measure(case, pass_, select(case, args), args)
-                rows = table.merge(rows, measured)
-                table.write(out, rows)
-                refusals += len(faults)
-                show(case, pass_, measured, faults)
+        for (case, found), pass_ in product(chosen, passes):
+            if args.resume and is_measured(case, pass_, found, rows, args):
+                continue
+            if monotonic() > deadline:
+                left += 1
+                continue
+            measured, faults = measure(case, pass_, found, args)
+            rows = table.merge(rows, measured)
+            table.write(out, rows)
+            refusals += len(faults)
+            show(case, pass_, measured, faults)
     except table.TableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if refusals:
         print(f"error: {refusals} rows refused", file=sys.stderr)
-    return 1 if refusals else 0
+    if left:
+        print(f"error: out of time with {left} inputs left; --resume goes on with them", file=sys.stderr)
+    return 1 if refusals or left else 0
+
+
+def plans(args: argparse.Namespace) -> tuple[Plan, ...]:
+    """The suite asked for, or the one plan that the options make up."""
+    if args.suite:
+        return SUITES[args.suite]
+    layers = SELECTIONS.get(args.layer, (args.layer,))
+    how = Variants(args.compile, args.max_autotune, args.graph)
+    return (Plan(layers, args.shape, tuple(args.dtype), tuple(args.layout), how),)
+
+
+def is_measured(
+    case: Case, pass_: str, chosen: list[Contender], rows: list[table.Row], args: argparse.Namespace
+) -> bool:
+    """Whether the table has every contender's row by this very code on this machine; uncommitted code is none."""
+    here = table.provenance(args.device)
+    same = [column for column in table.PROVENANCE if column != "date"]
+    known = {table.key(row) for row in rows if all(row[column] == here[column] for column in same)}
+    wanted = {tuple(case_columns(case, pass_, c.name, args).values()) for c in chosen}
+    return "+" not in here["commit"] and wanted <= known
 
 
 def measure(
@@ -97,10 +134,10 @@ def measure(
     del gate
     if REFERENCE not in steps:
         return [], faults
-    used = {name: memory.measure(step) for name, step in steps.items()}
+    used = {name: memory.measure(step) for name, step in steps.items() if not step.graph}
     if not is_detector(case.layer):
         steps[COPY] = prepare_copy(case, pass_)
-    times = timing.measure(steps, args.rounds, torch.cuda.synchronize if args.device == "cuda" else None)
+    times = timing.measure(steps, args.rounds, EventSampler() if args.device == "cuda" else None)
     provenance = table.provenance(args.device)
     rows = [_row(case, pass_, name, times[name], used.get(name), errors.get(name), args) | provenance for name in steps]
     return rows, faults
@@ -119,6 +156,20 @@ def _row(
     error: float | None,
     args: argparse.Namespace,
 ) -> table.Row:
+    return case_columns(case, pass_, contender, args) | {
+        "milliseconds": f"{time.milliseconds:.4g}",
+        "speedup": f"{time.speedup:.3g}",
+        "rounds_kept": str(time.kept),
+        "rounds": str(time.rounds),
+        "kept_bytes": str(used.kept) if used else "",
+        "peak_bytes": str(used.peak) if used else "",
+        "peak_extra": str(used.extra) if used else "",
+        "gate_error": "" if error is None else f"{error:.2g}",
+    }
+
+
+def case_columns(case: Case, pass_: str, contender: str, args: argparse.Namespace) -> table.Row:
+    """The columns that say what a row is a measurement of, in their order."""
     return {
         "device": case.device,
         "layer": case.layer,
@@ -129,14 +180,6 @@ def _row(
         "dtype": case.dtype,
         "layout": case.layout,
         "threads": str(args.threads),
-        "milliseconds": f"{time.milliseconds:.4g}",
-        "speedup": f"{time.speedup:.3g}",
-        "rounds_kept": str(time.kept),
-        "rounds": str(time.rounds),
-        "kept_bytes": str(used.kept) if used else "",
-        "peak_bytes": str(used.peak) if used else "",
-        "peak_extra": str(used.extra) if used else "",
-        "gate_error": "" if error is None else f"{error:.2g}",
     }
 
 
@@ -156,13 +199,13 @@ def show(case: Case, pass_: str, rows: list[table.Row], faults: list[str]) -> No
     sys.stdout.flush()
 
 
-def select(case: Case, args: argparse.Namespace) -> list[Contender]:
+def select(case: Case, how: Variants, args: argparse.Namespace) -> list[Contender]:
     """The case's contenders that were asked for; always the reference, which the others are compared with."""
-    available = contenders(case.layer, args.compile)
+    available = contenders(case.layer, args.device, how)
     if not args.backends:
         return available
     plain = {*args.backends, REFERENCE}
-    return [c for c in available if c.name.removesuffix(COMPILED) in plain]
+    return [c for c in available if base_name(c.name) in plain]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -170,10 +213,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--layer", choices=dict.fromkeys((*SELECTIONS, *LAYERS)), default="all", help="default: all")
     parser.add_argument("--pass", dest="pass_", choices=(*PASSES, "both"), default="both", help="default: both")
     parser.add_argument("--shape", type=_shape, nargs="+", metavar="B,C,H,W,G", help="default: the layer's own list")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
-    parser.add_argument("--layout", choices=LAYOUTS, default="contiguous", help="default: contiguous")
+    parser.add_argument("--suite", choices=SUITES, help="a list of inputs and contenders, in place of these options")
+    parser.add_argument("--batch", type=_positive, metavar="B", help="in place of the shapes' own")
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["float32"], help="default: float32")
+    parser.add_argument("--layout", choices=LAYOUTS, nargs="+", default=["contiguous"], help="default: contiguous")
     parser.add_argument("--backends", nargs="+", metavar="NAME", help="contenders beside the reference; default: all")
     parser.add_argument("--compile", action="store_true", help="torch.compile of every backend too (minutes)")
+    parser.add_argument("--max-autotune", action="store_true", help="the reference compiled in that mode too (minutes)")
+    parser.add_argument("--graph", action="store_true", help="every contender in a CUDA graph too")
+    parser.add_argument("--resume", action="store_true", help="skip what the CSV has of this commit on this machine")
+    parser.add_argument("--minutes", type=_positive, default=10**6, help="then start no other input; default: no end")
     parser.add_argument("--rounds", type=_positive, default=15, help="rounds of samples; default: 15")
     parser.add_argument("--threads", type=_positive, default=2, help="CPU threads; default: 2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
@@ -189,7 +238,9 @@ def _check(parser: Parser, args: argparse.Namespace) -> None:
     layers = SELECTIONS.get(args.layer, (args.layer,))
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("argument --device: cuda was asked for, but torch finds no CUDA device here")
-    known = list(dict.fromkeys(c.name for layer in layers for c in contenders(layer)))
+    if args.device == "cpu" and (args.graph or args.suite):
+        parser.error(f"argument {'--graph' if args.graph else '--suite'}: needs --device cuda")
+    known = list(dict.fromkeys(c.name for layer in layers for c in contenders(layer, args.device)))
     for name in args.backends or ():
         if name not in known:
             choice = f"choose from {', '.join(known)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from benchmarks.registry import DTYPES, LAYOUTS, REFERENCE, Case, Contender, con
 from panet_layers.models import PANetLoss
 
 SEED = 2024
+GRAPH_WARM_UPS = 3
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Step:
     forward: Callable[[], Tensor]
     backward: Callable[[Tensor], tuple[Tensor, ...]] | None
     gradient_names: tuple[str, ...] = ()
+    graph: bool = False  # a CUDA graph: one launch for all of it
 
     def __call__(self) -> None:
         out = self.forward()
@@ -36,22 +39,43 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
     module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype]).train(pass_ == "training")
     names = tuple(name for name, _ in module.named_parameters())
     if contender.compiled:
-        module.compile(dynamic=False)
+        module.compile(dynamic=False, mode=contender.compiled)
     x = draw_input(case, dtype)
     if pass_ == "forward":
-        return _inference(module, x, is_detector(case.layer))
-    if is_detector(case.layer):
-        return _detector_training(module, x, names)
-    return _layer_training(module, x, _draw(case, case.shape, SEED + 1, dtype), names)
+        step = _inference(module, x, is_detector(case.layer))
+    elif is_detector(case.layer):
+        step = _detector_training(module, x, names)
+    else:
+        step = _layer_training(module, x, _draw(case, case.shape, SEED + 1, dtype), names)
+    return captured(step) if contender.graph else step
 
 
 def prepare_copy(case: Case, pass_: str) -> Step:
     """The floor: read and write once for the forward; read input and gradient and write one for the backward."""
     x, grad = draw_input(case), _draw(case, case.shape, SEED + 1)
     out, dx = torch.empty_like(x), torch.empty_like(x)
-    if pass_ == "forward":
-        return Step(lambda: out.copy_(x), None)
-    return Step(lambda: out.copy_(x), lambda _: (torch.add(x, grad, out=dx),))
+    step = Step(lambda: out.copy_(x), None if pass_ == "forward" else lambda _: (torch.add(x, grad, out=dx),))
+    return captured(step) if case.device == "cuda" else step
+
+
+def captured(step: Step) -> Step:
+    """The whole step in one graph: `forward` replays it, `backward` only hands out the gradients."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(GRAPH_WARM_UPS):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step.forward()
+        gradients = step.backward(out) if step.backward else ()
+
+    def forward() -> Tensor:
+        graph.replay()
+        return out
+
+    return Step(forward, (lambda _: gradients) if step.backward else None, step.gradient_names, graph=True)
 
 
 def _inference(module: nn.Module, x: Tensor, detector: bool) -> Step:
@@ -105,20 +129,26 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
 def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
     """The case's input, in the case's layout."""
     if case.layer in ("scam", "cbam"):
-        return _place(case, _clear_maxima(case.shape), dtype)
+        return _place(case, clear_maxima(case.shape), dtype)
     return _draw(case, case.shape, SEED, dtype)
 
 
 def _draw(case: Case, shape: tuple[int, ...], seed: int, dtype: torch.dtype | None = None) -> Tensor:
-    return _place(case, torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dtype)
+    return _place(case, _normal(shape, seed), dtype)
+
+
+@lru_cache(maxsize=2)
+def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _place(case: Case, values: Tensor, dtype: torch.dtype | None) -> Tensor:
     rounded = values.to(DTYPES[case.dtype])
-    return rounded.to(case.device, dtype or rounded.dtype).contiguous(memory_format=LAYOUTS[case.layout])
+    return rounded.to(case.device, dtype or rounded.dtype, memory_format=LAYOUTS[case.layout], copy=True)
 
 
-def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
+@lru_cache(maxsize=2)
+def clear_maxima(shape: tuple[int, int, int, int], seed: int = SEED) -> Tensor:
     """Random maps whose maxima, over channels and over pixels, are clear of their runners-up.
 
     Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes: on random
@@ -127,7 +157,7 @@ def _clear_maxima(shape: tuple[int, int, int, int]) -> Tensor:
     """
     batch, channels, height, width = shape
     pixels = height * width
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     x = torch.rand((batch, channels, pixels), generator=generator) * 2 - 1
     winner = torch.randint(channels, (batch, 1, pixels), generator=generator)
     spare = torch.randint(pixels, (batch, channels, 1), generator=generator)

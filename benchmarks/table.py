@@ -20,6 +20,7 @@ MEASURED = (
 )  # fmt: skip
 PROVENANCE = ("hardware", "commit", "date", "torch", "triton", "timm")
 COLUMNS = KEY + MEASURED + PROVENANCE
+SETTING = ("device", "hardware", "threads", "dtype", "layout")  # rows to show side by side
 
 Row = dict[str, str]
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +73,25 @@ def write(path: Path, rows: list[Row]) -> None:
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:
+        raise TableError(f"can't write {path}: {error}") from error
+
+
+def grouped(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, ...], list[Row]]:
+    """Rows by their values in `columns`, in order of appearance."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file beside `path`, then move it there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
         raise TableError(f"can't write {path}: {error}") from error
 
 

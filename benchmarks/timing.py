@@ -19,6 +19,9 @@ LEAST_KEPT = 3
 PATIENCE_SECONDS = 30  # after this no more rounds are added for the disturbed ones
 
 
+Sample = Callable[[Callable[[], object], int], float]
+
+
 class Timing(NamedTuple):
     """`speedup`: the median over the kept rounds of baseline's time / own time, both of the same round."""
 
@@ -31,11 +34,14 @@ class Timing(NamedTuple):
 def measure(
     steps: Mapping[str, Callable[[], object]],
     rounds: int,
-    synchronize: Callable[[], object] | None = None,
+    sample: Sample | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Timing]:
-    """Time the steps against the first of them; up to three times as many rounds where half are disturbed."""
-    sample = partial(_sample, synchronize=synchronize or (lambda: None), clock=clock)
+    """Time the steps against the first of them; up to three times as many rounds where half are disturbed.
+
+    `sample(step, calls)`: the seconds that one of so many calls takes; by the clock, if not given.
+    """
+    sample = sample or partial(_sample, clock=clock)
     calls = {name: _calls_per_sample(step, sample) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -74,17 +80,13 @@ def _lower_quartile(values: list[float]) -> float:
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
-def _calls_per_sample(step: Callable[[], object], sample: Callable[[Callable[[], object], int], float]) -> int:
+def _calls_per_sample(step: Callable[[], object], sample: Sample) -> int:
     seconds = min(sample(step, 1) for _ in range(WARM_UPS))
     return max(1, min(200, round(SAMPLE_SECONDS / max(seconds, 1e-9))))
 
 
-def _sample(
-    step: Callable[[], object], calls: int, synchronize: Callable[[], object], clock: Callable[[], float]
-) -> float:
-    synchronize()
+def _sample(step: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
     start = clock()
     for _ in range(calls):
         step()
-    synchronize()
     return (clock() - start) / calls

@@ -1,24 +1,43 @@
 """Settings of all tests, and what the layers' tests share as fixtures."""
 
 import os
+import re
 
 import pytest
-import torch
+from devices import on_gpu, on_interpreter
 from hypothesis import HealthCheck, settings
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before the package looks at it
-
-from panet_layers import functional
 
 # The same examples every time, on machines of any speed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config):
+    """Kernels run on CPU tensors, by Triton's interpreter, unless a GPU is asked for (`pytest -m cuda`).
+
+    A process does the one or the other: triton decides when a kernel is decorated.
+    """
+    wants_gpu = "cuda" in re.sub(r"not\s+cuda", "", config.option.markexpr)
+    os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """Where fused kernels run: on CPU tensors through the interpreter, or on a GPU."""
+    return on_gpu() if request.param == "cuda" else on_interpreter()
+
+
+@pytest.fixture
+def gpu():
+    """A GPU, for what has no meaning elsewhere; its tests carry the mark `cuda`."""
+    return on_gpu()
+
+
 @pytest.fixture(scope="module")
 def by_hand_at_any_size():
     """Let the collapsed backend run its own derivatives on small inputs too, which it leaves to the formulas."""
+    from panet_layers import functional
+
     with pytest.MonkeyPatch.context() as patch:
         nothing = functional.Small(inference=-1, training=-1)
         patch.setattr(functional, "SMALL_EMAM", nothing)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import memory, registry, report, run, steps, table, timing
+from benchmarks import cuda, memory, plots, registry, report, run, steps, table, timing
 from benchmarks.gate import Gate
 from benchmarks.memory import Event
 
@@ -118,11 +120,15 @@ def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
 
 
 def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    triton = registry.Contender("triton", lambda case: registry.EMAM(case.shape[1], case.groups, backend="triton"))
-    monkeypatch.setitem(registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], triton])
+    def broken(case):
+        raise RuntimeError("no such device\nand a traceback")
+
+    monkeypatch.setitem(
+        registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], registry.Contender("broken", broken)]
+    )
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     assert code == 1
-    assert "triton: failed, backend 'triton' can't run on a cpu tensor" in capsys.readouterr().out
+    assert "broken: failed, no such device\n" in capsys.readouterr().out
     assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "published", "copy"]
 
 
@@ -146,7 +152,7 @@ def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
 
 @pytest.mark.parametrize("shape", [(2, 64, 3, 3), (2, 3, 8, 9), (1, 1, 1, 1)])
 def test_maxima_of_scam_inputs_are_clear(shape):
-    x = steps._clear_maxima(shape).flatten(2)
+    x = steps.clear_maxima(shape).flatten(2)
     for dim in (1, 2):
         if x.shape[dim] > 1:
             largest = x.topk(2, dim).values
@@ -222,6 +228,10 @@ def test_measure_interleaves_and_goes_on_while_disturbed():
         (["--rounds", "0"], "wanted a positive number, got '0'"),
         (["--threads", "two"], "'two'"),
         (["--dtype", "int8"], "int8"),
+        (["--graph"], "--graph: needs --device cuda"),
+        (["--suite", "gpu"], "--suite: needs --device cuda"),
+        (["--suite", "cpu"], "cpu"),
+        (["--minutes", "0"], "'0'"),
         (["--frobnicate"], "--frobnicate"),
     ],
 )
@@ -238,6 +248,95 @@ def test_a_missing_gpu_is_a_bad_argument(capsys):
     with pytest.raises(SystemExit) as caught:
         run.main(["--device", "cuda"])
     assert caught.value.code == 2 and "no CUDA device" in capsys.readouterr().err
+
+
+@pytest.fixture
+def a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+def test_suite_for_a_gpu(a_gpu, capsys):
+    assert run.main(["--device", "cuda", "--suite", "gpu", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for shape in registry.GPU_SHAPES:
+        name = f"emam {'x'.join(map(str, shape[:4]))} G={shape[4]} bfloat16"
+        for layout in registry.LAYOUTS:
+            (first, *_) = [line for line in lines if line.startswith(f"{name} {layout}: forward, training: reference,")]
+            names = first.split(": ")[-1].split(", ")
+            assert {"reference", "collapsed", "triton", "published", "triton+graph", "copy"} <= set(names)
+    assert any("reference+compile, " in line and "reference+max-autotune+graph" in line for line in lines)
+    assert any(line.startswith("cbam") and "timm+graph" in line for line in lines)
+    assert len(lines) < 60
+
+
+def test_batch_dtypes_and_layouts_multiply(capsys):
+    run.main(["--list", "--layer", "emam", "--shape", "2,16,5,4,4", "--batch", "7", "--backends", "published",
+              "--dtype", "float32", "float16", "--layout", "contiguous", "channels_last"])  # fmt: skip
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"emam 7x16x5x4 G=4 {dtype} {layout}"
+        for dtype in ("float32", "float16")
+        for layout in ("contiguous", "channels_last")
+    ]
+
+
+def test_triton_is_a_contender_on_a_gpu_only():
+    for layer in registry.LAYERS:
+        assert "triton" not in [c.name for c in registry.contenders(layer, "cpu", registry.Variants(True, True))]
+        assert "triton" in [c.name for c in registry.contenders(layer, "cuda")]
+
+
+def test_resume_skips_what_this_commit_has_measured(tmp_path, monkeypatch, capsys):
+    here = table.provenance("cpu")
+    for commit, again in (("abc1234", False), ("abc1234+", True)):
+        monkeypatch.setattr(table, "provenance", lambda device, commit=commit: here | {"commit": commit})
+        for number in range(2):
+            capsys.readouterr()
+            code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
+            assert code == 0 and len(rows_of(out)) == 4
+            assert bool(capsys.readouterr().out) == (number == 0 or again)
+    monkeypatch.setattr(table, "provenance", lambda device: here | {"commit": "abc1234+", "torch": "0"})
+    measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
+    assert {row["torch"] for row in rows_of(out)} == {"0"}
+
+
+def test_out_of_time_says_what_is_left(tmp_path, monkeypatch, capsys):
+    ticks = iter([0.0, 10.0, 70.0, 80.0, 90.0])
+    monkeypatch.setattr(run, "monotonic", lambda: next(ticks))
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "1,16,5,4,4", "--minutes", "1")
+    assert code == 1 and len(rows_of(out)) == 4
+    assert capsys.readouterr().err == "error: out of time with 3 inputs left; --resume goes on with them\n"
+
+
+class FakeEvent:
+    """A CUDA event on a made-up clock, on which a step takes 3 ms and all else none."""
+
+    now = 0.0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = FakeEvent.now
+
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+
+def test_time_by_events_leaves_the_flush_out(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
+    monkeypatch.setattr(cuda, "torch", mock.Mock(wraps=torch, int8=torch.int8, cuda=torch.cuda))
+    cuda.torch.empty = lambda size, dtype, device: torch.empty(16, dtype=dtype)
+    sample = cuda.EventSampler()
+
+    def forward():
+        FakeEvent.now += 3
+
+    step = steps.Step(forward, None)
+    assert sample(step, 4) == pytest.approx(3e-3) and len(waits) == 5  # starts on an idle GPU, each time
+    assert sample(dataclasses.replace(step, graph=True), 4) == pytest.approx(3e-3) and len(waits) == 6
+    assert timing.measure({"a": step, "b": step}, 3, sample)["b"].milliseconds == pytest.approx(3)
 
 
 def test_list_measures_nothing(tmp_path, capsys):
@@ -302,3 +401,55 @@ def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
 def test_report_of_a_missing_table_fails_in_one_line(tmp_path, capsys):
     assert report.main([str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
+
+
+@pytest.fixture
+def gpu_results(tmp_path):
+    """What a GPU might give: two inputs, two passes, eager and in graphs."""
+    empty = dict.fromkeys(table.COLUMNS, "") | {
+        "device": "cuda", "layer": "emam", "groups": "8", "dtype": "bfloat16", "layout": "contiguous", "threads": "2",
+        "hardware": "a GPU", "commit": "abc1234", "date": "2025-01-01", "torch": "2.11", "speedup": "1",
+    }  # fmt: skip
+    times = {
+        "reference": 0.4, "published": 0.3, "triton": 0.08, "reference+compile": 0.2, "reference+graph": 0.36,
+        "triton+graph": 0.05, "reference+compile+graph": 0.15, "copy": 0.01,
+    }  # fmt: skip
+    path = tmp_path / "cuda.csv"
+    table.write(path, [
+        empty | {"contender": name, "pass": pass_, "shape": shape, "milliseconds": f"{time * scale * factor:.4g}"}
+        for shape, scale in (("32x728x19x19", 1), ("32x728x38x38", 4))
+        for pass_, factor in (("forward", 1), ("training", 3))
+        for name, time in times.items()
+    ])  # fmt: skip
+    return path
+
+
+def test_summary_of_a_gpu(gpu_results, capsys):
+    assert report.main([str(gpu_results), "--summary"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("### a GPU: bfloat16, contiguous, microseconds\n")
+    assert "| triton+graph against the best baseline | of the copy's speed |" in text
+    assert (
+        "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
+    )
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn, save, plot = {}, plots._save, tmp_path / "roofline.png"
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.update(figure=figure) or save(figure, path))
+    assert report.main([str(gpu_results), "--roofline", str(plot), "--out", str(tmp_path / "table.md")]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    forward, training = drawn["figure"].axes
+    (copy,) = forward.lines
+    megabytes = 2 * 2 * 32 * 728 * 19 * 19 / 1e6
+    assert copy.get_xdata()[0] == pytest.approx(megabytes) and copy.get_ydata()[0] == pytest.approx(megabytes / 0.01)
+    assert training.lines[0].get_ydata()[0] == pytest.approx(2.5 * megabytes / 0.03)
+
+
+def test_a_roofline_needs_a_copy(gpu_results, tmp_path, capsys):
+    rows = [row for row in table.read(gpu_results) if row["contender"] != "copy"]
+    table.write(gpu_results, rows)
+    assert report.main([str(gpu_results), "--roofline", str(tmp_path / "roofline.png")]) == 1
+    assert capsys.readouterr().err == "error: nothing to draw: the table has no row of 'copy'\n"

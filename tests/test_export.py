@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import BACKENDS, SMALL, assert_same, run, tensors, with_backend
+from torch import nn
 from torch.export import Dim
 
 DYNAMIC = {0: Dim("batch", min=1), 2: Dim("height", min=2), 3: Dim("width", min=2)}
@@ -60,3 +61,18 @@ def test_export_for_training_moves_the_running_statistics():
     out, expected = exported(x), layer(x)
     assert_same({"output": out.detach()}, {"output": expected.detach()})
     assert_same(dict(exported.named_buffers()), dict(layer.named_buffers()))
+
+
+@pytest.mark.slow  # about half a minute: the C++ compiler
+def test_package_of_aot_inductor(tmp_path):
+    """Compiled ahead of time, loaded and run, for any batch and size; the package calls the registered operators."""
+    layers = nn.Sequential(*(with_backend(case.layer(), "collapsed") for case in (EVALUATED[0], EVALUATED[-1])))
+    layers = layers.eval().requires_grad_(False)
+    bounded = {0: Dim("batch", min=1, max=64), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
+    with torch.no_grad():
+        program = torch.export.export(layers, (tensors(EVALUATED[0])[0],), dynamic_shapes=(bounded,))
+    path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layers.pt2"))
+    run_package = torch._inductor.aoti_load_package(path)
+    for batch, height, width in NEW_SIZES:
+        x, _ = tensors(EVALUATED[0]._replace(batch=batch, height=height, width=width))
+        assert_same({"output": run_package(x)}, {"output": layers(x)})

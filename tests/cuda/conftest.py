@@ -1,0 +1,13 @@
+"""Where the GPU's tests run beside the GPU: what of them makes sense on the CPU, slowly, for the tests' own sake."""
+
+import pytest
+from devices import on_gpu, on_interpreter
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.cuda)],
+)
+def device(request):
+    """A GPU; or CPU tensors through Triton's interpreter."""
+    return on_gpu() if request.param == "cuda" else on_interpreter()

@@ -1,0 +1,113 @@
+"""What the GPU tests share: cases on a device, judged by the float64 reference, and steps captured into a graph."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from cases import Case, EmamCase, ScamCase, run, tensors, with_backend
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from benchmarks.steps import clear_maxima
+from panet_layers import EMAM, SCAM
+
+BACKEND = "triton"
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+# Small enough for the interpreter: an odd map for each kind of layer.
+SMALL_EMAM = EmamCase(2, 12, 4, 7, 5)
+SMALL_SCAM = ScamCase(2, 12, 4, 7, 5, mlp_bias=True, norm="batch")
+SMALL = [SMALL_EMAM, SMALL_SCAM, SMALL_SCAM._replace(mlp_bias=False, norm=None)]
+
+
+def placed(
+    case: Case, device: torch.device, dtype: torch.dtype = torch.float32, layout: str = "contiguous", seed: int = 0
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """The fused layer, an input and a gradient; SCAM's input has clear maxima, for a flip says nothing of precision."""
+    layer = with_backend(case.layer(seed, dtype=dtype), BACKEND).to(device)
+    x, grad = tensors(case, seed + 1, dtype)
+    if isinstance(case, ScamCase) and x.numel():
+        x = clear_maxima(tuple(x.shape), seed)
+    return layer, *(t.to(device, dtype, memory_format=LAYOUTS[layout], copy=True) for t in (x, grad))
+
+
+def by_formulas(layer: nn.Module) -> nn.Module:
+    """A copy that runs the reference."""
+    layer = copy.deepcopy(layer)
+    for module in layer.modules():
+        if isinstance(module, (EMAM, SCAM)):
+            module.backend = "reference"
+    return layer
+
+
+def exactly(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """The float64 answer to the same (rounded) numbers."""
+    return run(by_formulas(layer).double(), x.double(), grad.double())
+
+
+def check_budget(draw: Callable[[int], tuple[nn.Module, Tensor, Tensor]], draws: int) -> None:
+    """`draw(seed)` at most twice as far from the float64 answer as the reference in the same dtype, plus a rounding.
+
+    Summed over draws: in one of them the reference may be close by luck.
+    """
+    actual, plain, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
+    for seed in range(draws):
+        layer, x, grad = draw(seed)
+        dtype = x.dtype
+        exact, reference = exactly(layer, x, grad), run(by_formulas(layer), x, grad)
+        outcome = run(layer, x, grad)
+        assert outcome["output"].stride() == x.stride()
+        for name, value in exact.items():
+            assert outcome[name].shape == value.shape and outcome[name].dtype == reference[name].dtype, name
+            actual[name] += (outcome[name] - value).double().square().sum().item()
+            plain[name] += (reference[name] - value).double().square().sum().item()
+            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
+    allowed = {name: 2 * plain[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
+    distances = {name: (square**0.5, allowed[name]) for name, square in actual.items()}
+    assert {name: pair for name, pair in distances.items() if not pair[0] <= pair[1]} == {}
+
+
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Bit by bit."""
+    assert actual.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(actual[name], expected[name])] == []
+
+
+def captured(
+    step: Callable[[], dict[str, Tensor]], device: torch.device
+) -> tuple[Callable[[], object], dict[str, Tensor]]:
+    """A step in a CUDA graph: its replay, and the tensors that each replay fills. On the CPU it just runs again."""
+    if device.type == "cpu":
+        results = step()
+        return lambda: [results[name].copy_(value) for name, value in step().items()], results
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    return graph.replay, results
+
+
+def forbidding_synchronisation(device: torch.device) -> AbstractContextManager[None]:
+    """A block in which torch raises where the host waits for the GPU."""
+    return nullcontext() if device.type == "cpu" else _Forbidding()
+
+
+class _Forbidding(AbstractContextManager[None]):
+    def __enter__(self) -> None:
+        self.before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+
+    def __exit__(self, *_: object) -> None:
+        torch.cuda.set_sync_debug_mode(self.before)

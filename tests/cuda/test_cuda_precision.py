@@ -1,0 +1,84 @@
+"""Fused layers within an error budget from float64: outputs, gradients, statistics; precisions, layouts, shapes."""
+
+from functools import partial
+
+import pytest
+import torch
+from cases import LOW_PRECISION, EmamCase, ScamCase, assert_same, run
+from on_device import LAYOUTS, SMALL, check_budget, exactly, placed
+from torch import nn
+
+# PANet's places and timm's stages, and shapes that no block size divides.
+LARGE = [
+    EmamCase(8, 728, 8, 19, 19),
+    EmamCase(2, 728, 8, 38, 38),
+    EmamCase(8, 256, 8, 37, 37),
+    EmamCase(2, 128, 8, 74, 74),
+    EmamCase(2, 64, 8, 147, 147),
+    EmamCase(8, 2048, 8, 10, 10),
+    EmamCase(4, 256, 8, 56, 56),
+    EmamCase(4, 256, 32, 56, 56),
+    EmamCase(8, 1024, 32, 14, 14),
+    EmamCase(3, 130, 2, 31, 65),
+    EmamCase(1, 17, 1, 257, 3),
+    EmamCase(1, 17, 1, 3, 257),
+    ScamCase(8, 728, 16, 19, 19, norm="batch"),
+    ScamCase(8, 2048, 16, 10, 10, mlp_bias=True, norm="batch"),
+    ScamCase(2, 64, 16, 147, 147),
+    ScamCase(4, 256, 16, 56, 56, norm="batch", training=False),
+    ScamCase(3, 130, 16, 31, 65, kernel_size=3),
+]
+LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@LAYOUT
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_error_budget_of_small_maps(case, dtype, layout, device):
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        pytest.skip("the interpreter truncates where a GPU rounds to bfloat16")
+    check_budget(partial(placed, case, device, dtype, layout), draws=24 if device.type == "cuda" else 6)
+
+
+@pytest.mark.cuda
+@LAYOUT
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_error_budget_of_backbones(case, dtype, layout, gpu):
+    check_budget(partial(placed, case, gpu, dtype, layout), draws=2)
+
+
+@pytest.mark.cuda
+@LAYOUT
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_float64(case, layout, gpu):
+    """No rounding to hide behind; the kernels' own tests have more shapes."""
+    layer, x, grad = placed(case, gpu, torch.float64, layout)
+    assert_same(run(layer, x, grad), exactly(layer, x, grad))
+
+
+@pytest.mark.parametrize("amp", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_autocast_after_a_convolution(case, amp, device):
+    """A convolution under autocast hands on half precision; the layer keeps it, and its gradients stay float32."""
+    layer, x, _ = placed(case, device)
+    convolution = nn.Conv2d(case.channels, case.channels, 3, padding=1, device=device)
+    with torch.autocast(device.type, amp):
+        features = convolution(x)
+        out = layer(features)
+    out.float().square().sum().backward()
+    assert out.dtype == amp and all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    assert convolution.weight.grad.isfinite().all()
+    if not (device.type == "cpu" and amp == torch.bfloat16):
+        exact = exactly(layer, features.detach(), torch.ones_like(features))["output"]
+        assert (out.double() - exact).norm() <= torch.finfo(amp).eps * exact.norm()
+
+
+def test_one_layer_after_the_other(device):
+    """EMAM then SCAM, as PANet has them."""
+
+    def draw(seed):
+        (emam, x, grad), (scam, *_) = (placed(case, device, seed=seed) for case in SMALL[:2])
+        return nn.Sequential(emam, scam), x, grad
+
+    check_budget(draw, draws=24 if device.type == "cuda" else 6)

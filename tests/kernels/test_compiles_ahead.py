@@ -1,0 +1,100 @@
+"""Every launch of the fused operators compiles for Ampere and Hopper GPUs, spills no register, fits shared memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from ahead import SHARED_LIMIT, Kernel, faulty
+
+FOLDER = Path(__file__).resolve().parent
+LAYERS = ("emam", "scam")
+
+
+def python(*arguments):
+    """What a process of its own prints: in this one the kernels may be decorated for the interpreter already."""
+    path = os.pathsep.join([str(FOLDER), str(FOLDER.parent.parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode in (0, 1) and done.stdout, done.stderr
+    return [Kernel(**kernel) for kernel in json.loads(done.stdout)]
+
+
+def survey(layer, *options):
+    return python(str(FOLDER / "ahead.py"), "--layer", layer, "--json", *options)
+
+
+def check(kernels):
+    assert {k.target for k in kernels} == set(SHARED_LIMIT)
+    assert faulty(kernels) == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_representative_launches(layer):
+    kernels = survey(layer)
+    check(kernels)
+    assert len({k.name for k in kernels}) >= 3  # forward and backward launched
+
+
+@pytest.mark.slow  # minutes: every shape, precision and layout
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_launch(layer):
+    check(survey(layer, "--wide"))
+
+
+TOYS = """
+import json, sys
+import torch, triton, triton.language as tl
+import ahead
+
+@triton.jit
+def add(x, y, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, tl.load(x + i, i < n) + 1, i < n)
+
+@triton.jit
+def many_registers(x, y, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    v = tl.load(x + i)
+    tl.store(y + i, v * tl.sum(v))
+
+@triton.jit
+def much_shared_memory(x, y, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None]
+    tl.store(y + i, tl.dot(tl.load(x + i), tl.load(y + i)))
+
+@triton.jit
+def wrong(x, BLOCK: tl.constexpr):
+    tl.store(x + tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK))
+
+def launches():
+    x, y = torch.empty(1000), torch.empty(1000)
+    add[(1,)](x, y, 1000, 128)
+    add[lambda meta: (1,)](y, x, 1016, BLOCK=128)  # as the first: no new kernel
+    add[(1,)](x[1:], y, 1000, BLOCK=128)           # not aligned to 16 bytes
+    add[(1,)](x, y, 1024, BLOCK=128)               # divisible by 16
+    add[(1,)](x.half(), y, 1000, BLOCK=128)
+    many_registers[(1,)](x, y, BLOCK=2048, num_warps=1, maxnreg=32)
+    much_shared_memory[(1,)](x.half(), y.half(), BLOCK=256, num_warps=8)
+    wrong[(1,)](x, BLOCK=16)
+
+print(json.dumps([k._asdict() for k in ahead.compiled(launches, int(sys.argv[1])).values()]))
+"""
+
+
+def test_the_harness_sees_what_it_should(tmp_path):
+    path = tmp_path / "toys.py"
+    path.write_text(TOYS)
+    kernels = python(str(path), "86")
+    assert [k.name for k in kernels] == ["add"] * 4 + ["many_registers", "much_shared_memory", "wrong"]
+    *good, spilling, large, wrong = kernels
+    assert all(0 < k.registers <= 64 and k.stack == 0 and k.warps == 4 and not k.error for k in good)
+    assert 0 < spilling.registers <= 32 and spilling.stack > 0 and spilling.warps == 1
+    assert large.shared > SHARED_LIMIT[86]
+    assert "CompilationError" in wrong.error
+    assert faulty(kernels) == [spilling, large, wrong]
