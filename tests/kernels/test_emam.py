@@ -13,7 +13,7 @@ from test_golden import GOLDEN, build, expected_outcome, load
 from test_precision import lowered, plain_run
 from torch.autograd import gradcheck
 
-from panet_layers.ops.emam import kernels
+from panet_layers.ops.emam.nchw import forward, tiling
 
 SLOW = {EMAM_CASES[1], EMAM_CASES[2], EMAM_CASES[-1]}  # in the interpreter
 TABLE = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in EMAM_CASES]
@@ -45,35 +45,35 @@ def test_parity(case, device):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut attention maps as if they were large."""
-    monkeypatch.setattr(kernels, "PIXELS", 32)
-    kernels._tiling.cache_clear()
+    monkeypatch.setattr(tiling, "PIXELS", 32)
+    tiling.tiling.cache_clear()
     yield
-    kernels._tiling.cache_clear()
+    tiling.tiling.cache_clear()
 
 
 @pytest.mark.parametrize("case", [EmamCase(1, 2, 1, 7, 6), EmamCase(1, 2, 1, 1, 40), EmamCase(1, 2, 1, 40, 1)], ids=str)
 @pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
 def test_parity_in_small_tiles(case, enough_warps, device, small_tiles, monkeypatch):
-    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
-    tiling = kernels._tiling(case.height, case.width)
-    assert tiling.across * tiling.down > 1
+    monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
+    cut = tiling.tiling(case.height, case.width)
+    assert cut.across * cut.down > 1
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
 @pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
 def test_parity_in_shares_of_channels(enough_warps, device, monkeypatch):
-    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
+    monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
     case = EmamCase(1, 9, 1, 3, 4)
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
-@pytest.mark.parametrize("pixels", [kernels.PIXELS, 128])
+@pytest.mark.parametrize("pixels", [tiling.PIXELS, 128])
 def test_tiles_cover_the_map(pixels, small_tiles, monkeypatch):
-    monkeypatch.setattr(kernels, "PIXELS", pixels)
+    monkeypatch.setattr(tiling, "PIXELS", pixels)
     sides = [1, 2, 3, 19, 31, 32, 33, 74, 147, 500, 5000]
     for height in sides:
         for width in sides:
-            cut = kernels._tiling(height, width)
+            cut = tiling.tiling(height, width)
             assert cut.down * cut.own_h >= height and cut.across * cut.own_w >= width
             assert (cut.own_h + 2 * cut.halo_h) * (cut.own_w + 2 * cut.halo_w) <= cut.pixels <= pixels
             assert cut.halo_h == (cut.down > 1) and cut.halo_w == (cut.across > 1)
@@ -112,8 +112,7 @@ def test_non_finite_input_spreads_alike(value, device):
 
 def test_offsets_of_64_bits(device, monkeypatch):
     """Planes of more than 2^31 elements do not fit in a test, but the code for them does."""
-    constants = kernels._constants
-    monkeypatch.setattr(kernels, "_constants", lambda *tensors: constants(*tensors) | {"WIDE": True})
+    monkeypatch.setattr(tiling, "WIDE", 0)
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
 
 

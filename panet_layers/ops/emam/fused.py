@@ -109,12 +109,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 def _kernels(x: Tensor) -> ModuleType:
     """The set of kernels for x's memory format."""
     if channels_last(x):
-        from . import kernels_channels_last
+        from . import nhwc
 
-        return kernels_channels_last
-    from . import kernels
+        return nhwc
+    from . import nchw
 
-    return kernels
+    return nchw
 
 
 def _device(x: Tensor) -> AbstractContextManager:
