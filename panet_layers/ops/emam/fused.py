@@ -77,6 +77,9 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
         last = channels_last(x)
+        # A gradient of another layout is copied once: three passes read it, a channel at a time if it lay as it does.
+        if last and not channels_last(grad):
+            grad = grad.contiguous(memory_format=torch.channels_last)
         delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
         kernels.delta(grad, x, gate, delta)
 

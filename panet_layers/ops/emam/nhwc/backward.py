@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..shared import accumulation
 from .tiles import SIZES, lanes, padded_size, place, spread, store_own
-from .tiling import MARGIN, grad_strides, strides, tiling
+from .tiling import MARGIN, strides, tiling
 
 
 def padded(gate: Tensor, height: int, width: int) -> Tensor:
@@ -25,7 +25,7 @@ def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
     groups = gate.shape[0] // batch
     t = tiling(x, channels // groups, grad)
     _delta[(batch * t.programs,)](
-        *(x, *strides(x, t.VEC), grad, *grad_strides(grad, t.VEC), gate, out, height, width, *t.blocks, groups),
+        *(x, *strides(x, t.VEC), grad, *strides(grad, t.VEC), gate, out, height, width, *t.blocks, groups),
         *(channels // groups, t.KB, t.GB, t.WB, t.VEC, accumulation(out)),
         num_warps=t.warps,
     )
@@ -33,7 +33,7 @@ def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
 
 @triton.jit(do_not_specialize=SIZES)
 def _delta(
-    x, xb, xh, xw, grad, gb, gc, gh, gw, gate, out, height, width, rows, group_blocks, column_blocks, row_chunks,
+    x, xb, xh, xw, grad, gb, gh, gw, gate, out, height, width, rows, group_blocks, column_blocks, row_chunks,
     groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
     ACC: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +46,7 @@ def _delta(
     x += sample.to(tl.int64) * xb * VEC
     grad += sample.to(tl.int64) * gb * VEC
     offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position.to(tl.int64) * gc
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position
     instance = sample.to(tl.int64) * groups + group
     gate += instance * (height.to(tl.int64) * width) + column
     pitch = width + 2
@@ -79,7 +79,7 @@ def input_gradient(
     k = gates.shape[1]
     t = tiling(x, k, grad, dx, numbers=16)
     _input_gradient[(batch * t.programs,)](
-        *(x, *strides(x, t.VEC), grad, *grad_strides(grad, t.VEC), dx, *strides(dx, t.VEC)),
+        *(x, *strides(x, t.VEC), grad, *strides(grad, t.VEC), dx, *strides(dx, t.VEC)),
         *(gates, gate, delta, coefficients, taps, dmeans, dwindows, height, width, *t.blocks, channels // k),
         *(k, t.KB, t.GB, t.WB, t.VEC, accumulation(gates)),
         num_warps=t.warps,
@@ -88,7 +88,7 @@ def input_gradient(
 
 @triton.jit(do_not_specialize=SIZES)
 def _input_gradient(
-    x, xb, xh, xw, grad, gb, gc, gh, gw, out, ob, oh, ow, gates, gate, delta, coefficients, taps, dmeans, dwindows,
+    x, xb, xh, xw, grad, gb, gh, gw, out, ob, oh, ow, gates, gate, delta, coefficients, taps, dmeans, dwindows,
     height, width, rows, group_blocks, column_blocks, row_chunks,
     groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
     ACC: tl.constexpr,
@@ -106,7 +106,7 @@ def _input_gradient(
     grad += sample.to(tl.int64) * gb * VEC
     out += sample.to(tl.int64) * ob * VEC
     offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position.to(tl.int64) * gc
+    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position
     out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
 
     each = tl.arange(0, GB)

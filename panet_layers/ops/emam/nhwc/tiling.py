@@ -90,12 +90,6 @@ def strides(t: Tensor, vector: int = 1) -> tuple[int, int, int]:
     return b, h, w
 
 
-def grad_strides(t: Tensor, vector: int) -> tuple[int, int, int, int]:
-    """As `strides`, and of channels, in numbers."""
-    b, h, w = strides(t, vector)
-    return b, t.stride(1), h, w
-
-
 def fold_tile(k: int, sides: int, slices: int) -> dict[str, int]:
     """Channels, rows and slices of the tile of a kernel that adds up partial sums, and its warps."""
     lanes = min(triton.next_power_of_2(k), 128)
