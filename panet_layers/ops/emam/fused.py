@@ -57,10 +57,13 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         else:
             torch.baddbmm(params.b1[:, None], w1.expand(len(means), k, k), means, out=gates).sigmoid_()
         torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
-        kernels.moments(x, gates, eps, mean, rstd)
-
         p = params.beta.softmax(0)
-        kernels.attend(x, gates, mean, rstd, q, p, p @ w3, params, out, gate)
+        taps = p @ w3
+        if not channels_last(x) and kernels.fits(k, x.shape[2] * x.shape[3], dtype):
+            kernels.attend_whole(x, gates, eps, mean, rstd, q, p, taps, params, out, gate)
+        else:
+            kernels.moments(x, gates, eps, mean, rstd)
+            kernels.attend(x, gates, mean, rstd, q, p, taps, params, out, gate)
     return out, saved
 
 

@@ -3,5 +3,6 @@
 from .backward import delta, input_gradient
 from .contract import contract
 from .forward import attend, moments, pool
+from .whole import attend_whole, fits
 
-__all__ = ["attend", "contract", "delta", "input_gradient", "moments", "pool"]
+__all__ = ["attend", "attend_whole", "contract", "delta", "fits", "input_gradient", "moments", "pool"]

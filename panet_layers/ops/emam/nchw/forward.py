@@ -27,7 +27,10 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
 
 
 @triton.jit
-def _pool(x, means, windows, C, H, W, sb, sc, sh, sw, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr):  # fmt: skip  # noqa: E501
+def _pool(
+    x, means, windows, C, H, W, sb, sc, sh, sw,
+    ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
     x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
@@ -64,7 +67,10 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
 
 
 @triton.jit
-def _moments(x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw, EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr):  # fmt: skip  # noqa: E501
+def _moments(
+    x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw,
+    EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
     """Welford's update at each place of the block, then the exact moments of the places together."""
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
@@ -183,29 +189,29 @@ def _attention(
         z6 += tl.load(taps + 9 * c + 6) * values
         z7 += tl.load(taps + 9 * c + 7) * values
         z8 += tl.load(taps + 9 * c + 8) * values
-    y = z4 + _from(z0, -1, -1, i, h, w, own, tile_w, H, W, BP) + _from(z1, -1, 0, i, h, w, own, tile_w, H, W, BP)
-    y += _from(z2, -1, 1, i, h, w, own, tile_w, H, W, BP) + _from(z3, 0, -1, i, h, w, own, tile_w, H, W, BP)
-    y += _from(z5, 0, 1, i, h, w, own, tile_w, H, W, BP) + _from(z6, 1, -1, i, h, w, own, tile_w, H, W, BP)
-    y += _from(z7, 1, 0, i, h, w, own, tile_w, H, W, BP) + _from(z8, 1, 1, i, h, w, own, tile_w, H, W, BP)
+    y = z4 + shifted(z0, -1, -1, i, h, w, own, tile_w, H, W, BP) + shifted(z1, -1, 0, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z2, -1, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z3, 0, -1, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z5, 0, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z6, 1, -1, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z7, 1, 0, i, h, w, own, tile_w, H, W, BP) + shifted(z8, 1, 1, i, h, w, own, tile_w, H, W, BP)
 
     pixel = offsets(h, w, W, 1, WIDE)
     if SPLIT:
         tl.store(gate + (n * splits + split) * H * W + pixel, y, mask=own)
     else:
-        value = tl.sigmoid(y + _constant(q + n * K, p, beta, b3, K, BLOCK_K))
+        value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
         tl.store(gate + n * H * W + pixel, value, mask=own)
         _scale(x, out, value, at, offsets(h, w, oh, ow, WIDE), own, sc, oc, 0, K, ACC)
 
 
 @triton.jit
-def _from(z, dy: tl.constexpr, dx: tl.constexpr, i, h, w, own, tile_w, H, W, BP: tl.constexpr):
+def shifted(z, dy: tl.constexpr, dx: tl.constexpr, i, h, w, own, tile_w, H, W, BP: tl.constexpr):
     """z of the pixel dy below and dx to the right, zero outside the map."""
     inside = own & (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W)
     return tl.where(inside, tl.gather(z, tl.where(inside, i + dy * tile_w + dx, i), 0), 0.0)
 
 
 @triton.jit
-def _constant(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
+def constant_term(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
     c = tl.arange(0, BLOCK_K)
     from_q = tl.load(q + c, mask=c < K, other=0) * tl.load(beta + c, mask=c < K, other=0)
     from_p = tl.load(p + c, mask=c < K, other=0) * tl.load(b3 + c, mask=c < K, other=0)
@@ -240,7 +246,7 @@ def _apply(
     y = tl.zeros([BP], ACC)
     for split in range(splits):
         y += tl.load(partial + (n * splits + split) * H * W + pixel, mask=inside, other=0)
-    value = tl.sigmoid(y + _constant(q + n * K, p, beta, b3, K, BLOCK_K))
+    value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
     if part == 0:
         tl.store(gate + n * H * W + pixel, value, mask=inside)
     at, to = offsets(pixel // W, pixel % W, sh, sw, WIDE), offsets(pixel // W, pixel % W, oh, ow, WIDE)
