@@ -29,7 +29,7 @@ from triton.runtime.jit import JITFunction
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
-# Bytes of local memory a thread: 32 registers. EMAM's channels_last contract takes that much (float32, 91 channels, sm_90,
+# Bytes of local memory a thread: 32 registers. EMAM's channels_last contract takes that much (float32, K = 91, sm_90,
 # triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write more partial sums: 5/3 at 19.
 STACK_LIMIT = 128
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
