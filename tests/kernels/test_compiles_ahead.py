@@ -1,4 +1,4 @@
-"""Every launch of the fused operators compiles for Ampere and Hopper GPUs, spills no register, fits shared memory."""
+"""Every launch of the fused operators compiles for Ampere and Hopper GPUs, spills little, fits shared memory."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from test_golden import GOLDEN, build, expected_outcome, load
 from test_precision import lowered, plain_run
 from torch.autograd import gradcheck
 
-from panet_layers.ops.emam import kernels
+from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
 
 SLOW = {EMAM_CASES[1], EMAM_CASES[2], EMAM_CASES[-1]}  # in the interpreter
 TABLE = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in EMAM_CASES]
@@ -37,50 +37,79 @@ def outcomes(layer, x, grad, device):
         return run(with_backend(layer, "triton"), x, grad), expected
 
 
+@pytest.fixture
+def in_passes(monkeypatch):
+    """Hold no instance on the chip."""
+    monkeypatch.setattr(whole, "ON_CHIP_BYTES", 0)
+
+
+@pytest.fixture(params=["on the chip", "in passes"])
+def either_forward(request):
+    """Hold small instances on the chip, and don't."""
+    if request.param == "in passes":
+        request.getfixturevalue("in_passes")
+
+
 @pytest.mark.parametrize("case", [*TABLE, *MORE], ids=str)
-def test_parity(case, device):
+def test_parity(case, device, either_forward):
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
+@pytest.mark.parametrize("k, height, on_chip", [(4, 32, True), (5, 32, False), (4, 33, False)])
+def test_parity_where_instances_just_fit_and_do_not(k, height, on_chip, device):
+    case = EmamCase(1, k, 1, height, 32)
+    assert fits(k, height * 32, torch.float64) == on_chip
+    assert_same(*outcomes(case.layer(), *tensors(case), device))
+
+
+def test_what_fits_on_the_chip():
+    """8192 numbers in single precision, half of it in double, both sides padded."""
+    for channels, pixels in [(8, 28 * 28), (8, 1024), (128, 49), (1, 8192), (512, 1), (91, 64)]:
+        assert fits(channels, pixels, torch.float32)
+    for channels, pixels in [(8, 1025), (9, 1024), (128, 65), (1, 8193), (513, 1), (91, 361)]:
+        assert not fits(channels, pixels, torch.float32)
+    assert fits(128, 32, torch.float64) and not fits(128, 33, torch.float64)
+
+
 @pytest.fixture
-def small_tiles(monkeypatch):
+def small_tiles(monkeypatch, in_passes):
     """Cut attention maps as if they were large."""
-    monkeypatch.setattr(kernels, "PIXELS", 32)
-    kernels._tiling.cache_clear()
+    monkeypatch.setattr(tiling, "PIXELS", 32)
+    tiling.tiling.cache_clear()
     yield
-    kernels._tiling.cache_clear()
+    tiling.tiling.cache_clear()
 
 
 @pytest.mark.parametrize("case", [EmamCase(1, 2, 1, 7, 6), EmamCase(1, 2, 1, 1, 40), EmamCase(1, 2, 1, 40, 1)], ids=str)
 @pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
 def test_parity_in_small_tiles(case, enough_warps, device, small_tiles, monkeypatch):
-    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
-    tiling = kernels._tiling(case.height, case.width)
-    assert tiling.across * tiling.down > 1
+    monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
+    cut = tiling.tiling(case.height, case.width)
+    assert cut.across * cut.down > 1
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
 @pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
-def test_parity_in_shares_of_channels(enough_warps, device, monkeypatch):
-    monkeypatch.setattr(kernels, "ENOUGH_WARPS", enough_warps)
+def test_parity_in_shares_of_channels(enough_warps, device, in_passes, monkeypatch):
+    monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
     case = EmamCase(1, 9, 1, 3, 4)
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
-@pytest.mark.parametrize("pixels", [kernels.PIXELS, 128])
+@pytest.mark.parametrize("pixels", [tiling.PIXELS, 128])
 def test_tiles_cover_the_map(pixels, small_tiles, monkeypatch):
-    monkeypatch.setattr(kernels, "PIXELS", pixels)
+    monkeypatch.setattr(tiling, "PIXELS", pixels)
     sides = [1, 2, 3, 19, 31, 32, 33, 74, 147, 500, 5000]
     for height in sides:
         for width in sides:
-            cut = kernels._tiling(height, width)
+            cut = tiling.tiling(height, width)
             assert cut.down * cut.own_h >= height and cut.across * cut.own_w >= width
             assert (cut.own_h + 2 * cut.halo_h) * (cut.own_w + 2 * cut.halo_w) <= cut.pixels <= pixels
             assert cut.halo_h == (cut.down > 1) and cut.halo_w == (cut.across > 1)
 
 
 @pytest.mark.parametrize("layout", NCHW)
-def test_parity_in_every_layout(layout, device):
+def test_parity_in_every_layout(layout, device, either_forward):
     x, grad = map(LAYOUTS[layout], tensors(SMALL))
     actual, expected = outcomes(SMALL.layer(), x, grad, device)
     assert_same(actual, expected)
@@ -93,14 +122,14 @@ def test_gradient_of_another_layout(device):
 
 
 @pytest.mark.parametrize("values", sorted(set(VALUES) - {"normal"}))
-def test_parity_on_special_values(values, device):
+def test_parity_on_special_values(values, device, either_forward):
     case = SMALL._replace(batch=1)
     x, grad = tensors(case)
     assert_same(*outcomes(case.layer(), VALUES[values](x), grad, device))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
-def test_non_finite_input_spreads_alike(value, device):
+def test_non_finite_input_spreads_alike(value, device, either_forward):
     x, grad = tensors(SMALL)
     x[0, 1, 2, 3] = value
     actual, expected = outcomes(SMALL.layer(), x, grad, device)
@@ -110,10 +139,9 @@ def test_non_finite_input_spreads_alike(value, device):
     assert_same(*finite)
 
 
-def test_offsets_of_64_bits(device, monkeypatch):
+def test_offsets_of_64_bits(device, either_forward, monkeypatch):
     """Planes of more than 2^31 elements do not fit in a test, but the code for them does."""
-    constants = kernels._constants
-    monkeypatch.setattr(kernels, "_constants", lambda *tensors: constants(*tensors) | {"WIDE": True})
+    monkeypatch.setattr(tiling, "WIDE", 0)
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
 
 
@@ -133,7 +161,7 @@ def test_parity_on_drawn_cases(groups, channels, sizes, layout, seed, device):
 
 @pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
-def test_error_budget(dtype, shift, device):
+def test_error_budget(dtype, shift, device, either_forward):
     """At most twice as far from the float64 answer as the plain formulas in that precision, plus a rounding."""
     if dtype == torch.bfloat16 and device.type == "cpu":
         pytest.skip("the interpreter truncates where a GPU rounds to bfloat16")
@@ -150,7 +178,7 @@ def test_error_budget(dtype, shift, device):
     assert {name: (value, allowed[name]) for name, value in actual.items() if value > allowed[name]} == {}
 
 
-def test_a_large_offset_in_float32(device):
+def test_a_large_offset_in_float32(device, either_forward):
     """Variances are of centred values: an offset of 1000 standard deviations costs digits, not the answer."""
     case = EmamCase(1, 2, 1, 18, 9)
     layer = case.layer().to(device)
@@ -163,7 +191,7 @@ def test_a_large_offset_in_float32(device):
     assert (single - exact).norm() <= 2 * (plain - exact).norm() + 1e-7 * exact.norm()
 
 
-def test_two_runs_are_equal_bit_for_bit(device):
+def test_two_runs_are_equal_bit_for_bit(device, either_forward):
     case = EmamCase(2, 4, 2, 18, 33)
     layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
     x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))

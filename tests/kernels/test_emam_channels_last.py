@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_precision import lowered, plain_run
 
-from panet_layers.ops.emam import fused, kernels, kernels_channels_last
+from panet_layers.ops.emam import fused, nchw, nhwc
 
 LAUNCHERS = ("pool", "moments", "attend", "delta", "contract", "input_gradient")
 SHAPES = [
@@ -51,9 +51,9 @@ def test_these_kernels_run(device, monkeypatch):
     """And not, unnoticed, those for any strides."""
     launched = []
     for name in LAUNCHERS:
-        launch = getattr(kernels_channels_last, name)
+        launch = getattr(nhwc, name)
         record = lambda *a, name=name, launch=launch: [launched.append(name), launch(*a)]  # noqa: E731
-        monkeypatch.setattr(kernels_channels_last, name, record)
+        monkeypatch.setattr(nhwc, name, record)
     case = EmamCase(1, 4, 2, 2, 3)
     both(case, *channels_last(*tensors(case)), device)
     assert launched == list(LAUNCHERS)
@@ -90,8 +90,8 @@ def test_channels_last_or_not():
     x = torch.empty(2, 6, 3, 5).contiguous(memory_format=torch.channels_last)
     chosen = [x, x[:1], x[::2], x[:, 2:5], x[:, :, 1:], x[..., 1:3], x[:, :, :1, :1], x[:1].expand(4, 6, 3, 5)]
     left = [x.contiguous(), x[:, :1], x[..., :1].expand_as(x), x[:, :, :1, :1].expand_as(x), x.permute(0, 2, 1, 3)]
-    assert all(fused._kernels(t) is kernels_channels_last and torch.empty_like(t).stride(1) == 1 for t in chosen)
-    assert all(fused._kernels(t) is kernels for t in left)
+    assert all(fused._kernels(t) is nhwc and torch.empty_like(t).stride(1) == 1 for t in chosen)
+    assert all(fused._kernels(t) is nchw for t in left)
 
 
 def test_the_same_bits_every_time(device):
@@ -194,6 +194,6 @@ def test_a_new_image_size_compiles_little(k):
     variants = set()
     for size in range(1, 300):
         x = torch.empty(4, 2 * k, size, size, device="meta", dtype=torch.float16).to(memory_format=torch.channels_last)
-        tiling = kernels_channels_last._tiling(x, k)
+        tiling = nhwc.tiling.tiling(x, k)
         variants.add((tiling.KB, tiling.GB, tiling.WB, tiling.VEC, tiling.warps))
     assert len(variants) <= 5

@@ -57,10 +57,13 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         else:
             torch.baddbmm(params.b1[:, None], w1.expand(len(means), k, k), means, out=gates).sigmoid_()
         torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
-        kernels.moments(x, gates, eps, mean, rstd)
-
         p = params.beta.softmax(0)
-        kernels.attend(x, gates, mean, rstd, q, p, p @ w3, params, out, gate)
+        taps = p @ w3
+        if not channels_last(x) and kernels.fits(k, x.shape[2] * x.shape[3], dtype):
+            kernels.attend_whole(x, gates, eps, mean, rstd, q, p, taps, params, out, gate)
+        else:
+            kernels.moments(x, gates, eps, mean, rstd)
+            kernels.attend(x, gates, mean, rstd, q, p, taps, params, out, gate)
     return out, saved
 
 
@@ -77,6 +80,9 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
         last = channels_last(x)
+        # A gradient of another layout is copied once: three passes read it, a channel at a time if it lay as it does.
+        if last and not channels_last(grad):
+            grad = grad.contiguous(memory_format=torch.channels_last)
         delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
         kernels.delta(grad, x, gate, delta)
 
@@ -109,12 +115,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 def _kernels(x: Tensor) -> ModuleType:
     """The set of kernels for x's memory format."""
     if channels_last(x):
-        from . import kernels_channels_last
+        from . import nhwc
 
-        return kernels_channels_last
-    from . import kernels
+        return nhwc
+    from . import nchw
 
-    return kernels
+    return nchw
 
 
 def _device(x: Tensor) -> AbstractContextManager:

@@ -7,8 +7,6 @@ power of two up to 16 that divides a row. Sums over several programs' tiles go t
 fixed order: nothing here is atomic.
 """
 
-# mypy: allow-untyped-defs
-
 from __future__ import annotations
 
 import functools

@@ -4,8 +4,6 @@ The maps are small, and the work on each pixel is not: a program makes one tile 
 which it takes a pixel's sums over the taps and a tap's over the pixels.
 """
 
-# mypy: allow-untyped-defs
-
 from __future__ import annotations
 
 from typing import NamedTuple

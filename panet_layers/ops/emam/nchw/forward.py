@@ -1,0 +1,253 @@
+"""Forward passes: means, the gated map's moments, the attention map and the output.
+
+Every launcher writes into the tensors it is given. x, grad, out and dx are (B, C, H, W) with C = G * K, strided at
+will; the rest is contiguous, in the accumulation's dtype (float32; float64 for float64), with N = B * G instances,
+P = H * W pixels, L = H + W (rows first, then columns) and nine taps k = 3 ky + kx.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..chunked import Parameters
+from ..shared import ENOUGH_WARPS
+from .tiling import LANES, constants, instance, offsets, plane_block, store_windows, tiling
+
+
+def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
+    """means (N, K, L): row and column means of x. windows (N, K, 9): what tap k sees of x, summed, divided by P.
+
+    Tap (ky, kx) sees all rows but the last for ky = 0, all but the first for ky = 2; columns alike.
+    """
+    batch, channels, height, width = x.shape
+    options = constants(x, means) | plane_block(height, width)
+    _pool[(batch * channels,)](x, means, windows, channels, height, width, *x.stride(), **options, num_warps=1)
+
+
+@triton.jit
+def _pool(
+    x, means, windows, C, H, W, sb, sc, sh, sw,
+    ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    plane = pid.to(tl.int64)
+    x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
+    means += plane * (H + W)
+    per_row, per_column = 1.0 / tl.cast(W, ACC), 1.0 / tl.cast(H, ACC)
+    total = tl.zeros([BH], ACC)
+    for h0 in range(0, H, BH):
+        h = h0 + tl.arange(0, BH)
+        rows = tl.zeros([BH, BW], ACC)
+        for w0 in range(0, W, BW):
+            w = w0 + tl.arange(0, BW)
+            inside = (h < H)[:, None] & (w < W)[None, :]
+            values = tl.load(x + offsets(h[:, None], w[None, :], sh, sw, WIDE), mask=inside, other=0).to(ACC)
+            rows += values
+            # The columns' sums wait in memory: a register for each would tie the code to the width.
+            columns = tl.sum(values, 0)
+            if h0 > 0:
+                columns += tl.load(means + H + w, mask=w < W, other=0)
+            tl.store(means + H + w, columns * tl.where(h0 + BH >= H, per_column, 1.0), mask=w < W)
+            tl.debug_barrier()
+        sums = tl.sum(rows, 1)
+        total += sums
+        tl.store(means + h, sums * per_row, mask=h < H)
+    tl.debug_barrier()
+    store_windows(x, means, windows + plane * 9, tl.sum(total, 0), H, W, sh, sw, ACC, WIDE)
+
+
+def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
+    """mean, rstd (N, K) of t = x a d over the pixels, rstd = 1 / sqrt(variance + eps); gates (N, K, L)."""
+    batch, channels, height, width = x.shape
+    options = constants(x, mean) | plane_block(height, width)
+    arguments = (x, gates, mean, rstd, channels, height, width, *x.stride(), eps)
+    _moments[(batch * channels,)](*arguments, **options, num_warps=1)
+
+
+@triton.jit
+def _moments(
+    x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw,
+    EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Welford's update at each place of the block, then the exact moments of the places together."""
+    pid = tl.program_id(0)
+    plane = pid.to(tl.int64)
+    x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
+    gates += plane * (H + W)
+    i, j = tl.arange(0, BH), tl.arange(0, BW)
+    visits_h, visits_w = (H - i + BH - 1) // BH, (W - j + BW - 1) // BW
+    mean, squares = tl.zeros([BH, BW], ACC), tl.zeros([BH, BW], ACC)
+    for h0 in range(0, H, BH):
+        h = h0 + i
+        a = tl.load(gates + h, mask=h < H, other=0)
+        for w0 in range(0, W, BW):
+            w = w0 + j
+            inside = (h < H)[:, None] & (w < W)[None, :]
+            d = tl.load(gates + H + w, mask=w < W, other=0)
+            values = tl.load(x + offsets(h[:, None], w[None, :], sh, sw, WIDE), mask=inside, other=0).to(ACC)
+            share = 1.0 / (h0 // BH * visits_w + w0 // BW + 1).to(ACC)
+            step = values * a[:, None] * d[None, :] - mean
+            squares = tl.where(inside, squares + step * step * (1.0 - share)[None, :], squares)
+            mean = tl.where(inside, mean + step * share[None, :], mean)
+    visits = (visits_h[:, None] * visits_w[None, :]).to(ACC)
+    whole = tl.sum(tl.sum(mean * visits, 1), 0) / H / W
+    away = mean - whole
+    variance = tl.sum(tl.sum(squares + away * away * visits, 1), 0) / H / W
+    tl.store(mean_out + plane, whole)
+    tl.store(rstd_out + plane, 1.0 / tl.sqrt(variance + EPS))
+
+
+def attend(
+    x: Tensor,
+    gates: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    q: Tensor,
+    p: Tensor,
+    taps: Tensor,
+    params: Parameters,
+    out: Tensor,
+    gate: Tensor,
+) -> None:
+    """gate (N, P) = sigmoid(y), out = x gate.
+
+    y = conv(x; taps) + sum_c q_c gamma_c rstd_c (t_c - mean_c) + <q, beta> + <p, b3>, where
+    conv(x; taps)(h, w) = sum_c,k taps[9 c + k] x_c(h + ky - 1, w + kx - 1), zero outside; taps (9 K), p (K), q (N, K).
+    """
+    height, width = x.shape[2:]
+    n, k = q.shape
+    cut = tiling(height, width)
+    tiles = cut.down * cut.across
+    warps = max(1, cut.pixels // (4 * LANES))
+    splits = min(-(-ENOUGH_WARPS // (n * tiles * warps)), -(-k // 8))
+    share = -(-k // splits)
+    partial = gate if splits == 1 else gate.new_empty((n, splits, height * width))
+    options = constants(x, gate) | {"BLOCK_K": triton.next_power_of_2(k)}
+    shape = (x.shape[1] // k, k, height, width)
+    vectors = (q, p, params.beta, params.b3)
+    _attention[(n * tiles * splits,)](
+        *(x, gates, mean, rstd, *vectors, params.gamma, taps, out, partial),
+        *(*shape, *x.stride(), *out.stride(), *cut[1:], splits, share),
+        **options,
+        BP=cut.pixels,
+        SPLIT=splits > 1,
+        num_warps=warps,
+    )
+    if splits > 1:
+        blocks, shares = -(-height * width // 128), -(-k // 32)
+        grid = (n * blocks * shares,)
+        arguments = (x, *vectors, partial, out, gate, *shape, *x.stride(), *out.stride(), splits, blocks, shares)
+        _apply[grid](*arguments, **options, BP=128, CHANNELS=32, num_warps=4)
+
+
+@triton.jit
+def _attention(
+    x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
+    G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, across, down, own_h, own_w, halo_h, halo_w, splits, share,
+    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """A tile of the attention map of an instance: a thread a pixel (or four), along the channels.
+
+    Each pixel gathers its products with all nine taps, so that an element of x is read once; what belongs to the
+    neighbours moves to them at the end, which the tile's halo is for.
+    """
+    pid = tl.program_id(0)
+    split, pid = pid % splits, pid // splits
+    tile, n = pid % (across * down), pid // (across * down)
+    x += instance(n, G, K, sb, sc)
+    out += instance(n, G, K, ob, oc)
+    n = n.to(tl.int64)
+    i = tl.arange(0, BP)
+    tile_w = own_w + 2 * halo_w
+    row, column = i // tile_w - halo_h, i % tile_w - halo_w
+    h, w = tile // across * own_h + row, tile % across * own_w + column
+    inside = (row < own_h + halo_h) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+    own = inside & (row >= 0) & (row < own_h) & (column >= 0) & (column < own_w)
+    at = offsets(h, w, sh, sw, WIDE)
+    first = split * share
+    values_at = x + tl.cast(first, tl.int64) * sc + at
+    a_at = gates + (n * K + first) * (H + W) + h
+    d_at = gates + (n * K + first) * (H + W) + H + w
+    q_at, rstd_at, mean_at = q + n * K, rstd + n * K, mean + n * K
+
+    z0, z1, z2 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
+    z3, z4, z5 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
+    z6, z7, z8 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
+    for c in range(first, tl.minimum(first + share, K)):
+        values = tl.load(values_at, mask=inside, other=0).to(ACC)
+        ad = tl.load(a_at, mask=inside, other=0) * tl.load(d_at, mask=inside, other=0)
+        values_at, a_at, d_at = values_at + sc, a_at + (H + W), d_at + (H + W)
+        kappa = tl.load(q_at + c) * tl.load(gamma + c) * tl.load(rstd_at + c)
+        z0 += tl.load(taps + 9 * c) * values
+        z1 += tl.load(taps + 9 * c + 1) * values
+        z2 += tl.load(taps + 9 * c + 2) * values
+        z3 += tl.load(taps + 9 * c + 3) * values
+        z4 += tl.load(taps + 9 * c + 4) * values + kappa * (values * ad - tl.load(mean_at + c))
+        z5 += tl.load(taps + 9 * c + 5) * values
+        z6 += tl.load(taps + 9 * c + 6) * values
+        z7 += tl.load(taps + 9 * c + 7) * values
+        z8 += tl.load(taps + 9 * c + 8) * values
+    y = z4 + shifted(z0, -1, -1, i, h, w, own, tile_w, H, W, BP) + shifted(z1, -1, 0, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z2, -1, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z3, 0, -1, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z5, 0, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z6, 1, -1, i, h, w, own, tile_w, H, W, BP)
+    y += shifted(z7, 1, 0, i, h, w, own, tile_w, H, W, BP) + shifted(z8, 1, 1, i, h, w, own, tile_w, H, W, BP)
+
+    pixel = offsets(h, w, W, 1, WIDE)
+    if SPLIT:
+        tl.store(gate + (n * splits + split) * H * W + pixel, y, mask=own)
+    else:
+        value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
+        tl.store(gate + n * H * W + pixel, value, mask=own)
+        _scale(x, out, value, at, offsets(h, w, oh, ow, WIDE), own, sc, oc, 0, K, ACC)
+
+
+@triton.jit
+def shifted(z, dy: tl.constexpr, dx: tl.constexpr, i, h, w, own, tile_w, H, W, BP: tl.constexpr):
+    """z of the pixel dy below and dx to the right, zero outside the map."""
+    inside = own & (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W)
+    return tl.where(inside, tl.gather(z, tl.where(inside, i + dy * tile_w + dx, i), 0), 0.0)
+
+
+@triton.jit
+def constant_term(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
+    c = tl.arange(0, BLOCK_K)
+    from_q = tl.load(q + c, mask=c < K, other=0) * tl.load(beta + c, mask=c < K, other=0)
+    from_p = tl.load(p + c, mask=c < K, other=0) * tl.load(b3 + c, mask=c < K, other=0)
+    return tl.sum(from_q + from_p, 0)
+
+
+@triton.jit
+def _scale(x, out, gate, at, to, mask, sc, oc, start, stop, ACC: tl.constexpr):
+    """out = x gate for the channels from `start` to `stop`, four loads under way at a time."""
+    for c0 in range(start, stop, 4):
+        c = c0 + tl.arange(0, 4)
+        wanted = (c < stop)[:, None] & mask[None, :]
+        values = tl.load(x + c.to(tl.int64)[:, None] * sc + at[None, :], mask=wanted, other=0).to(ACC)
+        result = (values * gate[None, :]).to(out.dtype.element_ty)
+        tl.store(out + c.to(tl.int64)[:, None] * oc + to[None, :], result, mask=wanted)
+
+
+@triton.jit
+def _apply(
+    x, q, p, beta, b3, partial, out, gate, G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, splits, blocks, shares,
+    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """The attention map from its partial sums, and some channels of x times its sigmoid."""
+    pid = tl.program_id(0)
+    part, pid = pid % shares, pid // shares
+    block, n = pid % blocks, pid // blocks
+    x += instance(n, G, K, sb, sc)
+    out += instance(n, G, K, ob, oc)
+    n = n.to(tl.int64)
+    pixel = block * BP + tl.arange(0, BP)
+    inside = pixel < H * W
+    y = tl.zeros([BP], ACC)
+    for split in range(splits):
+        y += tl.load(partial + (n * splits + split) * H * W + pixel, mask=inside, other=0)
+    value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
+    if part == 0:
+        tl.store(gate + n * H * W + pixel, value, mask=inside)
+    at, to = offsets(pixel // W, pixel % W, sh, sw, WIDE), offsets(pixel // W, pixel % W, oh, ow, WIDE)
+    _scale(x, out, value, at, to, inside, sc, oc, part * CHANNELS, tl.minimum(part * CHANNELS + CHANNELS, K), ACC)

@@ -1,0 +1,86 @@
+"""How the passes find and cut their maps, and what two of them compute alike."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..shared import accumulation
+
+LANES = 32  # of a warp: the programs that walk along rows are one warp wide
+PIXELS = 1024  # at most, of a tile of the attention map
+WIDE = 2**31 - 4096  # elements that a plane spans from which offsets in it take 64 bits
+
+
+@triton.jit
+def instance(n, G, K, sb, sc):
+    """Where instance n begins. Divided in 32 bits, in which it is cheap; multiplied in 64."""
+    return (n // G).to(tl.int64) * sb + (n % G * K).to(tl.int64) * sc
+
+
+@triton.jit
+def offsets(h, w, sh, sw, WIDE: tl.constexpr):
+    """h sh + w sw, in 64 bits where a plane may span more than 2^31 elements."""
+    if WIDE:
+        return tl.cast(h, tl.int64) * sh + tl.cast(w, tl.int64) * sw
+    return h * sh + w * sw
+
+
+@triton.jit
+def store_windows(x, means, windows, total, H, W, sh, sw, ACC: tl.constexpr, WIDE: tl.constexpr):
+    """What each tap sees of a plane: total - excluded row - excluded column + their corner."""
+    k = tl.arange(0, 16)
+    ky, kx = k // 3, k % 3
+    h, w = tl.where(ky == 0, H - 1, 0), tl.where(kx == 0, W - 1, 0)
+    no_row, no_column = (k < 9) & (ky != 1), (k < 9) & (kx != 1)
+    row = tl.load(means + h, mask=no_row, other=0) * W
+    column = tl.load(means + H + w, mask=no_column, other=0) * H
+    corner = tl.load(x + offsets(h, w, sh, sw, WIDE), mask=no_row & no_column, other=0).to(ACC)
+    tl.store(windows + k, (total - row - column + corner) / H / W, mask=k < 9)
+
+
+def constants(x: Tensor, small: Tensor, *others: Tensor) -> dict[str, object]:
+    """What every kernel is compiled for: the accumulation's dtype and whether a plane needs 64-bit offsets."""
+    height, width = x.shape[2:]
+    spans = ((height - 1) * t.stride(2) + (width - 1) * t.stride(3) for t in (x, *others))
+    return {"ACC": accumulation(small), "WIDE": max(height * width, *spans) >= WIDE}
+
+
+def plane_block(height: int, width: int) -> dict[str, int]:
+    """Rows and columns that a one-warp program takes at a time: the best of 16, 8 and 4 rows."""
+    candidates = [min(size, triton.next_power_of_2(height)) for size in (16, 8, 4)]
+    # A step costs about as much as five rows, beside its rows.
+    rows = min(candidates, key=lambda size: -(-height // size) * (size + 5))
+    return {"BH": rows, "BW": min(LANES, triton.next_power_of_2(width))}
+
+
+class Tiling(NamedTuple):
+    """How an attention map is cut: into `down` times `across` tiles, with a halo where a tile has neighbours."""
+
+    pixels: int  # of the padded tile, a power of two
+    across: int
+    down: int
+    own_h: int
+    own_w: int
+    halo_h: int
+    halo_w: int
+
+
+@lru_cache(maxsize=256)
+def tiling(height: int, width: int) -> Tiling:
+    """The cut into the fewest tiles of at most PIXELS, halo included."""
+    if height * width <= PIXELS:
+        return Tiling(max(LANES, triton.next_power_of_2(height * width)), 1, 1, height, width, 0, 0)
+    cuts = []
+    for across in range(1, 1 + -(-width // 16)):
+        own_w, halo_w = -(-width // across), int(across > 1)
+        rows = PIXELS // (own_w + 2 * halo_w)
+        halo_h = int(rows < height)
+        if rows > 2 * halo_h:
+            down = -(-height // (rows - 2 * halo_h))
+            cuts.append(Tiling(PIXELS, across, down, -(-height // down), own_w, halo_h, halo_w))
+    return min(cuts, key=lambda cut: (cut.across * cut.down, cut.across))

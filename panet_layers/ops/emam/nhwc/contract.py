@@ -1,0 +1,220 @@
+"""The backward's sums over pixels. Programs and memory are as in `forward`."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..chunked import Parameters
+from ..shared import accumulation
+from .tiles import SIZES, added, gather, lanes, padded_size, place, spread, store_windows
+from .tiling import fold_tile, strides, tiling
+
+
+def contract(
+    x: Tensor,
+    means: Tensor,
+    gates: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    q: Tensor,
+    params: Parameters,
+    delta: Tensor,
+    dpre: Tensor,
+    windows: Tensor,
+    coefficients: Tensor,
+    sums: Tensor,
+) -> None:
+    """As `nchw.contract`; means and gates are sides, and so is dpre, as (K, N, L) with strides (1, L K, K).
+
+    With t (delta - D / P) and t (t - mean), the sums for the gates' gradients have nothing left to cancel:
+    t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
+    """
+    instances, k, sides = means.shape
+    batch, channels, height, width = x.shape
+    groups = channels // k
+    t = tiling(x, k, cost=3)
+    total = delta.sum(1)
+    slices = max(t.column_blocks, t.row_chunks)
+    side_parts = mean.new_empty((slices, instances, sides, 2, k))
+    tap_parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 9, k))
+    _contract[(batch * t.programs,)](
+        *(x, *strides(x, t.VEC), gates, mean, delta, total, side_parts, tap_parts),
+        *(height, width, *t.blocks, instances, groups),
+        *(k, t.KB, t.GB, t.WB, t.VEC, accumulation(mean)),
+        num_warps=t.warps,
+    )
+    tile = fold_tile(k, sides, slices)
+    tap_slices = min(triton.next_power_of_2(len(tap_parts)), max(1, 512 // tile["KB"]))
+    _fold_contract[(instances * triton.cdiv(k, tile["KB"]),)](
+        *(x, *strides(x), side_parts, tap_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
+        *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
+        **tile,
+        TAP_SLICES=tap_slices,
+        ACC=accumulation(mean),
+    )
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _contract(
+    x, xb, xh, xw, gates, mean, delta, total, side_parts, tap_parts, height, width, rows, group_blocks, column_blocks,
+    row_chunks, instances,
+    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """side_parts (S, N, L, 2, K): row and column sums of t (delta - D / P) and of t (t - mean); tap_parts (S, N, 9, K):
+    E; each over one block of columns or chunk of rows. total (N): D."""
+    sample, g0, block, chunk, start, end = place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
+    row = tl.arange(0, WB * GB)
+    group = g0 + row % GB
+    column = block * WB + row // GB
+    position, channel, own, touched = lanes(group, groups, K, KB, VEC)
+    seen = (column < width)[:, None]
+    there = group < groups
+    x += sample.to(tl.int64) * xb * VEC
+    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+
+    each = tl.arange(0, GB)
+    _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
+    sides = height + width
+    instance = sample.to(tl.int64) * groups + g0
+    gates += instance * sides * K
+    side_v = (each * sides * K)[:, None] + channel_v
+    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    d = tl.load(gates + side, mask=own & seen, other=0)
+    mu = tl.load(mean + instance * K + (each * K)[:, None] + channel_v, mask=own_v, other=0)
+
+    pixels = height.to(tl.int64) * width
+    level = tl.load(total + instance + row % GB, mask=there, other=0) / pixels.to(ACC)
+    pitch = width + 2
+    delta += (instance + row % GB) * padded_size(height, width) + pitch + 1 + column
+    two_v = (each * sides * 2 * K)[:, None] + channel_v
+    row_parts = side_parts + (block.to(tl.int64) * instances + instance) * sides * 2 * K
+    column_parts = side_parts + (chunk.to(tl.int64) * instances + instance) * sides * 2 * K
+
+    columns_delta = tl.zeros((WB * GB, KB), ACC)
+    columns_t = tl.zeros((WB * GB, KB), ACC)
+    e0 = tl.zeros((GB, KB), ACC)
+    e1 = tl.zeros((GB, KB), ACC)
+    e2 = tl.zeros((GB, KB), ACC)
+    e3 = tl.zeros((GB, KB), ACC)
+    e4 = tl.zeros((GB, KB), ACC)
+    e5 = tl.zeros((GB, KB), ACC)
+    e6 = tl.zeros((GB, KB), ACC)
+    e7 = tl.zeros((GB, KB), ACC)
+    e8 = tl.zeros((GB, KB), ACC)
+    for h in range(start, end):
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
+        near = delta + h * pitch
+        centre = tl.load(near, mask=there, other=0)
+        e0 += gather(tile * tl.load(near + pitch + 1, mask=there, other=0)[:, None], WB)
+        e1 += gather(tile * tl.load(near + pitch, mask=there, other=0)[:, None], WB)
+        e2 += gather(tile * tl.load(near + pitch - 1, mask=there, other=0)[:, None], WB)
+        e3 += gather(tile * tl.load(near + 1, mask=there, other=0)[:, None], WB)
+        e4 += gather(tile * centre[:, None], WB)
+        e5 += gather(tile * tl.load(near - 1, mask=there, other=0)[:, None], WB)
+        e6 += gather(tile * tl.load(near - pitch + 1, mask=there, other=0)[:, None], WB)
+        e7 += gather(tile * tl.load(near - pitch, mask=there, other=0)[:, None], WB)
+        e8 += gather(tile * tl.load(near - pitch - 1, mask=there, other=0)[:, None], WB)
+        tile = tile * d * spread(a, WB)
+        of_delta = tile * (centre - level)[:, None]
+        of_t = tile * (tile - spread(mu, WB))
+        columns_delta += of_delta
+        columns_t += of_t
+        tl.store(row_parts + h * 2 * K + two_v, gather(of_delta, WB), mask=own_v)
+        tl.store(row_parts + h * 2 * K + two_v + K, gather(of_t, WB), mask=own_v)
+    two = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * 2 * K + channel
+    tl.store(column_parts + two, columns_delta, mask=own & seen)
+    tl.store(column_parts + two + K, columns_t, mask=own & seen)
+    tap_parts += ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 9 * K
+    tap_v = tap_parts + (each * 9 * K)[:, None] + channel_v
+    tl.store(tap_v, e0, mask=own_v)
+    tl.store(tap_v + K, e1, mask=own_v)
+    tl.store(tap_v + 2 * K, e2, mask=own_v)
+    tl.store(tap_v + 3 * K, e3, mask=own_v)
+    tl.store(tap_v + 4 * K, e4, mask=own_v)
+    tl.store(tap_v + 5 * K, e5, mask=own_v)
+    tl.store(tap_v + 6 * K, e6, mask=own_v)
+    tl.store(tap_v + 7 * K, e7, mask=own_v)
+    tl.store(tap_v + 8 * K, e8, mask=own_v)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _fold_contract(
+    x, xb, xh, xw, side_parts, tap_parts, means, gates, mean, rstd, q, gamma, beta, total, dpre, windows, coefficients,
+    sums, height, width, column_blocks, row_chunks, instances,
+    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, LB: tl.constexpr, SLICES: tl.constexpr,
+    TAP_SLICES: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """From the parts of `_contract` to what the launcher returns, for KB channels of one instance."""
+    blocks: tl.constexpr = (K + KB - 1) // KB
+    instance = (tl.program_id(0) // blocks).to(tl.int64)
+    c = (tl.program_id(0) % blocks * KB + tl.arange(0, KB))[None, :]
+    mask = c < K
+    sides = height + width
+    pixels = height.to(ACC) * width
+    stride = instances.to(tl.int64) * sides * 2 * K
+    side_parts += instance * sides * 2 * K
+    means += instance * sides * K
+    gates += instance * sides * K
+    dpre += instance * sides * K
+
+    slopes = tl.zeros((LB, KB), ACC)
+    mean_rows = tl.zeros((LB, KB), ACC)
+    for first in range(0, height, LB):
+        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        inside = (side < height) & mask
+        slopes += added(side_parts, side * 2 * K + c, inside, column_blocks, stride, SLICES)
+        mean_rows += tl.load(means + side * K + c, mask=inside, other=0)
+
+    one = instance * K + c
+    d = tl.load(total + instance)
+    scale = tl.load(rstd + one, mask=mask, other=0)
+    weight2 = tl.load(q + one, mask=mask, other=0)
+    gain = tl.load(gamma + c, mask=mask, other=0)
+    hh = scale * tl.sum(slopes, axis=0)[None, :]
+    kappa = weight2 * gain * scale
+    slope = -kappa * scale * hh / pixels
+    offset = -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0)
+    coefficients += instance * 3 * K + c
+    tl.store(coefficients, kappa, mask=mask)
+    tl.store(coefficients + K, offset, mask=mask)
+    tl.store(coefficients + 2 * K, slope, mask=mask)
+
+    bias = tl.zeros((LB, KB), ACC)
+    for first in range(0, sides, LB):
+        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        in_rows = (side < height) & mask
+        in_columns = (side >= height) & (side < sides) & mask
+        at = side * 2 * K + c
+        by_delta = added(side_parts, at, in_rows, column_blocks, stride, SLICES)
+        by_delta += added(side_parts, at, in_columns, row_chunks, stride, SLICES)
+        by_t = added(side_parts, at + K, in_rows, column_blocks, stride, SLICES)
+        by_t += added(side_parts, at + K, in_columns, row_chunks, stride, SLICES)
+        opened = tl.load(gates + side * K + c, mask=in_rows | in_columns, other=0)
+        value = (1 - opened) * (kappa * by_delta + slope * by_t)
+        tl.store(dpre + side * K + c, value, mask=in_rows | in_columns)
+        bias += value
+
+    sums += instance * 13 * K
+    tl.store(sums + c, gain * hh + tl.load(beta + c, mask=mask, other=0) * d, mask=mask)
+    tl.store(sums + K + c, weight2 * hh, mask=mask)
+    tl.store(sums + 2 * K + c, weight2 * d, mask=mask)
+    tl.store(sums + 3 * K + c, tl.sum(bias, axis=0)[None, :], mask=mask)
+    tap = tl.arange(0, 16)[:, None]
+    tap_parts += instance * 9 * K
+    tap_stride = instances.to(tl.int64) * 9 * K
+    taken = (tap < 9) & mask
+    e = added(tap_parts, tap * K + c, taken, column_blocks * row_chunks, tap_stride, TAP_SLICES)
+    tl.store(sums + 4 * K + c * 9 + tap, e, mask=taken)
+
+    column = means + height.to(tl.int64) * K
+    top = tl.load(means + c, mask=mask, other=0)
+    bottom = tl.load(means + (height - 1).to(tl.int64) * K + c, mask=mask, other=0)
+    left = tl.load(column + c, mask=mask, other=0)
+    right = tl.load(column + (width - 1).to(tl.int64) * K + c, mask=mask, other=0)
+    mean_x = tl.sum(mean_rows, axis=0)[None, :] / height
+    x += instance // groups * xb + instance % groups * K
+    store_windows(x, xh, xw, top, bottom, left, right, mean_x, windows + instance * K * 9, c, mask, height, width, K)
