@@ -146,7 +146,7 @@ def test_interpreting_is_what_triton_takes_it_for(monkeypatch):
     try:
         for value in ("", "0", "1", "True", "on", "no", "false", "2"):
             monkeypatch.setenv("TRITON_INTERPRET", value)
-            assert importlib.reload(fusion).INTERPRETING == triton.knobs.runtime.interpret, value
+            assert triton.knobs.runtime.interpret == importlib.reload(fusion).INTERPRETING, value
     finally:
         monkeypatch.undo()
         importlib.reload(fusion)
