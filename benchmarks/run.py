@@ -115,10 +115,11 @@ def measure(
     faults: list[str] = []
     steps: dict[str, Step] = {}
     errors: dict[str, float] = {}
+    used: dict[str, memory.Memory] = {}
     torch.compiler.reset()  # a case of its own: shapes must not become dynamic from one to the next
     try:
         gate = Gate(case, pass_)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
         return [], [f"{REFERENCE}: failed, {_first_line(error)}"]
     for contender in chosen:
         try:
@@ -128,13 +129,15 @@ def measure(
                     faults.append(f"{contender.name}: refused, {verdict.fault}")
                     continue
                 errors[contender.name] = verdict.error
-            steps[contender.name] = prepare(case, contender, pass_)
-        except (RuntimeError, ValueError) as error:
+            step = prepare(case, contender, pass_)
+            if not step.graph:
+                used[contender.name] = memory.measure(step)
+            steps[contender.name] = step
+        except Exception as error:  # compilers have classes of their own; the other contenders are still worth a row
             faults.append(f"{contender.name}: failed, {_first_line(error)}")
     del gate
     if REFERENCE not in steps:
         return [], faults
-    used = {name: memory.measure(step) for name, step in steps.items() if not step.graph}
     if not is_detector(case.layer):
         steps[COPY] = prepare_copy(case, pass_)
     times = timing.measure(steps, args.rounds, EventSampler() if args.device == "cuda" else None)

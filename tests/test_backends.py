@@ -1,14 +1,18 @@
 """Choosing a backend: by layer, by block, by process, by environment variable; and what importing costs."""
 
+import importlib
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
 
 import panet_layers
 from panet_layers import EMAM, SCAM, get_backend, set_backend, use_backend
+from panet_layers.backends import resolve_backend
 from panet_layers.ops import fusion
 from panet_layers.ops.emam import autograd as emam_autograd
 from panet_layers.ops.emam import reference as emam_reference
@@ -100,9 +104,52 @@ def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
     assert ran == ["reference"]
 
 
+class Pretended(NamedTuple):
+    """What is asked of an input before the kernels take it."""
+
+    dtype: torch.dtype
+    device: torch.device = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "expected"),
+    [
+        (torch.float32, (8, 0), "triton"),
+        (torch.float16, (8, 6), "triton"),
+        (torch.bfloat16, (9, 0), "triton"),
+        (torch.float64, (9, 0), "collapsed"),
+        (torch.float32, (7, 5), "collapsed"),
+        (torch.float32, None, "collapsed"),  # no triton
+    ],
+)
+def test_autos_rule_on_a_gpu(dtype, capability, expected, monkeypatch):
+    """The fused kernels wherever they can run, except for float64."""
+    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    monkeypatch.setattr(fusion, "HAS_TRITON", capability is not None)
+    major, minor = capability or (9, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major, minor=minor))
+    assert resolve_backend(None, Pretended(dtype)) == resolve_backend("auto", Pretended(dtype)) == expected
+    if capability == (7, 5) or capability is None:
+        with pytest.raises(RuntimeError, match=r"capability 8\.0 .* has 7\.5|triton is not installed"):
+            resolve_backend("triton", Pretended(dtype))
+    else:
+        assert resolve_backend("triton", Pretended(dtype)) == "triton"
+
+
 def python(code, **environment):
     variables = {**os.environ, **environment}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
+
+
+def test_interpreting_is_what_triton_takes_it_for(monkeypatch):
+    triton = pytest.importorskip("triton")
+    try:
+        for value in ("", "0", "1", "True", "on", "no", "false", "2"):
+            monkeypatch.setenv("TRITON_INTERPRET", value)
+            assert triton.knobs.runtime.interpret == importlib.reload(fusion).INTERPRETING, value
+    finally:
+        monkeypatch.undo()
+        importlib.reload(fusion)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("reference", "reference"), ("", "auto")])

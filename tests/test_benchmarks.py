@@ -119,9 +119,14 @@ def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
     assert printed.err == "error: 1 rows refused\n"
 
 
-def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+class CompilerError(Exception):
+    """Triton's are no RuntimeErrors either."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, CompilerError])
+def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatch, capsys, error):
     def broken(case):
-        raise RuntimeError("no such device\nand a traceback")
+        raise error("no such device\nand a traceback")
 
     monkeypatch.setitem(
         registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], registry.Contender("broken", broken)]

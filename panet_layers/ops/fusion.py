@@ -11,7 +11,8 @@ from torch import Tensor
 LEAST_CAPABILITY = (8, 0)  # Ampere: bfloat16 and the shared memory that the kernels count on
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # kernels as Python, on CPU tensors: for tests
+# Kernels as Python, on CPU tensors: for tests. What triton takes for yes; anything else would send it CPU tensors.
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 

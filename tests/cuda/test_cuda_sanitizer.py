@@ -24,8 +24,11 @@ def test_sanitizer(tool, gpu):
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if sanitizer is None:
         pytest.skip("compute-sanitizer is not installed")
-    assert small_run(gpu).stdout == "ran\n"  # compiles and caches the kernels at full speed
-    done = small_run(gpu, sanitizer, "--tool", tool, "--error-exitcode", "9")
+    first = small_run(gpu)  # compiles and caches the kernels at full speed
+    assert first.stdout == "ran\n", first.stderr
+    # Not what the CUDA API answers: a library that asks for an entry point the driver lacks is no error of a kernel.
+    options = ("--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9")
+    done = small_run(gpu, sanitizer, *options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "ran" in done.stdout
 

