@@ -273,3 +273,15 @@ def test_weights_in_channels_last_have_the_same_gradients(device):
     layer = with_backend(SMALL.layer(), "triton").to(device)
     expected = run(layer, x, grad)
     assert_same(run(layer.to(memory_format=torch.channels_last), x, grad), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_parameters_that_are_not_contiguous(layout, device):
+    x, grad = (t.to(device, memory_format=layout) for t in tensors(SMALL))
+    layer = SMALL.layer().to(device)
+    for name, parameter in list(layer.named_parameters()):
+        strided = torch.stack([parameter.detach(), parameter.detach() + 1], -1)[..., 0]
+        owner, _, short = name.rpartition(".")
+        setattr(layer.get_submodule(owner), short, torch.nn.Parameter(strided))
+    assert not any(p.is_contiguous() and p.numel() > 1 for p in layer.parameters())
+    assert_same(run(with_backend(layer, "triton"), x, grad), run(with_backend(layer, "reference"), x, grad))

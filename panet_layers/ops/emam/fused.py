@@ -44,7 +44,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     saved = empty_saved(x, groups)
     if x.numel() == 0:
         return out, saved
-    kernels, params = _kernels(x), Parameters(*(p.to(dtype) for p in params))
+    kernels, params = _kernels(x), _as_kernels_read(params, dtype)
     k = params.beta.shape[0]
     with _device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
@@ -73,7 +73,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     dx = torch.empty_like(x)
     if x.numel() == 0:
         return dx, Parameters(*(torch.zeros_like(p, memory_format=torch.contiguous_format) for p in params))
-    kernels, given, params = _kernels(x), params, Parameters(*(p.to(dtype) for p in params))
+    kernels, given, params = _kernels(x), params, _as_kernels_read(params, dtype)
     k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
     with _device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
@@ -110,6 +110,10 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
             beta=dbeta + p * (dp - p @ dp),
         )
     return dx, Parameters(*(part.view(like.shape).to(like.dtype) for part, like in zip(gradients, given)))
+
+
+def _as_kernels_read(params: Parameters, dtype: torch.dtype) -> Parameters:
+    return Parameters(*(p.to(dtype).contiguous() for p in params))
 
 
 def _kernels(x: Tensor) -> ModuleType:

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tiling import LANES, constants, instance, offsets
+from .tiling import LANES, SIZES, constants, instance, offsets
 
 
 def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
@@ -26,7 +26,7 @@ def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _delta(
     grad, x, gate, out, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, blocks,
     ACC: tl.constexpr, WIDE: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
@@ -81,7 +81,7 @@ def input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _input_gradient(
     grad, x, gates, gate, delta, coefficients, taps, dmeans, dwindows, dx,
     N, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, ob, oc, oh, ow, blocks, shares,

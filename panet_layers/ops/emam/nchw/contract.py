@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..chunked import Parameters
-from .tiling import LANES, constants, instance, offsets, store_windows
+from .tiling import LANES, SIZES, constants, instance, offsets, store_windows
 
 
 def contract(
@@ -60,7 +60,7 @@ def contract(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _contract(
     x, gates, mean, delta, sides, scalars, G, K, H, W, sb, sc, sh, sw, blocks, strips,
     ACC: tl.constexpr, WIDE: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
@@ -136,7 +136,7 @@ def _contract(
     tl.store(scalars + 10, tl.zeros([BC], ACC) + tl.sum(sum_delta, 0), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _finish(
     x, means, gates, mean, rstd, q, gamma, beta, sides, scalars, dpre, windows, coefficients, sums,
     N, G, K, H, W, sb, sc, sh, sw, strips,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..chunked import Parameters
 from ..shared import ENOUGH_WARPS
-from .tiling import LANES, constants, instance, offsets, plane_block, store_windows, tiling
+from .tiling import LANES, SIZES, constants, instance, offsets, plane_block, store_windows, tiling
 
 
 def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
@@ -26,7 +26,7 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
     _pool[(batch * channels,)](x, means, windows, channels, height, width, *x.stride(), **options, num_warps=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _pool(
     x, means, windows, C, H, W, sb, sc, sh, sw,
     ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
@@ -66,7 +66,7 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
     _moments[(batch * channels,)](*arguments, **options, num_warps=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _moments(
     x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw,
     EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
@@ -142,7 +142,7 @@ def attend(
         _apply[grid](*arguments, **options, BP=128, CHANNELS=32, num_warps=4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _attention(
     x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
     G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, across, down, own_h, own_w, halo_h, halo_w, splits, share,
@@ -229,7 +229,7 @@ def _scale(x, out, gate, at, to, mask, sc, oc, start, stop, ACC: tl.constexpr):
         tl.store(out + c.to(tl.int64)[:, None] * oc + to[None, :], result, mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _apply(
     x, q, p, beta, b3, partial, out, gate, G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, splits, blocks, shares,
     ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr, CHANNELS: tl.constexpr,

@@ -15,6 +15,12 @@ LANES = 32  # of a warp: the programs that walk along rows are one warp wide
 PIXELS = 1024  # at most, of a tile of the attention map
 WIDE = 2**31 - 4096  # elements that a plane spans from which offsets in it take 64 bits
 
+# Arguments of the kernels that change with the image and the batch: no code of their own for 1 or multiples of 16.
+SIZES = [
+    "H", "W", "N", "blocks", "shares", "strips", "splits", "share",
+    "across", "down", "own_h", "own_w", "halo_h", "halo_w",
+]  # fmt: skip
+
 
 @triton.jit
 def instance(n, G, K, sb, sc):

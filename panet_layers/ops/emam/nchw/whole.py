@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..chunked import Parameters
 from .forward import constant_term, shifted
-from .tiling import constants, instance, offsets
+from .tiling import SIZES, constants, instance, offsets
 
 ON_CHIP_BYTES = 32 << 10  # of a tile in the accumulation's dtype: 32 registers a thread of eight warps
 
@@ -53,7 +53,7 @@ def attend_whole(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _attend_whole(
     x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
     G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, EPS: tl.constexpr,
