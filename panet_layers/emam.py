@@ -22,7 +22,8 @@ class EMAM(nn.Module):
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
         backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
-            they are faster), "triton", or None for the process's choice (see `set_backend`).
+            they are faster), "triton" (fused kernels; an NVIDIA GPU of compute capability 8.0 or later), or None for
+            the process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
@@ -32,6 +33,7 @@ class EMAM(nn.Module):
         ValueError: channels not divisible by groups, non-positive sizes, an unknown backend, or, on calling, an input
             that is not (B, C, H, W).
         TypeError: on calling, an input that is not floating-point.
+        RuntimeError: on calling, backend "triton" where it can't run.
     """
 
     def __init__(

@@ -105,7 +105,8 @@ class SCAM(nn.Module):
         mlp_bias: give the channel branch's two linear layers biases.
         spatial_norm: None, or "batch" for a BatchNorm2d(eps=1e-5, momentum=0.01) after the convolution.
         backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
-            they are faster), "triton", or None for the process's choice (see `set_backend`).
+            they are faster), "triton" (fused kernels; an NVIDIA GPU of compute capability 8.0 or later), or None for
+            the process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
@@ -115,6 +116,7 @@ class SCAM(nn.Module):
         ValueError: non-positive sizes, an even kernel_size, an unknown norm or backend, or, on calling, an input that
             is not (B, C, H, W).
         TypeError: on calling, an input that is not floating-point.
+        RuntimeError: on calling, backend "triton" where it can't run.
     """
 
     def __init__(

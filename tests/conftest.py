@@ -3,6 +3,9 @@
 import os
 import re
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads would only get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from devices import on_gpu, on_interpreter
 from hypothesis import HealthCheck, settings
