@@ -51,6 +51,7 @@ def measure(
             break
         # Start each round with another contender, so that none always follows the same one.
         for name in names[done % len(names) :] + names[: done % len(names)]:
+            steps[name]()  # untimed: the allocator and the caches as this contender leaves them, not the one before
             samples[name].append(sample(steps[name], calls[name]))
     return compare(samples)
 

@@ -213,10 +213,11 @@ def test_measure_interleaves_and_goes_on_while_disturbed():
 
         return call
 
-    stalls = iter([1.0] * 3 + [1.0, 2.0] * 100)  # after the warm-up every other sample stalls
+    # After the warm-up every other sample stalls; of each pair of steps the second is timed.
+    stalls = iter([1.0] * 3 + [5.0, 1.0, 5.0, 2.0] * 100)
     both = {"a": step("a", lambda: next(stalls)), "b": step("b", lambda: 0.5)}
     result = timing.measure(both, 4, clock=lambda: now[0])
-    assert order[6:10] == ["a", "b", "b", "a"]
+    assert order[6:14] == ["a", "a", "b", "b", "b", "b", "a", "a"]
     assert result["b"].speedup == pytest.approx(2)
     assert 4 <= result["b"].rounds <= 12
 
