@@ -21,7 +21,7 @@ def test_there_are_blocks() -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    command = re.search(r"^python3 -m venv .*pytest$", README, flags=re.MULTILINE)
+    command = re.search(r"^python3 -m venv .*pytest -n auto$", README, flags=re.MULTILINE)
     assert command
     steps = [step for step in command[0].split(" && ") if not step.startswith(("python3 -m venv", ". .venv"))]
     ci = re.sub(r" --quiet", "", (ROOT / ".ci/run").read_text(encoding="utf-8")).splitlines()
