@@ -3,6 +3,7 @@
 from . import checkpoints, functional
 from .backends import get_backend, set_backend, use_backend
 from .emam import EMAM
+from .insertion import insert_attention, profile, remove_attention, replace_attention
 from .scam import SCAM, ChannelAttention, SpatialAttention
 from .version import __version__
 
@@ -15,6 +16,10 @@ __all__ = [
     "checkpoints",
     "functional",
     "get_backend",
+    "insert_attention",
+    "profile",
+    "remove_attention",
+    "replace_attention",
     "set_backend",
     "use_backend",
 ]

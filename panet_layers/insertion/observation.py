@@ -1,0 +1,122 @@
+"""A dry run: what every module of a model puts out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .features import feature_host
+from .layouts import Image
+
+Origin = tuple[nn.Module, int | None]  # a module, and a place in its output
+Shapes = Any  # a tensor's shape as a tuple; a list of these for a list or tuple; None for anything else
+
+
+class Observation(NamedTuple):
+    """outputs: by module, what each of its calls put out; the modules in the order in which they first ended.
+
+    makers: by the module and place of a tensor in a list or tuple, the module that put it out first, and where.
+    """
+
+    image: Image
+    outputs: dict[nn.Module, list[Shapes]]
+    makers: dict[Origin, Origin]
+
+
+def observe(model: nn.Module, example_input: Any = None) -> Observation:
+    """What every module put out in a dry run of the model. Raises as `dry_run` does."""
+    outputs: dict[nn.Module, list[Shapes]] = {}
+    makers: dict[Origin, Origin] = {}
+    seen: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.setdefault(module, []).append(_shapes(output))
+        for element, tensor in _tensors(output):
+            known, maker = seen.get(id(tensor), (None, None))
+            if maker is None or known is None or known() is not tensor:  # ids are given again
+                seen[id(tensor)] = weakref.ref(tensor), (module, element)
+            elif element is not None:
+                makers[module, element] = maker
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        image = dry_run(model, example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Observation(image, outputs, makers)
+
+
+def dry_run(model: nn.Module, example_input: Any = None) -> Image:
+    """Run the model once, in evaluation mode and without gradients, and leave it as it was; the images' size.
+
+    Raises ValueError where there is no input to run it on, or it fails on it.
+    """
+    args, kwargs = _arguments(model, example_input)
+    image = _image((*args, *kwargs.values()))
+    with _evaluating(model), torch.no_grad():
+        try:
+            model(*args, **kwargs)
+        except Exception as error:
+            given = "the given example_input" if example_input is not None else f"zeros of {tuple(args[0].shape)}"
+            raise ValueError(f"the model failed on {given}; give an example_input that it takes: {error}") from error
+    return image
+
+
+def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if example_input is None:
+        return (_default_input(model),), {}
+    if isinstance(example_input, Mapping):
+        return (), dict(example_input)
+    return (tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,)), {}
+
+
+def _default_input(model: nn.Module) -> Tensor:
+    """Two black images of the size that timm's configuration names."""
+    _, host = feature_host(model)
+    config = getattr(host, "pretrained_cfg", None) or {}
+    size = config.get("input_size")
+    if host is None or size is None:
+        raise ValueError("example_input is needed: the model has no timm configuration that names its input's size")
+    height, width = getattr(getattr(host, "patch_embed", None), "img_size", None) or size[1:]
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    return torch.zeros(2, size[0], height, width, device=like.device, dtype=like.dtype)
+
+
+def _image(inputs: tuple[Any, ...]) -> Image:
+    for value in inputs:
+        if isinstance(value, Tensor) and value.dim() == 4:
+            return Image(value.shape[0], value.shape[2], value.shape[3])
+    given = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in inputs]
+    raise ValueError(f"example_input must hold images of shape (B, C, H, W), got {given}")
+
+
+def _shapes(output: Any) -> Shapes:
+    if isinstance(output, Tensor):
+        return tuple(output.shape)
+    if isinstance(output, (tuple, list)):
+        return [_shapes(part) for part in output]
+    return None
+
+
+def _tensors(output: Any) -> list[tuple[int | None, Tensor]]:
+    if isinstance(output, (tuple, list)):
+        return [(i, part) for i, part in enumerate(output) if isinstance(part, Tensor)]
+    return [(None, output)] if isinstance(output, Tensor) else []
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module's own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,172 @@
+"""Where layers go: module names, patterns or timm's stages, as modules whose outputs hold a feature map."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from .features import Stage, feature_host, stages
+from .layouts import Image, Layout, at_reduction, in_order, read_layout
+from .observation import Observation, Shapes
+from .refinement import output_of
+
+STAGES = "stages"
+
+
+class Map(NamedTuple):
+    """A feature map in a module's output. element: its place in a list or tuple, or None for the output itself."""
+
+    element: int | None
+    layout: Layout
+
+
+class Place(NamedTuple):
+    """name: as asked for. module: whose output is refined. element: of the output, or None for all of it."""
+
+    name: str
+    module: nn.Module
+    layout: Layout
+    element: int | None
+
+
+def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) -> list[Place]:
+    """The places that `at` names. Raises ValueError, naming the module and what it gave, where there is no map."""
+    if at == STAGES:
+        described = stages(model)
+        if not described:
+            raise ValueError('at="stages" needs timm\'s feature_info, which the model has not; give module names')
+        return [_stage_place(model, stage, seen) for stage in described]
+    names = [at] if isinstance(at, str) else list(at)
+    if not names:
+        raise ValueError(f"at must name at least one module, got {at!r}")
+    return [_named_place(model, name, seen) for name in _matches(model, names)]
+
+
+def _matches(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The names that the patterns match, in the patterns' order, each once."""
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matched = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        if not matched:
+            near = difflib.get_close_matches(pattern, names, n=3)
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise ValueError(f"the model has no module {pattern!r}{hint}")
+        found.update(dict.fromkeys(matched))
+    return list(found)
+
+
+def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
+    module = output_of(model.get_submodule(name))
+    calls = seen.outputs.get(module)
+    if not calls:
+        raise ValueError(f"module {_described(name, module)} was not called in the dry run, so it gave no feature map")
+    found = {_first_map(model, shapes, seen.image) for shapes in calls}
+    one = found.pop()
+    if one is None or found:
+        given = ", then ".join(dict.fromkeys(map(str, calls)))
+        wanted = "one feature map, (B, C, H, W), (B, H, W, C) or (B, tokens, C), the same in every call"
+        raise ValueError(f"module {_described(name, module)} gave {given} for {seen.image}; wanted is {wanted}")
+    return Place(name, module, _in_rows(model, name, one.layout), one.element)
+
+
+def _stage_place(model: nn.Module, stage: Stage, seen: Observation) -> Place:
+    """The stage's own module where its output is as timm describes it, else the one that puts such a map out.
+
+    A few of timm's names do not exist, are never called, or are of modules that put something else out.
+    """
+    own = dict(model.named_modules(remove_duplicate=False)).get(stage.name)
+    if own is not None and (found := _described_map(model, output_of(own), stage, seen)):
+        # In a list the map may stand beside what goes on from it; so it is refined where it was made.
+        made = seen.makers.get((output_of(own), found.element))
+        if made is not None:
+            return Place(_names(model)[made[0]], made[0], found.layout, made[1])
+        return Place(stage.name, output_of(own), _in_rows(model, stage.name, found.layout), found.element)
+    name = _last_with(model, stage, seen)
+    if name is None:
+        gave = "does not exist" if own is None else f"put {seen.outputs.get(output_of(own))} out"
+        raise ValueError(f"no map of {stage.channels} channels at 1/{stage.reduction}: stage {stage.name!r} {gave}")
+    module = model.get_submodule(name)
+    found = _described_map(model, module, stage, seen)
+    assert found is not None
+    return Place(name, module, found.layout, found.element)
+
+
+def _last_with(model: nn.Module, stage: Stage, seen: Observation) -> str | None:
+    """The last module to put the stage's map out, of those that are not inside one that puts out something else."""
+    names = _names(model)
+    fits = {
+        name: _described_map(model, module, stage, seen) is not None
+        for module, calls in seen.outputs.items()
+        if (name := names.get(module))
+    }
+    for name in reversed(fits):
+        outer = [name[:i] for i, letter in enumerate(name) if letter == "."]
+        if fits[name] and all(fits.get(parent, True) for parent in outer):
+            return name
+    return None
+
+
+def _first_map(model: nn.Module, shapes: Shapes, image: Image) -> Map | None:
+    """The first feature map in an output."""
+    for element, shape in _tensors(shapes):
+        layouts = read_layout(shape, image)
+        if layouts:
+            return Map(element, _preferred(model, layouts))
+    return None
+
+
+def _described_map(model: nn.Module, module: nn.Module, stage: Stage, seen: Observation) -> Map | None:
+    """The map of the stage's channels and reduction that the module puts out when it is called, if it does."""
+    for element, shape in _tensors(seen.outputs.get(module, [None])[0]):
+        layouts = read_layout(shape, seen.image, stage.channels, stage.reduction)
+        layouts = [layout for layout in layouts if at_reduction(layout, seen.image, stage.reduction)]
+        if layouts:
+            return Map(element, _preferred(model, layouts))
+    return None
+
+
+def _tensors(shapes: Shapes) -> list[tuple[int | None, tuple[int, ...]]]:
+    """The tensors of an output, with their place in it."""
+    if isinstance(shapes, list):
+        return [(i, shape) for i, shape in enumerate(shapes) if isinstance(shape, tuple)]
+    return [] if shapes is None else [(None, shapes)]
+
+
+def _preferred(model: nn.Module, layouts: list[Layout]) -> Layout:
+    """The one of a kind that timm says, of maps with as many channels as rows and columns."""
+    if len(layouts) == 1:
+        return layouts[0]
+    _, host = feature_host(model)
+    if host is None:
+        raise ValueError(
+            f"a map of {layouts[0].channels}x{layouts[0].height}x{layouts[0].width} could be (B, C, H, W) and "
+            "(B, H, W, C); give an example_input of another size"
+        )
+    kind = "NHWC" if getattr(host, "output_fmt", None) == "NHWC" else "NCHW"
+    return next(layout for layout in layouts if layout.kind == kind)
+
+
+def _in_rows(model: nn.Module, name: str, layout: Layout) -> Layout:
+    """The layout with the order of Hiera's tokens, which lie by mask units, not row by row."""
+    _, host = feature_host(model)
+    block = re.search(r"blocks\.(\d+)$", name)
+    reroll = getattr(host, "reroll", None)
+    if reroll is None or block is None or layout.kind != "tokens":
+        return layout
+    tokens = torch.arange(layout.height * layout.width).view(1, -1, 1)
+    return in_order(layout, reroll(tokens, int(block[1]))[0, :, :, 0])
+
+
+def _names(model: nn.Module) -> dict[nn.Module, str]:
+    return {module: name for name, module in model.named_modules() if name}
+
+
+def _described(name: str, module: nn.Module) -> str:
+    return f"{name!r} ({type(module).__name__})"

@@ -1,0 +1,56 @@
+"""What the attention layers of a model cost, wherever they came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..emam import EMAM
+from ..scam import SCAM, ChannelAttention, SpatialAttention
+from .costs import CostReport, Row, cost
+from .observation import dry_run
+from .refinement import Refinement
+
+LAYERS = (EMAM, SCAM, ChannelAttention, SpatialAttention)
+
+
+def profile(model: nn.Module, example_input: Any = None) -> CostReport:
+    """The cost of every EMAM, SCAM and inserted layer in `model`, by a dry run as `insert_attention` makes it.
+
+    Returns a report with a row for each layer that ran: its name, the map (C, H, W) it saw first, its parameters, and
+    for one image its MACs and the bytes that it keeps for the backward. Print it.
+
+    Raises ValueError where there is no input to run the model on, or it fails on it.
+    """
+    layers = _layers(model)
+    maps: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, args: Any) -> None:
+        maps.setdefault(module, tuple(args[0].shape[1:]))
+
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        dry_run(model, example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return CostReport(
+        tuple(
+            Row(name, "x".join(map(str, maps[layer])), type(layer).__name__, cost(layer, maps[layer]))
+            for layer, name in layers.items()
+            if layer in maps
+        )
+    )
+
+
+def _layers(model: nn.Module) -> dict[nn.Module, str]:
+    """The outermost layers of attention in the model, with their names."""
+    found: dict[nn.Module, str] = {}
+    inner: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        chosen = module.layer if isinstance(module, Refinement) else module if isinstance(module, LAYERS) else None
+        if chosen is not None and chosen not in inner:
+            found.setdefault(chosen, f"{name}.layer" if isinstance(module, Refinement) else name)
+            inner.update(chosen.modules())
+    return found

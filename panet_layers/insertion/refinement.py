@@ -1,0 +1,116 @@
+"""What an insertion adds to a model: a layer on one map of a module's output, run by a forward hook of the module.
+
+A hook and a child leave every existing name as it was: the plain model's checkpoints load, and no code that uses the
+model sees another module. The hook is a plain function that finds the layer in the module it is called for, so that
+copies, pickles and replicas run their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layouts import Layout
+
+NAME = "inserted_attention"
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+class Refinement(nn.Module):
+    """`layer` on a map that lies in a module's output by `layout`.
+
+    element: which element of the output it is, or None where the output is the tensor itself.
+    """
+
+    order: Tensor | None
+    position: Tensor | None
+
+    def __init__(self, layer: nn.Module, layout: Layout, element: int | None) -> None:
+        super().__init__()
+        self.layer, self.layout, self.element = layer, layout, element
+        order = None if layout.order is None else torch.tensor(layout.order)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("position", None if order is None else order.argsort(), persistent=False)
+
+    def forward(self, output: Any) -> Any:
+        """The module's output, refined."""
+        if self.element is None:
+            return self._refined(output)
+        parts = list(output)
+        parts[self.element] = self._refined(parts[self.element])
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+    def _refined(self, x: Tensor) -> Tensor:
+        if self.layout.kind == "NCHW":
+            return self.layer(x)
+        if self.layout.kind == "NHWC":
+            return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self._refined_tokens(x)
+
+    def _refined_tokens(self, x: Tensor) -> Tensor:
+        prefix = self.layout.prefix
+        tokens = x[:, prefix:] if prefix else x
+        size = self.layout.grid(tokens.shape[1])
+        tokens = tokens if self.order is None else tokens[:, self.order]
+        out = self.layer(tokens.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
+        out = out if self.position is None else out[:, self.position]
+        return torch.cat([x[:, :prefix], out], dim=1) if prefix else out
+
+    def extra_repr(self) -> str:
+        return str(self.layout) + ("" if self.element is None else f", element={self.element}")
+
+
+class Refinements(nn.ModuleList):
+    """The refinements of a module's output. Run as a child, as by a module that runs all it has, it does nothing."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+def attach(module: nn.Module, refinement: Refinement) -> None:
+    """Let `module`'s output be refined, after the refinements that it has."""
+    holder, name = _holder(module)
+    if not hasattr(holder, name):
+        holder.add_module(name, Refinements())
+    getattr(holder, name).append(refinement)
+    if not any(hook is refine for hook in module._forward_hooks.values()):
+        module.register_forward_hook(refine)
+
+
+def detach(module: nn.Module) -> None:
+    """Take every refinement from `module` that it runs or keeps for another."""
+    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
+        del module._forward_hooks[key]
+    for name in [name for name in module._modules if name.startswith(NAME)]:
+        delattr(module, name)
+
+
+def refine(module: nn.Module, args: Any, output: Any) -> Any:
+    """The forward hook of a module with refinements."""
+    holder, name = _holder(module)
+    for refinement in getattr(holder, name):
+        output = refinement(output)
+    return output
+
+
+def output_of(module: nn.Module) -> nn.Module:
+    """The module whose output is `module`'s: a Sequential's and a ModuleList's is their last module's.
+
+    Many models run over such a container's modules instead of calling it.
+    """
+    while type(module).forward in (nn.Sequential.forward, nn.ModuleList.forward) and len(module):  # type: ignore[arg-type]
+        module = list(module.children())[-1]
+    return module
+
+
+def _holder(module: nn.Module) -> tuple[nn.Module, str]:
+    """The module that keeps `module`'s refinements, and under which name.
+
+    A container might run, or run over, a child that it does not know; so its last module keeps them.
+    """
+    name = NAME
+    while isinstance(module, _CONTAINERS) and len(module):
+        module, name = list(module.children())[-1], name + "_of_parent"
+    return module, name

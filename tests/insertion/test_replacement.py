@@ -1,0 +1,156 @@
+"""replace_attention: look-alikes become this package's layers, with their weights and the same outputs."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from cases import EXACT, assert_same, randomised
+from lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
+from safetensors import safe_open
+from timm.layers.cbam import CbamModule, LightCbamModule
+from torch import nn
+
+from panet_layers import EMAM, SCAM, replace_attention
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def host(*layers):
+    """A small network around layers of 32 channels."""
+    return nn.Sequential(nn.Conv2d(3, 32, 3), *layers, nn.ReLU(), nn.Conv2d(32, 2, 1))
+
+
+def outputs(model, training):
+    x = torch.randn(3, 3, 11, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return {"output": model.train(training)(x).detach(), **{k: v.clone() for k, v in model.named_buffers()}}
+
+
+@pytest.mark.parametrize("lookalikes", [1, 2])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    ("lookalike", "ours"),
+    [
+        (lambda: EMA(32, factor=4), EMAM),
+        (lambda: CBAM(32, reduction=8), SCAM),
+        (lambda: CbamModule(32, rd_ratio=1 / 8), SCAM),
+        (lambda: CbamModule(32, rd_channels=5, mlp_bias=True, spatial_kernel_size=3), SCAM),
+    ],
+    ids=["ema", "cbam", "timm", "timm-odd"],
+)
+def test_swapped_with_equal_outputs(lookalike, ours, training, lookalikes):
+    model = randomised(host(*(lookalike() for _ in range(lookalikes))).double(), 0)
+    names = [str(i + 1) for i in range(lookalikes)]
+    expected = outputs(copy.deepcopy(model), training)
+
+    report = replace_attention(model)
+
+    assert [swap.name for swap in report.swapped] == names and not report.left
+    assert [type(model.get_submodule(name)) for name in names] == [ours] * lookalikes
+    actual = outputs(model, training)
+    assert_same({"output": actual["output"]}, {"output": expected["output"]})
+    statistics = [v for k, v in expected.items() if "running" in k]
+    for ours_after, theirs_after in zip([v for k, v in actual.items() if "running" in k], statistics, strict=True):
+        assert (ours_after - theirs_after).abs().max() < EXACT
+    assert "swapped" in str(report) and names[0] in str(report)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_the_lookalikes_are_the_published_modules(path):
+    with safe_open(path, "pt") as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        kind = file.metadata()
+
+    channels = stored["x"].shape[1]
+    module = EMA(channels, int(kind["groups"])) if kind["kind"] == "emam" else CBAM(channels, int(kind["reduction"]))
+    module.double().load_state_dict({k.removeprefix("param."): v for k, v in stored.items() if k.startswith("param.")})
+    out = module.train(kind["mode"] == "train")(stored["x"])
+    assert_same({"output": out.detach()}, {"output": stored["output"]})
+
+
+def test_timms_networks():
+    model = randomised(timm.create_model("test_resnet", block_args={"attn_layer": "cbam"}, num_classes=3).double(), 0)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    expected = model.eval()(x)
+    count = sum(isinstance(module, CbamModule) for module in model.modules())
+
+    report = replace_attention(model)
+
+    assert count and len(report.swapped) == count and not report.left
+    assert not any(isinstance(module, CbamModule) for module in model.modules())
+    assert_same({"output": model(x)}, {"output": expected})
+
+
+def test_what_computes_something_else_is_left_and_listed():
+    strangers = TopHeavyEMA(32), SpatialFirst(32, reduction=8), LightCbamModule(32)
+    model = host(*strangers)
+
+    report = replace_attention(model)
+
+    assert not report.swapped
+    assert [(left.name, left.was) for left in report.left] == [
+        ("1", "TopHeavyEMA"),
+        ("2", "SpatialFirst"),
+        ("3", "LightCbamModule"),
+    ]
+    assert "computes something else" in report.left[0].reason
+    assert list(model[1:4]) == list(strangers)
+
+
+def test_what_is_only_called_so_is_listed():
+    class CBAMBlock(nn.Conv2d):
+        """A convolution with a promising name."""
+
+    report = replace_attention(host(CBAMBlock(32, 32, 1)))
+    assert [left.was for left in report.left] == ["CBAMBlock"]
+
+
+def test_a_module_with_hooks_is_left():
+    ema = EMA(32)
+    ema.register_forward_hook(lambda module, args, output: output)
+    report = replace_attention(host(ema))
+    assert "hooks" in report.left[0].reason and not report.swapped
+
+
+def test_the_model_itself_is_left():
+    report = replace_attention(EMA(32))
+    assert "the model itself" in report.left[0].reason
+
+
+def test_a_shared_module_is_swapped_in_every_place():
+    ema = EMA(32)
+    model = host(ema, nn.Sequential(ema))
+    report = replace_attention(model)
+    assert len(report.swapped) == 1 and model[1] is model[2][0] and isinstance(model[1], EMAM)
+
+
+def test_ours_are_nothing_to_swap():
+    report = replace_attention(host(EMAM(32), SCAM(32)))
+    assert report == ((), ()) and "nothing" in str(report)
+
+
+@pytest.mark.parametrize(
+    "lookalike", [lambda: EMA(32), lambda: CBAM(32), lambda: CbamModule(32)], ids=["ema", "cbam", "timm"]
+)
+def test_state_of_the_old_module_is_kept(lookalike):
+    old = lookalike().to(torch.bfloat16).eval()
+    for parameter in list(old.parameters())[:1]:
+        parameter.requires_grad_(False)
+    momentum = next((m.momentum for m in old.modules() if isinstance(m, nn.BatchNorm2d)), None)
+    model = nn.Sequential(old)
+
+    replace_attention(model)
+
+    new = model[0]
+    assert type(new) in (EMAM, SCAM) and not new.training
+    assert {p.dtype for p in new.parameters()} == {torch.bfloat16}
+    assert sorted(p.requires_grad for p in new.parameters()) == sorted(p.requires_grad for p in old.parameters())
+    assert momentum is None or new.spatial.bn.momentum == momentum
+
+
+def test_the_old_checkpoint_loads_into_the_new_model():
+    old = host(EMA(32), CBAM(32), CbamModule(32))
+    model = copy.deepcopy(old)
+    replace_attention(model)
+    model.load_state_dict(old.state_dict())

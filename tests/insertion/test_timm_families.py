@@ -1,0 +1,84 @@
+"""insert_attention and remove_attention on every family of models in timm, by stages and by name.
+
+The registry itself is walked: one small model of each module of timm.models.
+"""
+
+import math
+
+import pytest
+import timm
+import torch
+from timm_models import modules, smallest
+from torch import Tensor
+
+from panet_layers import EMAM, insert_attention, remove_attention
+from panet_layers.insertion.refinement import Refinement
+
+SLOW_FROM, HUGE_FROM = 25_000_000, 80_000_000  # parameters
+CANNOT_TAKE_IT: dict[str, str] = {}  # module of timm -> why; the documentation lists the same
+
+
+def families():
+    for module in modules():
+        name, parameters = smallest(module)
+        marks = [pytest.mark.slow] if parameters >= SLOW_FROM else []
+        yield pytest.param(name, marks=marks, id=f"{module}-{name}")
+
+
+def emam(channels):
+    return EMAM(channels, math.gcd(channels, 8))
+
+
+def images(model):
+    """Two, or one where it is large, so that a small machine can hold the gradient's maps."""
+    size = model.pretrained_cfg["input_size"]
+    return torch.randn(2 if size[1] < 500 else 1, *size, generator=torch.Generator().manual_seed(1))
+
+
+def total(output) -> Tensor:
+    """A number that depends on every tensor of an output."""
+    return output.square().mean() if isinstance(output, Tensor) else sum(total(part) for part in output)
+
+
+def without_zeros(model):
+    """The model with every parameter moved: some start at zero, and hide what lies before them."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape), alpha=0.02)
+    return model
+
+
+@pytest.mark.parametrize("name", list(families()))
+def test_takes_layers_and_gives_them_back(name):
+    torch.manual_seed(0)
+    model = without_zeros(timm.create_model(name, num_classes=7)).eval()
+    x = images(model)
+    if sum(p.numel() for p in model.parameters()) > HUGE_FROM:
+        model.set_grad_checkpointing()
+    plain_state = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        plain = model(x)
+
+    report = insert_attention(model, "stages", emam)
+
+    missing = model.load_state_dict(plain_state, strict=False)
+    assert missing.unexpected_keys == []
+    assert missing.missing_keys and all(".inserted_attention" in key for key in missing.missing_keys)
+    assert not torch.equal(model(x).detach(), plain)
+    total(model.train()(x)).backward()
+    layers = [module.layer for module in model.modules() if isinstance(module, Refinement)]
+    assert len(layers) == len(report.rows)
+    # What a class token alone decides has no use for the last map.
+    used = [layer for layer in layers if all(p.grad is not None for p in layer.parameters())]
+    assert len(used) >= max(1, len(layers) - 1)
+    assert all(p.grad.isfinite().all() for layer in used for p in layer.parameters())
+    assert any(p.grad.any() for p in used[0].parameters())
+
+    remove_attention(model)
+    assert model.state_dict().keys() == plain_state.keys()
+    model.load_state_dict(plain_state)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), plain)
+
+    insert_attention(model, report.rows[0].name, emam)
+    assert not torch.equal(model(x).detach(), plain)

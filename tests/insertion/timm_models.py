@@ -1,0 +1,39 @@
+"""One small model for every module of timm.models, the registry asked, so that a new timm's are among them.
+
+Finding the smallest takes minutes, so that what was found is written down; `python tests/insertion/timm_models.py`
+writes it anew. Of a module that is not written down, the smallest is looked for.
+"""
+
+import json
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import list_models, list_modules
+
+SMALLEST = Path(__file__).with_name("timm_models.json")
+_WRITTEN = json.loads(SMALLEST.read_text()) if SMALLEST.exists() else {}
+
+
+def modules():
+    """The names of timm's model modules."""
+    return sorted(list_modules())
+
+
+def smallest(module):
+    """(name, number of parameters) of the module's smallest model."""
+    written = _WRITTEN.get(module)
+    if written and written["model"] in list_models(module=module):
+        return written["model"], written["parameters"]
+    return min(((name, _parameters(name)) for name in list_models(module=module)), key=lambda pair: pair[1])
+
+
+def _parameters(name):
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name).parameters())
+
+
+if __name__ == "__main__":
+    _WRITTEN.clear()
+    found = {module: dict(zip(("model", "parameters"), smallest(module))) for module in modules()}
+    SMALLEST.write_text(json.dumps(found, indent=1) + "\n")
