@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -128,15 +128,12 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 def _as_emam(module: nn.Module) -> Iterator[EMAM]:
     """EMAM with the module's own parts, if they are a 1x1 convolution, a 3x3 one and a group normalisation."""
-    parts = sorted(_parts(module), key=_size)
+    parts: list[Any] = sorted(_parts(module), key=_size)
     groups = getattr(module, "groups", None)
     if [type(part) for part in parts] != [nn.GroupNorm, nn.Conv2d, nn.Conv2d] or not isinstance(groups, int):
         return
-    norm: Any
     norm, narrow, wide = parts
-    if groups < 1:
-        return
-    layer = EMAM(norm.num_channels * groups, groups, eps=norm.eps)
+    layer = EMAM(norm.num_channels * max(1, groups), max(1, groups), eps=norm.eps)
     if _fits(layer.conv1x1, narrow) and _fits(layer.conv3x3, wide):
         layer.conv1x1, layer.conv3x3, layer.gn = narrow, wide, norm
         yield layer
@@ -200,7 +197,7 @@ def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(value.clone(memory_format=torch.contiguous_format), requires_grad=like.requires_grad)
 
 
-def _fits(ours: nn.Conv2d, theirs: nn.Module) -> TypeGuard[nn.Conv2d]:
+def _fits(ours: nn.Conv2d, theirs: nn.Module) -> bool:
     return {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
