@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 BATCH = 2  # batch normalisation in training wants more than one value
 
@@ -66,6 +65,8 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     """The cost of `layer` on an image's map of `shape` (C, H, W), counted on a copy; the MACs of EMAM and SCAM by the
     reference backend.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     layer = copy.deepcopy(layer).train()
     parameters = list(layer.parameters())
     like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))

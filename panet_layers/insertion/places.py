@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -156,12 +157,16 @@ def _preferred(model: nn.Module, layouts: list[Layout]) -> Layout:
 def _in_rows(model: nn.Module, name: str, layout: Layout) -> Layout:
     """The layout with the order of Hiera's tokens, which lie by mask units, not row by row."""
     _, host = feature_host(model)
-    block = re.search(r"blocks\.(\d+)$", name)
-    reroll = getattr(host, "reroll", None)
+    reroll: Any = getattr(host, "reroll", None)
+    block = re.search(r"blocks\.(\d+)", name)
     if reroll is None or block is None or layout.kind != "tokens":
         return layout
-    tokens = torch.arange(layout.height * layout.width).view(1, -1, 1)
-    return in_order(layout, reroll(tokens, int(block[1]))[0, :, :, 0])
+    tokens = layout.height * layout.width
+    stages = (i for i in (int(block[1]), int(block[1]) - 1) if i in reroll.schedule)  # before or behind its pooling
+    stage = next((i for i in stages if math.prod(reroll.schedule[i][1]) == tokens), None)
+    if stage is None:
+        raise ValueError(f"module {name!r} gave {tokens} tokens, whose order is not known")
+    return in_order(layout, reroll(torch.arange(tokens).view(1, -1, 1), stage)[0, :, :, 0])
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:

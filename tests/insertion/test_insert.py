@@ -147,6 +147,9 @@ def test_hieras_tokens_are_brought_into_rows():
     tokens = torch.randn(2, 64, 192)
     rolled = model.reroll(tokens, 2).permute(0, 3, 1, 2)
     torch.testing.assert_close(model.reroll(refinement(tokens), 2).permute(0, 3, 1, 2), refinement.layer(rolled))
+    insert_attention(model, "blocks.1.norm1", EMAM, example_input=torch.zeros(2, 3, 64, 64))  # before the pooling
+    order = model.blocks[1].norm1.inserted_attention[0].order
+    assert torch.equal(order.view(16, 16, 1), model.reroll(torch.arange(256).view(1, -1, 1), 0)[0])
 
 
 def test_containers_that_run_over_their_children():
