@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from . import tracing
 from .ops import fusion
 
 BACKENDS = ("auto", "reference", "collapsed", "triton")
@@ -56,11 +57,14 @@ def use_backend(name: str | None) -> Iterator[None]:
 def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     """The implementation to run on `x`: the layer's request, else the process's choice, else the best there is.
 
-    A named backend never falls back: "triton" raises RuntimeError where it can't run.
+    A named backend never falls back: "triton" raises RuntimeError where it can't run. Exported graphs get "plain", the
+    formulas without operators of our own, unless a backend is named and the format can hold its operators.
     """
     name = check_backend(requested)
     if name == "auto":
         name = get_backend()
+    if tracing.exporting() and name != "reference" and (name == "auto" or tracing.leaving_pytorch()):
+        return "plain"
     if name == "auto":
         return "triton" if fusion.preferred(x) else "collapsed"
     if name == "triton" and (reason := fusion.why_not(x)):

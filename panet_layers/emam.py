@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import functional
 from .backends import check_backend
+from .tracing import fx_leaf
 
 
 class EMAM(nn.Module):
@@ -65,6 +66,7 @@ class EMAM(nn.Module):
         for part in (self.conv1x1, self.conv3x3, self.gn):
             part.reset_parameters()
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
         return functional.emam(

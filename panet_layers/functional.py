@@ -60,7 +60,7 @@ def emam(
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return _in_full_precision(emam_reference.emam, x, *params, groups, eps)
-    if _transformed():
+    if chosen == "plain" or _transformed():
         return _in_full_precision(emam_collapsed.emam, x, *params, groups, eps)
     return emam_autograd.emam(x, *params, groups, eps, fused=chosen == "triton")
 
@@ -91,8 +91,9 @@ def scam(
     _check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     chosen = resolve_backend(backend, x)
-    formulas = chosen == "reference" or (chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM))
-    if formulas or _transformed() or not _is_plain(norm):
+    if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
+        chosen = "plain"
+    if chosen in ("reference", "plain") or _transformed() or not _is_plain(norm):
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, _in_own_precision(norm))
     _check_batch_statistics(x, norm)
     return scam_autograd.scam(x, *mlp, conv_weight, norm, fused=chosen == "triton")
@@ -117,6 +118,8 @@ def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = N
 
 
 def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
+    if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
+        return
     if x.dim() != 4 or channels not in (None, x.shape[1]):
         raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
     if not x.is_floating_point():

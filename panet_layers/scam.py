@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import functional
 from .backends import check_backend
 from .checkpoints import rename_channel_keys, rename_scam_keys, rename_spatial_keys
+from .tracing import fx_leaf
 
 
 class ChannelAttention(nn.Module):
@@ -47,6 +48,7 @@ class ChannelAttention(nn.Module):
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         return functional.channel_attention(x, self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
 
@@ -88,6 +90,7 @@ class SpatialAttention(nn.Module):
         if self.bn is not None:
             self.bn.reset_parameters()
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         return functional.spatial_attention(x, self.conv.weight, self.bn)
 
@@ -143,6 +146,7 @@ class SCAM(nn.Module):
         self.channel.reset_parameters()
         self.spatial.reset_parameters()
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
         return functional.scam(

@@ -134,6 +134,8 @@ def check_weights_fit(wanted: Mapping[str, torch.Size], given: Mapping[str, Tens
 
 def check_images(images: Tensor) -> None:
     """Images are floating (B, 3, H, W) of at least 64x64: below that the last feature map vanishes."""
+    if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
+        return
     if not images.is_floating_point():
         raise TypeError(f"images must be floating-point in [-1, 1], got {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3:

@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .windows import Windows
-
 
 def emam(
     x: Tensor,
@@ -38,12 +36,24 @@ def emam(
     rstd = (centred.square().mean(dim=(2, 3)) + eps).rsqrt()
 
     weight1 = gn_bias.softmax(dim=0)
-    windows = Windows(height, width, x).sums(means, x).flatten(1)
+    windows = window_sums(x, means[..., height:] * height).flatten(1)
     branch2_mean = windows @ conv3x3_weight.flatten(1).mT / (height * width) + conv3x3_bias
     weight2 = branch2_mean.softmax(dim=1)
 
-    from_branch2 = F.conv2d(x, torch.einsum("o,ockl->ckl", weight1, conv3x3_weight)[None], padding=1)
-    from_branch1 = torch.einsum("nc,nchw->nhw", weight2 * gn_weight * rstd, centred)[:, None]
+    taps = (weight1 @ conv3x3_weight.flatten(1)).reshape(1, -1, 3, 3)
+    from_branch2 = F.conv2d(x, taps, padding=1)
+    scale = weight2 * gn_weight * rstd
+    from_branch1 = torch.bmm(scale[:, None], centred.flatten(2)).unflatten(2, (height, width))
     constant = weight2 @ gn_bias + weight1 @ conv3x3_bias
     out = x * (from_branch2 + from_branch1 + constant[:, None, None, None]).sigmoid()
     return rearrange(out, "(b g) c h w -> b (g c) h w", g=groups)
+
+
+def window_sums(x: Tensor, columns: Tensor) -> Tensor:
+    """What each tap (ky, kx) of a zero-padded 3x3 kernel sees in all, (N, K, 3, 3), of x and its column sums.
+
+    Only one border row, or one border column, stays out of the reach of an outer tap.
+    """
+    rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], dim=2)
+    total = rows.sum(dim=3)
+    return torch.stack([total - rows[..., -1], total, total - rows[..., 0]], dim=3)
