@@ -94,7 +94,7 @@ def scam(
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
     if chosen in ("reference", "plain") or _transformed() or not _is_plain(norm):
-        return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, _in_own_precision(norm))
+        return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
     _check_batch_statistics(x, norm)
     return scam_autograd.scam(x, *mlp, conv_weight, norm, fused=chosen == "triton")
 
@@ -111,10 +111,17 @@ def channel_attention(
     return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
+def gate_channels(x: Tensor, fc1: nn.Module, fc2: nn.Module) -> Tensor:
+    """`channel_attention` with its two linear layers called as modules, whatever has taken nn.Linear's place."""
+    _check_input(x, None, "ChannelAttention")
+    first, second = _in_own_precision(fc1), _in_own_precision(fc2)
+    return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: second(first(pooled).relu()))
+
+
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
     """The second half of `scam`: x (B, C, H, W) times one gate a pixel (Eq. 8)."""
     _check_input(x, None, "SpatialAttention")
-    return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, _in_own_precision(norm))
+    return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
 
 
 def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
@@ -138,12 +145,10 @@ def _check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
         raise ValueError(f"SCAM's batch normalisation wants more than one pixel in training, got {tuple(x.shape)}")
 
 
-def _in_own_precision(norm: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
-    """`norm`, fed in its parameters' dtype."""
-    weight = getattr(norm, "weight", None)
-    if norm is None or weight is None:
-        return norm
-    return lambda logits: norm(logits.to(weight.dtype)).to(logits.dtype)
+def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`module`, fed in its parameters' dtype."""
+    dtypes = [p.dtype for p in module.parameters() if p.is_floating_point()]
+    return (lambda x: module(x.to(dtypes[0])).to(x.dtype)) if dtypes else module
 
 
 def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import functional
 from .backends import check_backend
@@ -50,7 +51,16 @@ class ChannelAttention(nn.Module):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
-        return functional.channel_attention(x, self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
+        fc1, fc2 = self.fc1, self.fc2
+        if not self.is_plain():
+            return functional.gate_channels(x, fc1, fc2)
+        return functional.channel_attention(x, fc1.weight, fc2.weight, fc1.bias, fc2.bias)
+
+    def is_plain(self) -> bool:
+        """Whether both layers still are nn.Linear with dense weights, not quantised ones, say, or adapters."""
+        return all(
+            type(fc) is nn.Linear and not is_traceable_wrapper_subclass(fc.weight) for fc in (self.fc1, self.fc2)
+        )
 
     def extra_repr(self) -> str:
         return f"{self.channels}, reduction={self.reduction}"
@@ -149,6 +159,8 @@ class SCAM(nn.Module):
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
+        if not self.channel.is_plain():
+            return spatial(self.channel(x))
         return functional.scam(
             x, fc1.weight, fc2.weight, spatial.conv.weight, fc1.bias, fc2.bias, spatial.bn, backend=self.backend
         )

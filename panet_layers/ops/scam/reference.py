@@ -27,13 +27,18 @@ def channel_attention(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, fc2_bias: Tensor | None
 ) -> Tensor:
     """CA(F) F (Eq. 6 and 7): one gate a channel, from the average and the maximum over the pixels."""
-    pixels = x.flatten(2)
-    average = pixels.mean(dim=2)
-    maximum = pixels.max(dim=2).values
 
     def mlp(pooled: Tensor) -> Tensor:
         return F.linear(F.relu(F.linear(pooled, fc1_weight, fc1_bias)), fc2_weight, fc2_bias)
 
+    return gate_channels(x, mlp)
+
+
+def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
+    """As `channel_attention`, with any `mlp` from pooled features (B, C) to logits (B, C)."""
+    pixels = x.flatten(2)
+    average = pixels.mean(dim=2)
+    maximum = pixels.max(dim=2).values
     gate = (mlp(average) + mlp(maximum)).sigmoid()
     return gate[:, :, None, None] * x
 
