@@ -37,7 +37,7 @@ def emam(
 
     weight1 = gn_bias.softmax(dim=0)
     windows = window_sums(x, means[..., height:] * height).flatten(1)
-    branch2_mean = windows @ conv3x3_weight.flatten(1).mT / (height * width) + conv3x3_bias
+    branch2_mean = F.linear(windows / (height * width), conv3x3_weight.flatten(1), conv3x3_bias)
     weight2 = branch2_mean.softmax(dim=1)
 
     taps = (weight1 @ conv3x3_weight.flatten(1)).reshape(1, -1, 3, 3)
