@@ -1,8 +1,13 @@
-"""torch.export: dynamic batch and size, and a layer that still works afterwards."""
+"""torch.export: dynamic batch and size, a layer that still works afterwards, and what the graph needs to be run."""
+
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from cases import BACKENDS, SMALL, assert_same, run, tensors, with_backend
+from hosts import LAYERS, NETWORKS, build, images, outputs, sizes
 from torch import nn
 from torch.export import Dim
 
@@ -63,9 +68,65 @@ def test_export_for_training_moves_the_running_statistics():
     assert_same(dict(exported.named_buffers()), dict(layer.named_buffers()))
 
 
+def exported(model, name):
+    x = images(name, *sizes(name)[0]).to(next(model.parameters()).dtype)
+    return torch.export.export(model, (x,), dynamic_shapes=(dict.fromkeys((0, 2, 3), Dim.AUTO),))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
+def test_left_to_itself_a_graph_has_no_operator_of_ours(name):
+    """Nor a constant of the traced size: it is right for others."""
+    model = build(name).double()
+    program = exported(model, name)
+    assert "panet_layers" not in str(program.graph)
+    module = program.module()
+    for size in sizes(name):
+        x = images(name, *size).double()
+        assert_same(outputs(module(x)), outputs(model(x)))
+
+
+WITHOUT_US = """
+    import sys
+    sys.modules["panet_layers"] = None  # an import of it fails
+    import torch
+    program, package, data = sys.argv[1:]
+    data = torch.load(data)
+    runs = [torch.export.load(program).module()]
+    if package:
+        runs.append(torch._inductor.aoti_load_package(package))
+    for run in runs:
+        for x, expected in data:
+            torch.testing.assert_close(run(x), expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+def run_without_us(tmp_path, model, name, program, package=""):
+    """Load and run in a process that cannot import the package."""
+    inputs = [images(name, *size) for size in sizes(name)]
+    torch.save([(x, model(x).detach()) for x in inputs], tmp_path / "data.pt")
+    torch.export.save(program, tmp_path / "program.pt2")
+    files = [str(tmp_path / "program.pt2"), package, str(tmp_path / "data.pt")]
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(WITHOUT_US), *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_saved_program_runs_without_this_package(tmp_path):
+    model = build("timm")
+    run_without_us(tmp_path, model, "timm", exported(model, "timm"))
+
+
+@pytest.mark.slow  # about a minute: the C++ compiler
+def test_package_of_aot_inductor_runs_without_this_package(tmp_path):
+    model = build("timm")
+    with torch.no_grad():
+        program = exported(model, "timm")
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "timm.pt2"))
+    run_without_us(tmp_path, model, "timm", program, package)
+
+
 @pytest.mark.slow  # about half a minute: the C++ compiler
-def test_package_of_aot_inductor(tmp_path):
-    """Compiled ahead of time, loaded and run, for any batch and size; the package calls the registered operators."""
+def test_package_of_aot_inductor_with_a_named_backend(tmp_path):
+    """It calls the registered operators, for any batch and size."""
     layers = nn.Sequential(*(with_backend(case.layer(), "collapsed") for case in (EVALUATED[0], EVALUATED[-1])))
     layers = layers.eval().requires_grad_(False)
     bounded = {0: Dim("batch", min=1, max=64), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}

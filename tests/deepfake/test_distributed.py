@@ -14,7 +14,7 @@ import two_processes
 from small_run import arguments, last_state, log_rows, train_small, write_images
 from test_train import REPOSITORY, environment
 from torch import Tensor, nn
-from two_processes import CPU, SHARES, example, far_example, small_net, train_twice
+from two_processes import CPU, SHARES, detector, detector_loss, example, far_example, small_net, train_twice
 
 from checkpoint import load_run
 from data import open_split, to_unit_range
@@ -59,6 +59,15 @@ def test_gradients_of_the_wrapped_model_are_those_of_the_global_batch(ranks: lis
     for rank in ranks:
         for mine, parameter in zip(rank["parallel"], net.parameters(), strict=True):
             close(mine, parameter.grad)
+
+
+def test_the_detectors_gradients_are_those_of_the_global_batch(ranks: list[dict[str, Any]]) -> None:
+    model = detector()
+    detector_loss(model, list(range(8))).backward()
+    for rank in ranks:
+        assert rank["panet"].keys() == dict(model.named_parameters()).keys()
+        for name, parameter in model.named_parameters():
+            close(rank["panet"][name], parameter.grad)
 
 
 def test_variance_survives_a_mean_far_from_zero(ranks: list[dict[str, Any]]) -> None:

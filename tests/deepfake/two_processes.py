@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from processes import joined
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from panet_layers.models import PANet
 from sync_norm import all_reduce_sum, synchronise_batch_norm
 
 CPU = torch.device("cpu")
@@ -50,11 +52,9 @@ def train_twice(net: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor
 
 def run(rank: int, folder: str) -> None:
     """Do all jobs and leave the results in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    results = {"parallel": _parallel(rank), "sum": _sum(rank), "far": _far(rank)}
-    torch.save(results | {name: _synced(shares[rank]) for name, shares in SHARES.items()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    with joined(rank, folder):
+        results = {"parallel": _parallel(rank), "sum": _sum(rank), "far": _far(rank), "panet": _panet(rank)}
+        torch.save(results | {name: _synced(shares[rank]) for name, shares in SHARES.items()}, f"{folder}/{rank}.pt")
 
 
 def _synced(share: list[int]) -> dict[str, Any]:
@@ -74,6 +74,29 @@ def _parallel(rank: int) -> list[Tensor | None]:
     images, weights = (tensor[SHARES["equal"][rank]] for tensor in example())
     (net(images) * weights).mean().backward()
     return [parameter.grad for parameter in net.parameters()]
+
+
+def detector() -> PANet:
+    """In training mode, with nothing drawn at random."""
+    torch.manual_seed(0)
+    return PANet(variant="tiny", drop_rate=0.0, noise_std=0.0).double()
+
+
+def detector_loss(model: nn.Module, share: list[int]) -> Tensor:
+    """A mean over the images of a share that every output takes part in."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(8, 3, 64, 64, dtype=torch.float64, generator=generator)[share] * 2 - 1
+    output = model(images)
+    first = sum(embedding[:, 0].mean() for embedding in output.embeddings)
+    return output.logits.square().mean() + (output.reconstruction - images).square().mean() + first
+
+
+def _panet(rank: int) -> dict[str, Tensor]:
+    """The detector's gradients, its batch normalisation synchronised."""
+    model = detector()
+    wrapped = DistributedDataParallel(synchronise_batch_norm(model, CPU), broadcast_buffers=False)
+    detector_loss(wrapped, SHARES["equal"][rank]).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def _far(rank: int) -> tuple[Tensor, Tensor]:
