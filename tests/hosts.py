@@ -26,19 +26,19 @@ NETWORKS = {
 }
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A layer with every parameter drawn, or a network after some training's worth of statistics; in eval mode."""
     torch.manual_seed(0)
     if name in LAYERS:
-        return randomised(LAYERS[name](), 0).eval()
-    network = NETWORKS[name]()
+        return randomised(LAYERS[name](), 0).to(dtype).eval()
+    network = NETWORKS[name]().to(dtype)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)  # some start at zero, which silences their branch
         nn.init.normal_(norm.bias, std=0.5)
         norm.momentum = None
     with torch.no_grad():
-        network.train()(images(name, 8, 64, 64))
+        network.train()(images(name, 8, 64, 64).to(dtype))
     for norm in norms:
         norm.momentum = 0.1
     return network.eval()

@@ -76,7 +76,7 @@ def exported(model, name):
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_left_to_itself_a_graph_has_no_operator_of_ours(name):
     """Nor a constant of the traced size: it is right for others."""
-    model = build(name).double()
+    model = build(name, torch.float64)
     program = exported(model, name)
     assert "panet_layers" not in str(program.graph)
     module = program.module()

@@ -26,7 +26,7 @@ def through_a_file(traced):
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_torchscript_trace_holds_for_other_sizes(name):
     """Without a tracer's warning: nothing of the traced size is baked in."""
-    model = build(name).double()
+    model = build(name, torch.float64)
     example = images(name, *sizes(name)[0]).double()
     traced = through_a_file(torch.jit.trace(model, (example,), check_trace=False))
     for size in sizes(name):

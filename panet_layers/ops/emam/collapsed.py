@@ -29,7 +29,7 @@ def emam(
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
     means = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)
     gates = (conv1x1_weight.flatten(1) @ means + conv1x1_bias[:, None]).sigmoid()
-    row_gate, column_gate = gates.split([height, width], dim=2)
+    row_gate, column_gate = gates[..., :height], gates[..., height:]
 
     gated = x * row_gate[..., None] * column_gate[:, :, None]
     centred = gated - gated.mean(dim=(2, 3), keepdim=True)
