@@ -1,0 +1,61 @@
+"""export.py: an ONNX file that gives predict.py's probability to whoever follows its metadata."""
+
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from tiny_runs import build, save_run
+
+import cli
+import export
+import predict
+
+reason = "ONNX needs the packages of the extra `export`"
+onnxruntime = pytest.importorskip("onnxruntime", reason=reason)
+pytest.importorskip("onnxscript", reason=reason)
+
+
+def test_probability_is_predicts(tmp_path, capsys, caplog):
+    caplog.set_level(logging.ERROR)
+    run = save_run(tmp_path / "run", build("panet"))
+    export.main([str(run)])
+    assert "model.onnx" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(run / "model.onnx", providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert set(export.PROCESSING) < set(metadata) and json.loads(metadata["config"]) == build("panet").config
+
+    size = int(metadata["image_size"])
+    crop = Image.fromarray(astronaut()[:200, 100:300])
+    crop.save(tmp_path / "crop.png")
+    pixels = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    images = (pixels / 127.5 - 1).transpose(2, 0, 1)[None]
+    (logits,) = session.run(None, {"images": images})
+    expected = predict.Predictor(run, crop="none").predict(tmp_path / "crop.png")["fake_probability"]
+    assert 1 / (1 + np.exp(-logits.item())) == pytest.approx(expected, abs=1e-5)
+
+    others = np.random.default_rng(0).uniform(-1, 1, (3, 3, 97, 130)).astype(np.float32)
+    (logits,) = session.run(None, {"images": others})
+    with torch.no_grad():
+        expected = build("panet").eval()(torch.from_numpy(others)).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_missing_packages_are_named_in_one_line(tmp_path, capsys, monkeypatch):
+    run = save_run(tmp_path / "run", build("panet"))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(SystemExit) as exit:
+        cli.run(lambda: export.main([str(run)]))
+    errors = capsys.readouterr().err.splitlines()
+    assert exit.value.code == 1 and len(errors) == 1 and "pip install" in errors[0]
+    assert not (run / "model.onnx").exists()
+
+
+def test_a_run_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.run(lambda: export.main([str(tmp_path / "nowhere")]))
+    assert exit.value.code == 1 and "nowhere does not exist" in capsys.readouterr().err
