@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from . import tracing
 from .backends import resolve_backend
 from .ops.chunks import accumulation_dtype
 from .ops.emam import autograd as emam_autograd
@@ -59,9 +60,9 @@ def emam(
     params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
-        return _in_full_precision(emam_reference.emam, x, *params, groups, eps)
+        return _no_view(_in_full_precision(emam_reference.emam, x, *params, groups, eps))
     if chosen == "plain" or _transformed():
-        return _in_full_precision(emam_collapsed.emam, x, *params, groups, eps)
+        return _no_view(_in_full_precision(emam_collapsed.emam, x, *params, groups, eps))
     return emam_autograd.emam(x, *params, groups, eps, fused=chosen == "triton")
 
 
@@ -173,6 +174,13 @@ def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> 
         return out
     channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+
+
+def _no_view(out: Tensor) -> Tensor:
+    """`out` as a tensor of its own: a hook on a view is lost once the view is changed in place, as backbones do."""
+    if tracing.exporting():  # no hooks there
+        return out
+    return torch.ops.aten._unsafe_view(out, out.shape)
 
 
 def _transformed() -> bool:

@@ -147,6 +147,20 @@ def test_in_resnet50():
     assert all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_hook_on_an_output_that_is_changed_in_place(case, backend):
+    """As Grad-CAM and FSDP2 hook it, and as backbones change it."""
+    x, grad = tensors(case)
+    seen = []
+    layer = with_backend(case.layer(), backend)
+    layer.register_forward_hook(lambda module, args, out: out.register_hook(seen.append) and None)
+    out = layer(x)
+    out += x
+    (2 * out).backward(grad)
+    assert_same({"": seen[0]}, {"": 2 * grad}, 0)
+
+
 def test_empty_batch_trains():
     for case in CASES:
         if case.batch == 0:
