@@ -164,7 +164,7 @@ def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> 
     """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype and memory format."""
     dtype = accumulation_dtype(x.dtype)
     args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
-    device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # "meta", say, has none
+    device = "cpu" if x.is_meta else x.device.type  # "meta" has no autocast
     if torch.is_autocast_enabled(device):  # asked first, because to enter and leave takes as long as a small operation
         with torch.autocast(device, enabled=False):
             out = run(x.to(dtype), *args).to(x.dtype)

@@ -20,7 +20,11 @@ LAYERS = {
 }
 NETWORKS = {
     "timm": lambda: timm.create_model(
-        "resnet10t", num_classes=3, channels=(16, 16, 32, 32), block_args={"attn_layer": EMAM}
+        "resnet18",
+        num_classes=3,
+        layers=(1, 1, 1, 1),
+        channels=(16, 16, 32, 32),
+        block_args={"attn_layer": EMAM},
     ),
     "panet": lambda: PANet(variant="tiny", drop_rate=0.0, noise_std=0.0),
 }
