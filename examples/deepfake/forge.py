@@ -43,7 +43,7 @@ SETTINGS = "forge.json"
 RECIPE = 2  # raise when the pixels that the same arguments give change
 COMPRESSIONS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
 FPS = 25
-LEAST_SIZE = 200  # the detector's window is 80 pixels; a face fills half its clip, or a tenth less, as it was first found
+LEAST_SIZE = 200  # the detector wants faces of 80 pixels; one fills half its clip, or up to a fifth less
 NOTE = """# Not FaceForensics++
 
 A stand-in in FaceForensics++'s layout, made by forge.py from still portraits: camera motion over photos, no talking
