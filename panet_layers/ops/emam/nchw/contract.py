@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..chunked import Parameters
-from .tiling import LANES, SIZES, constants, instance, offsets, store_windows
+from .tiling import LANES, constants, instance, kernel, multiple, offsets, row_vector, store_windows
 
 
 def contract(
@@ -47,6 +47,7 @@ def contract(
     _contract[(n * blocks * strips,)](
         *(x, gates, mean, delta, sides, scalars, *shape, *x.stride(), blocks, strips),
         **constants(x, q),
+        VECTOR=row_vector(x),
         BC=channels,
         BW=columns,
         num_warps=1,
@@ -60,13 +61,14 @@ def contract(
     )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _contract(
     x, gates, mean, delta, sides, scalars, G, K, H, W, sb, sc, sh, sw, blocks, strips,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """A strip of BW columns of some channels of an instance, row by row; three rows of delta stay in registers."""
     pid = tl.program_id(0)
+    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
     strip, pid = pid % strips, pid // strips
     block, n = pid % blocks, pid // blocks
     x += instance(n, G, K, sb, sc)
@@ -136,7 +138,7 @@ def _contract(
     tl.store(scalars + 10, tl.zeros([BC], ACC) + tl.sum(sum_delta, 0), mask=real)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _finish(
     x, means, gates, mean, rstd, q, gamma, beta, sides, scalars, dpre, windows, coefficients, sums,
     N, G, K, H, W, sb, sc, sh, sw, strips,
