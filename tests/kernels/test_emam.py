@@ -4,7 +4,17 @@ from collections import defaultdict
 
 import pytest
 import torch
-from cases import EMAM_CASES, LOW_PRECISION, EmamCase, assert_same, poisoned_memory, run, tensors, with_backend
+from cases import (
+    EMAM_CASES,
+    LOW_PRECISION,
+    EmamCase,
+    assert_same,
+    interpreted,
+    poisoned_memory,
+    run,
+    tensors,
+    with_backend,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_autograd import as_function, double_backward, saved_tensors
@@ -15,8 +25,12 @@ from torch.autograd import gradcheck
 
 from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
 
-SLOW = {EMAM_CASES[1], EMAM_CASES[2], EMAM_CASES[-1]}  # in the interpreter
-TABLE = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in EMAM_CASES]
+SLOW = {1, 2, 11}  # in the interpreter
+ON_GPUS = {0, 2, 5, 6, 8, 10, 11}
+TABLE = [
+    pytest.param(case, marks=[pytest.mark.slow] * (i in SLOW) + [pytest.mark.interpreted] * (i not in ON_GPUS))
+    for i, case in enumerate(EMAM_CASES)
+]
 MORE = [
     EmamCase(1, 3, 1, 17, 3),  # a step of rows and one row
     EmamCase(1, 2, 2, 3, 35),  # a strip of columns and three columns
@@ -57,7 +71,7 @@ def either_forward(request):
     request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("case", [*TABLE, *MORE], ids=str)
+@pytest.mark.parametrize("case", [*TABLE, *interpreted(MORE, on_gpus=set())], ids=str)
 def test_parity(case, device, either_forward):
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
@@ -155,6 +169,7 @@ def test_offsets_of_64_bits(device, either_forward, monkeypatch):
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
 
 
+@pytest.mark.interpreted
 @settings(max_examples=5)
 @given(
     groups=st.integers(1, 2),

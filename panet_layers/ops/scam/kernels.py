@@ -2,8 +2,8 @@
 
 A sample is a matrix in memory: C rows of P = H * W pixels or, in channels_last, P rows of C channels. A program walks
 over tiles of it, lanes along the row; which axis is the channels' is a constant of the code, so both layouts share one
-source. Sizes are run-time arguments; compiled in are a tile's extents (powers of two) and, for wide loads, the largest
-power of two up to 16 that divides a row. Sums over several programs' tiles go through a buffer and are added up in a
+source. Sizes are run-time arguments; compiled in are a tile's extents (powers of two) and, for loads of up to 16 bytes,
+the largest power of two that divides a row. Sums over several programs' tiles go through a buffer and are added up in a
 fixed order: nothing here is atomic.
 """
 
@@ -468,7 +468,7 @@ def _constants(x: Tensor) -> dict[str, Any]:
     """What the code for tensors like x is compiled for, whichever way it walks."""
     _, channels, pixels = sizes(x)
     return {
-        "ALIGNMENT": math.gcd(16, channels if _channels_last(x) else pixels),
+        "ALIGNMENT": math.gcd(16 // x.element_size(), channels if _channels_last(x) else pixels),
         "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "INDEX": tl.int32 if channels * pixels < WIDE else tl.int64,
     }

@@ -20,11 +20,15 @@ PIXELS, TAPS, SPLITS = 64, 64, 16  # a tile's extents
 
 @triton.jit
 def _neighbours(p, tap, height, width, SIGN: tl.constexpr, KERNEL: tl.constexpr):
-    """Where each tap, or its reflection (SIGN -1), of a pixel lies, (taps, pixels), and whether inside the map."""
-    h = (p // width)[None, :] + SIGN * (tap // KERNEL - KERNEL // 2)[:, None]
-    w = (p % width)[None, :] + SIGN * (tap % KERNEL - KERNEL // 2)[:, None]
+    """Where each tap, or its reflection (SIGN -1), of a pixel lies, (taps, pixels), and whether inside the map.
+
+    Counted from the pixel, so that the compiler sees that neighbouring pixels' taps are neighbours.
+    """
+    down, right = SIGN * (tap // KERNEL - KERNEL // 2), SIGN * (tap % KERNEL - KERNEL // 2)
+    h, w = (p // width)[None, :] + down[:, None], (p % width)[None, :] + right[:, None]
     of_both = (p < height * width)[None, :] & (tap < KERNEL * KERNEL)[:, None]
-    return h * width + w, of_both & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    at = p[None, :] + (down * width + right)[:, None]
+    return at, of_both & (h >= 0) & (h < height) & (w >= 0) & (w < width)
 
 
 @triton.jit(do_not_specialize=[*SIZES, "height", "width"])
