@@ -145,6 +145,7 @@ def test_a_group_keeps_its_infinities_to_itself(device):
         assert not outcome[name][:, 27:].isfinite().any()
 
 
+@pytest.mark.xdist_group("most of the GPU's memory")
 def test_more_numbers_than_32_bits_count(device):
     """Two samples 2^31 numbers apart, in memory that is reserved and hardly touched."""
     case = EmamCase(2, 4, 2, 2, 3)

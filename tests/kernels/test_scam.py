@@ -429,6 +429,7 @@ def test_in_a_graph_on_a_stream_of_its_own(layout):
 
 
 @pytest.mark.cuda
+@pytest.mark.xdist_group("most of the GPU's memory")
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("shape", [(9, 64, 1, 2**22), (2**17, 64, 16, 17), (1, 48, 7000, 7000)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, layout):
