@@ -467,8 +467,8 @@ def test_summary_of_a_gpu(gpu_results, capsys):
 
 def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
     rows = table.read(gpu_results)
-    scam, both = ([row | others for row in rows] for others in ({"layer": "scam", "groups": ""}, {"layer": "emam-scam"}))
-    table.write(gpu_results, [*rows, *scam, *both])
+    scam = [row | {"layer": "scam", "groups": ""} for row in rows]
+    table.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
     report.main([str(gpu_results), "--summary"])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
     (both,) = [line for line in lines if line[:3] == ["| emam-scam", "32x728x19x19, G=8", "forward"]]
