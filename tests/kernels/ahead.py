@@ -30,9 +30,10 @@ from triton.runtime.jit import JITFunction
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
-# Bytes of local memory a thread: 32 registers. EMAM's channels_last contract takes that much (float32, K = 91, sm_90,
-# triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write more partial sums: 5/3 at 19.
-STACK_LIMIT = 128
+# Bytes of local memory a thread: 32 registers, or 48 by triton 3.6. EMAM's channels_last contract takes that much
+# (bfloat16, K = 91, sm_80, triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write
+# more partial sums: 5/3 at 19.
+STACK_LIMIT = 128 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 192
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
