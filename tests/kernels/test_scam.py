@@ -25,7 +25,9 @@ from test_precision import lowered, plain_run
 from test_scam_timm import in_our_terms, ours, timms
 from torch.autograd import gradcheck
 
-from panet_layers.ops.scam import fused, kernels, maps
+from panet_layers.ops.chunks import accumulation_dtype
+from panet_layers.ops.scam import fused, kernels
+from panet_layers.ops.scam.kernels import maps, tiling
 
 SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
 
@@ -51,17 +53,17 @@ FORMATS = ["contiguous", "channels_last"]
 def few_programs(device, monkeypatch):
     """The interpreter runs programs one after the other: larger ones, and few to a sum. Some tests undo that."""
     if device.type == "cpu":
-        monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 0.04)
-        monkeypatch.setattr(kernels, "TILE", 16384)
+        monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
+        monkeypatch.setattr(tiling, "TILE", 16384)
         monkeypatch.setattr(maps, "PIXELS", 512)
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The tiles as they are, and so many programs to a sum as a GPU wants."""
-    monkeypatch.setattr(kernels, "TILE", 2048)
+    monkeypatch.setattr(tiling, "TILE", 2048)
     monkeypatch.setattr(maps, "PIXELS", 64)
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 
 
 def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
@@ -124,13 +126,13 @@ def test_parity_on_special_values(case, layout, values, device):
 @pytest.mark.parametrize("layout", FORMATS)
 def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):
     """Ties as well: the lowest index wins across programs too."""
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     assert_parity(ScamCase(1, 70, 16, 13, 12, norm="batch"), device, layout, "relu")
 
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_offsets_of_64_bits(layout, device, monkeypatch):
-    monkeypatch.setattr(kernels, "WIDE", 1)
+    monkeypatch.setattr(tiling, "WIDE", 1)
     assert_parity(SCAM_CASES[1], device, layout)
 
 
@@ -140,7 +142,7 @@ def test_offsets_of_64_bits(layout, device, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
 def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
     """The maximum and its index, of ties, infinities and NaN."""
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     x = torch.randint(-2, 3, (6, 70, 5, 13), generator=torch.Generator().manual_seed(0)).to(dtype)
     x[1] = -float("inf")
     x[2, ::3, 2, 4:6], x[2, 1:3, 3, 3:9] = float("nan"), float("inf")
@@ -149,7 +151,7 @@ def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
     x[5, 64:, 4, 12] = float("nan")
     x = LAYOUTS[layout](x.to(device))
 
-    gate = torch.rand(6, 70, dtype=torch.float64, device=device).to(kernels.accumulation_dtype(dtype))
+    gate = torch.rand(6, 70, dtype=torch.float64, device=device).to(accumulation_dtype(dtype))
     gated = (x.to(gate.dtype) * gate[:, :, None, None]).flatten(2)
     expected = x.to(gate.dtype).flatten(2).max(2), gated.max(1)
     for (pooled, position), (top, index) in zip((kernels.pool_pixels(x), kernels.pool_channels(x, gate)), expected):
@@ -313,7 +315,7 @@ seeds = st.integers(0, 2**16)
 @given(scam_cases(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(VALUES)), seeds, st.booleans())
 def test_parity_on_drawn_cases(device, case, layout, values, seed, share):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4 if share else 0)
+        patch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4 if share else 0)
         assert_parity(case, device, layout, values, seed)
 
 

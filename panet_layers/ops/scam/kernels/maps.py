@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .kernels import SIZES, WARPS, Norm, normalise, pixel_gate, place
+from .elements import Norm, gate_of, normalise, place
+from .tiling import SIZES, WARPS
 
 PIXELS, TAPS, SPLITS = 64, 64, 16  # a tile's extents
 
@@ -82,7 +83,7 @@ def _pixel_gradient_kernel(
         inside = (split < splits)[:, None] & (n < size)[None, :]
         total += tl.sum(tl.load(pixel_sums + split[:, None] * size.to(tl.int64) + n[None, :], inside, 0), 0)
     logit = tl.load(logits + n, n < size, 0)
-    gate = pixel_gate(logit, moments, norm_weight, norm_bias, NORM, EPS)
+    gate = gate_of(logit, moments, norm_weight, norm_bias, NORM, EPS)
     dscore = total * gate * (1 - gate)
     tl.store(dscores + n, dscore, n < size)
     if NORM:
