@@ -15,6 +15,7 @@ from panet_layers.models import PANet
 
 REDUCTION = 16
 REFERENCE, COPY = "reference", "copy"
+BOTH = "emam-scam"  # the one after the other; in table and report beside the sum of the two
 BACKENDS = (REFERENCE, "collapsed")
 FUSED = "triton"  # runs on a GPU only
 COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # what a contender's name ends in
@@ -80,6 +81,10 @@ def _scam(backend: str, **options: Any) -> Callable[[Case], nn.Module]:
     return lambda case: SCAM(case.shape[1], REDUCTION, backend=backend, **options)
 
 
+def _both(backend: str) -> Callable[[Case], nn.Module]:
+    return lambda case: nn.Sequential(_emam(backend)(case), _scam(backend)(case))
+
+
 def _timm_cbam(case: Case) -> nn.Module:
     channels = case.shape[1]
     return CbamModule(channels, rd_channels=max(1, channels // REDUCTION), mlp_bias=True)
@@ -120,6 +125,8 @@ _CONTENDERS = {
         Contender("published", _published_cbam, promises_precision=False),
     ],
 }
+# In half precision each layer is judged alone: rounded between the two, SCAM's maxima are close to their runners-up.
+_CONTENDERS[BOTH] = [c._replace(promises_precision=False) for c in _backends(_both)]
 for _name in ("panet-tiny", "panet-paper"):
     _CONTENDERS[_name] = [
         *_backends(_panet),
@@ -199,9 +206,9 @@ def cases(
     """Every case of the layers at `shapes` (B, C, H, W, G), or at the layers' own shapes; each once."""
     found: dict[Case, None] = {}
     for layer in layers:
+        grouped = layer in ("emam", BOTH) or is_detector(layer)
         own = DETECTOR_SHAPES.get(layer, GPU_SHAPES if device == "cuda" else LAYER_SHAPES)
         for b, c, h, w, groups in shapes or own:
-            grouped = layer == "emam" or is_detector(layer)
             case = Case(layer, (batch or b, c, h, w), groups if grouped else None, dtype, layout, device)
             found[case] = None
     return list(found)
@@ -217,15 +224,24 @@ def planned(plan: Plan, device: str, batch: int | None = None) -> list[Case]:
     ]
 
 
-# What `--suite` takes. The compilers' contenders come last: they take the longest.
-_SCAM_SHAPES = (GPU_SHAPES[0], GPU_SHAPES[4], GPU_SHAPES[6])
+# What `--suite` takes, the most telling first: a run that ends early has these, and `--resume` goes on with the rest.
+_GRAPHS, _COMPILED, _ALL = Variants(graphs=True), Variants(compiled=True, graphs=True), Variants(True, True, True)
+_NARROW, _WIDE = GPU_SHAPES[0], GPU_SHAPES[6]  # of the lists' maps a small one of many channels, and a large one
+_BATCHES: tuple[Shape, ...] = tuple((b, *shape[1:]) for b in (8, 128, 256) for shape in (_NARROW, _WIDE))
 SUITES = {
     "gpu": (
-        Plan(("emam",), GPU_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), Variants(graphs=True)),
-        Plan(("scam", "cbam"), _SCAM_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), Variants(graphs=True)),
-        Plan(("emam",), GPU_SHAPES, ("float32",), how=Variants(graphs=True)),
-        Plan(("emam",), GPU_SHAPES[6:7], ("bfloat16",), how=Variants(compiled=True, graphs=True)),
-        Plan(("emam",), GPU_SHAPES[:1], ("bfloat16",), how=Variants(True, True, True)),
-        Plan(("cbam",), GPU_SHAPES[:1], ("bfloat16",), how=Variants(True, True, True)),
+        Plan(("emam", "cbam"), GPU_SHAPES, ("bfloat16",), how=_GRAPHS),
+        Plan(("emam", "cbam"), (_NARROW,), ("bfloat16",), how=_ALL),
+        Plan(("emam", "scam", BOTH), (_NARROW, _WIDE), ("bfloat16",), how=_GRAPHS),
+        Plan(("emam", "cbam"), GPU_SHAPES, ("bfloat16",), ("channels_last",), _GRAPHS),
+        Plan(("emam",), _BATCHES, ("bfloat16",), how=_GRAPHS),
+        Plan(("emam", "cbam"), GPU_SHAPES, ("float32",), how=_GRAPHS),
+        Plan(("emam", "cbam"), (_NARROW, _WIDE), ("float16",), ("contiguous", "channels_last"), _GRAPHS),
+        Plan(("emam", "cbam"), GPU_SHAPES[1:], ("bfloat16",), how=_COMPILED),
+        # From here on what completes the list.
+        Plan(("scam",), GPU_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), _GRAPHS),
+        Plan(("cbam",), _BATCHES, ("bfloat16",), how=_GRAPHS),
+        Plan((BOTH,), GPU_SHAPES, ("bfloat16",), ("contiguous", "channels_last"), _GRAPHS),
+        Plan(("emam", "scam", "cbam"), GPU_SHAPES, ("float32", "float16"), tuple(LAYOUTS), _GRAPHS),
     ),
 }

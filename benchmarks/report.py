@@ -10,7 +10,7 @@ if not __package__:  # run as a script: import from the checkout, not from this 
 
 from benchmarks import table
 from benchmarks.plots import plot, roofline
-from benchmarks.registry import COPY, FUSED, GRAPH, REFERENCE, base_name
+from benchmarks.registry import BOTH, COPY, FUSED, GRAPH, REFERENCE, base_name
 from benchmarks.run import Parser
 from benchmarks.table import SETTING, grouped
 
@@ -76,12 +76,23 @@ def _summary(setting: tuple[str, ...], rows: list[table.Row]) -> str:
     lines = [f"### {hardware}: {dtype}, {layout}, microseconds", ""]
     lines += [_line(["layer", "input", "pass", *names, *gains])]
     lines += [_line(["---"] * 3 + ["---:"] * (len(names) + 2))]
-    for (layer, shape, groups, pass_), found in grouped(rows, ("layer", "shape", "groups", "pass")).items():
-        times = {row["contender"]: 1e3 * float(row["milliseconds"]) for row in found}
+    measured = grouped(rows, ("layer", "shape", "groups", "pass"))
+    for (layer, shape, groups, pass_), found in measured.items():
+        times = _microseconds(found)
+        what = [shape + (f", G={groups}" if groups else ""), pass_]
         cells = [_short(times[name]) if name in times else "" for name in names]
-        cells += _gains(times, fastest)
-        lines.append(_line([layer, shape + (f", G={groups}" if groups else ""), pass_, *cells]))
+        lines.append(_line([layer, *what, *cells, *_gains(times, fastest)]))
+        if layer == BOTH:
+            emam = _microseconds(measured.get(("emam", shape, groups, pass_), []))
+            scam = _microseconds(measured.get(("scam", shape, "", pass_), []))
+            cells = [_short(emam[name] + scam[name]) if name in emam and name in scam else "" for name in names]
+            lines.append(_line(["emam + scam", *what, *cells, "", ""]))
     return "\n".join(lines) + "\n"
+
+
+def _microseconds(rows: list[table.Row]) -> dict[str, float]:
+    """The contenders' times."""
+    return {row["contender"]: 1e3 * float(row["milliseconds"]) for row in rows}
 
 
 def _fastest_of_ours(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from benchmarks import memory, table, timing
 from benchmarks.cuda import EventSampler
 from benchmarks.gate import Gate
 from benchmarks.registry import (
+    BOTH,
     COPY,
     DTYPES,
     LAYERS,
@@ -250,7 +251,7 @@ def _check(parser: Parser, args: argparse.Namespace) -> None:
             parser.error(f"argument --backends: {name!r} is no contender of {args.layer}; {choice}")
     for shape in args.shape or ():
         text, (_, channels, height, width, groups) = ",".join(map(str, shape)), shape
-        if "emam" in layers and channels % groups:
+        if {"emam", BOTH} & set(layers) and channels % groups:
             parser.error(f"argument --shape: {text}: EMAM's groups G must divide its channels C")
         if any(map(is_detector, layers)) and (channels != 3 or min(height, width) < 64):
             parser.error(f"argument --shape: {text}: the detector takes images, C = 3 and H, W at least 64")

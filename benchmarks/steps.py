@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from benchmarks.registry import DTYPES, LAYOUTS, REFERENCE, Case, Contender, contenders, is_detector
+from benchmarks.registry import BOTH, DTYPES, LAYOUTS, REFERENCE, Case, Contender, contenders, is_detector
 from panet_layers.models import PANetLoss
 
 SEED = 2024
@@ -128,7 +128,7 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
 
 def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
     """The case's input, in the case's layout."""
-    if case.layer in ("scam", "cbam"):
+    if case.layer in ("scam", "cbam", BOTH):
         return _place(case, clear_maxima(case.shape), dtype)
     return _draw(case, case.shape, SEED, dtype)
 

@@ -128,7 +128,8 @@ def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = N
 def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
     if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
         return
-    if x.dim() != 4 or channels not in (None, x.shape[1]):
+    # No `channels not in (None, x.shape[1])`: torch 2.11's Dynamo takes a dynamic size for a stranger to every tuple.
+    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
         raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise TypeError(f"{layer} wants a floating-point input, got {x.dtype}")

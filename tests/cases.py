@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +104,11 @@ SMALL: list[Case] = [
     ScamCase(2, 8, 4, 5, 4, kernel_size=3, mlp_bias=True, norm="batch"),
     ScamCase(2, 8, 4, 5, 4, kernel_size=3, mlp_bias=True, norm="batch", training=False),
 ]
+
+
+def interpreted(cases: list[Case], on_gpus: set[int]) -> list:
+    """Parameters of a test: the interpreter runs every case, a GPU those of these numbers."""
+    return [case if i in on_gpus else pytest.param(case, marks=pytest.mark.interpreted) for i, case in enumerate(cases)]
 
 
 def randomised(layer: nn.Module, seed: int) -> nn.Module:

@@ -24,6 +24,13 @@ def pytest_configure(config):
     os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
 
 
+def pytest_collection_modifyitems(config, items):
+    """On a GPU, leave out what only the interpreter has the time for: it compiles nothing."""
+    left_out = [item for item in items if item.get_closest_marker("interpreted") and item.get_closest_marker("cuda")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
     """Where fused kernels run: on CPU tensors through the interpreter, or on a GPU."""

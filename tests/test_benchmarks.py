@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -43,6 +44,7 @@ def measure(tmp_path, *arguments):
     [
         ("emam", ["reference", "collapsed", "published", "copy"]),
         ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
+        ("emam-scam", ["reference", "collapsed", "copy"]),
     ],
 )
 def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, contenders):
@@ -145,7 +147,7 @@ def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
     assert printed.err == "error: 1 rows refused\n"
 
 
-@pytest.mark.parametrize("layer", registry.LAYERS[:3])
+@pytest.mark.parametrize("layer", registry.LAYERS[:4])
 @pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
 def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
     case = registry.Case(layer, shape, 8)
@@ -229,6 +231,7 @@ def test_measure_interleaves_and_goes_on_while_disturbed():
         (["--shape", "1,2,3"], "B,C,H,W,G, got '1,2,3'"),
         (["--shape", "1,-8,3,3,2"], "'1,-8,3,3,2'"),
         (["--layer", "emam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
+        (["--layer", "emam-scam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
         (["--layer", "detector", "--shape", "1,3,32,32,8"], "at least 64"),
         (["--backends", "warp"], "'warp' is no contender of all; choose from reference, collapsed"),
         (["--rounds", "0"], "wanted a positive number, got '0'"),
@@ -264,15 +267,36 @@ def a_gpu(monkeypatch):
 def test_suite_for_a_gpu(a_gpu, capsys):
     assert run.main(["--device", "cuda", "--suite", "gpu", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for shape in registry.GPU_SHAPES:
-        name = f"emam {'x'.join(map(str, shape[:4]))} G={shape[4]} bfloat16"
-        for layout in registry.LAYOUTS:
-            (first, *_) = [line for line in lines if line.startswith(f"{name} {layout}: forward, training: reference,")]
-            names = first.split(": ")[-1].split(", ")
-            assert {"reference", "collapsed", "triton", "published", "triton+graph", "copy"} <= set(names)
-    assert any("reference+compile, " in line and "reference+max-autotune+graph" in line for line in lines)
-    assert any(line.startswith("cbam") and "timm+graph" in line for line in lines)
-    assert len(lines) < 60
+    rows = {}  # of each input the contenders, whichever plan has them
+    for line in lines:
+        case, _, names = line.split(": ")
+        rows.setdefault(case, set()).update(names.split(", "))
+    usual = {"reference", "collapsed", "triton", "reference+graph", "collapsed+graph", "triton+graph", "copy"}
+    of_layer = {"emam": {"published", "published+graph"}, "scam": set(), "cbam": {"timm", "timm+graph"}}
+    compiled = {"reference+compile", "collapsed+compile", "reference+compile+graph", "collapsed+compile+graph"}
+    for (layer, own), dtype, layout, shape in product(
+        of_layer.items(), registry.DTYPES, registry.LAYOUTS, registry.GPU_SHAPES
+    ):
+        groups = f" G={shape[4]}" if layer == "emam" else ""
+        found = rows[f"{layer} {'x'.join(map(str, shape[:4]))}{groups} {dtype} {layout}"]
+        assert usual | own <= found
+        if layer != "scam" and (dtype, layout) == ("bfloat16", "contiguous"):
+            assert compiled <= found
+    for batch, layer in product((8, 32, 128, 256), ("emam", "cbam")):
+        assert usual <= rows[f"{layer} {batch}x728x19x19{' G=8' * (layer == 'emam')} bfloat16 contiguous"]
+    autotuned = [line.split()[0] for line in lines if "reference+max-autotune, " in line]
+    assert autotuned == ["emam", "cbam"]
+
+
+def test_suite_begins_with_the_aims(a_gpu, capsys):
+    """In bfloat16 every shape in a graph and out of one, then the compilers, then the layers in a row."""
+    run.main(["--device", "cuda", "--suite", "gpu", "--list"])
+    lines = capsys.readouterr().out.splitlines()
+    shapes = len(registry.GPU_SHAPES)
+    assert all("bfloat16 contiguous" in line and "triton+graph" in line for line in lines[: 2 * shapes + 8])
+    assert {line.split()[0] for line in lines[: 2 * shapes]} == {"emam", "cbam"}
+    assert all("max-autotune" in line for line in lines[2 * shapes : 2 * shapes + 2])
+    assert sum(line.startswith("emam-scam") for line in lines[2 * shapes + 2 : 2 * shapes + 8]) == 2
 
 
 def test_batch_dtypes_and_layouts_multiply(capsys):
@@ -439,6 +463,17 @@ def test_summary_of_a_gpu(gpu_results, capsys):
         "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
     )
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
+    rows = table.read(gpu_results)
+    scam = [row | {"layer": "scam", "groups": ""} for row in rows]
+    table.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
+    report.main([str(gpu_results), "--summary"])
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    (both,) = [line for line in lines if line[:3] == ["| emam-scam", "32x728x19x19, G=8", "forward"]]
+    (added,) = [line for line in lines if line[:3] == ["| emam + scam", "32x728x19x19, G=8", "forward"]]
+    assert both[3] == "400" and added[3] == "800" and len(both) == len(added)
 
 
 def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):

@@ -95,6 +95,7 @@ def test_a_gpu_that_is_not_the_current_one(case, gpu):
 HUGE = [EmamCase(513, 64, 8, 256, 256), ScamCase(513, 64, 16, 256, 256)]
 
 
+@pytest.mark.xdist_group("most of the GPU's memory")
 @LAYOUT
 @pytest.mark.parametrize("case", HUGE, ids=["emam", "scam"])
 def test_more_elements_than_32_bits_count(case, layout, device):

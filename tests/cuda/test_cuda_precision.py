@@ -31,7 +31,8 @@ ODD = [
     EmamCase(1, 17, 1, 3, 257),
     ScamCase(3, 130, 16, 31, 65, kernel_size=3),
 ]
-LARGE = [(case, torch.bfloat16) for case in [*BACKBONES, *ODD]] + [(case, torch.float32) for case in ODD]
+LARGE = [(case, torch.bfloat16, layout) for case in [*BACKBONES, *ODD] for layout in LAYOUTS]
+LARGE += [(case, torch.float32, layout) for case, layout in zip(ODD, [*LAYOUTS, *LAYOUTS])]
 LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 
 
@@ -45,8 +46,7 @@ def test_error_budget_of_small_maps(case, dtype, layout, device):
 
 
 @pytest.mark.cuda
-@LAYOUT
-@pytest.mark.parametrize(("case", "dtype"), LARGE, ids=str)
+@pytest.mark.parametrize(("case", "dtype", "layout"), LARGE, ids=str)
 def test_error_budget_of_backbones(case, dtype, layout, gpu):
     check_budget(partial(placed, case, gpu, dtype, layout), draws=2)
 

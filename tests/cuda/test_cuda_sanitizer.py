@@ -1,4 +1,4 @@
-"""compute-sanitizer on a small run: no access out of bounds, none unsynchronised."""
+"""compute-sanitizer on a small run: no access of our kernels out of bounds, none unsynchronised."""
 
 import os
 import shutil
@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from cases import run
+from on_device import SMALL, placed
 
 SMALL_RUN = Path(__file__).resolve().parent / "small_run.py"
 
@@ -18,6 +21,18 @@ def small_run(device, *tool):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=540)
 
 
+def names_of_kernels():
+    """Of all Triton functions in the package, what they call among themselves included."""
+    pytest.importorskip("triton")
+    from triton.runtime.jit import KernelInterface
+
+    from panet_layers.ops.emam import nchw, nhwc  # noqa: F401
+    from panet_layers.ops.scam import fused  # noqa: F401
+
+    modules = [module for name, module in sys.modules.items() if name.startswith("panet_layers.ops.")]
+    return sorted({f.__name__ for module in modules for f in vars(module).values() if isinstance(f, KernelInterface)})
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_sanitizer(tool, gpu):
@@ -27,10 +42,26 @@ def test_sanitizer(tool, gpu):
     first = small_run(gpu)  # compiles and caches the kernels at full speed
     assert first.stdout == "ran\n", first.stderr
     # Not what the CUDA API answers: a library that asks for an entry point the driver lacks is no error of a kernel.
-    options = ("--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9")
+    options = ["--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9"]
+    for name in names_of_kernels():  # and none of cuBLAS's or torch's
+        options += ["--kernel-name", f"kne={name}"]
     done = small_run(gpu, sanitizer, *options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "ran" in done.stdout
+
+
+def test_the_sanitizer_is_told_every_kernel(device, monkeypatch):
+    """Under the names that launches have."""
+    if device.type == "cuda":
+        pytest.skip("the interpreter tells what is launched")
+    from triton.runtime.interpreter import GridExecutor
+
+    launched, launch = set(), GridExecutor.__call__
+    record = lambda self, *a, **k: [launched.add(self.fn.__name__), launch(self, *a, **k)]  # noqa: E731
+    monkeypatch.setattr(GridExecutor, "__call__", record)
+    for case in SMALL[:2]:
+        run(*placed(case, device, torch.float32))
+    assert len(launched) > 10 and launched <= set(names_of_kernels())
 
 
 def test_the_small_run(device):

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,10 @@ from triton.runtime.jit import JITFunction
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
-# Bytes of local memory a thread: 32 registers. EMAM's channels_last contract takes that much (float32, K = 91, sm_90,
-# triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write more partial sums: 5/3 at 19.
-STACK_LIMIT = 128
+# Bytes of local memory a thread: 32 registers, or 48 by triton 3.6. EMAM's channels_last contract takes that much
+# (bfloat16, K = 91, sm_80, triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write
+# more partial sums: 5/3 at 19.
+STACK_LIMIT = 128 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 192
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -125,6 +127,29 @@ def compiled(launch: Callable[[], object], capability: int, case: str = "") -> d
     return found
 
 
+# Image sizes of one layer: small and large, odd, even, divisible by 16, oblong.
+IMAGES = [(side, side) for side in (7, 8, 10, 14, 16, 19, 20, 28, 32, 37, 38, 56, 64, 74, 112, 147)]
+IMAGES += [(24, 32), (48, 40), (13, 17), (33, 40)]
+
+
+def codes_over_sizes(layer: str, channels: int, dtype: str, layout: str) -> dict[str, int]:
+    """How many codes each kernel has once a layer has seen all of IMAGES, forward and backward; compiles none."""
+    asked: set[tuple[str, str]] = set()
+
+    def hook(*, key: str, fn: object, **_: object) -> bool:
+        asked.add((fn.jit_function.__name__, key))
+        return True  # no compilation, no launch
+
+    triton.runtime.driver.set_active(_Driver(90))
+    triton.knobs.runtime.jit_cache_hook = hook
+    try:
+        for height, width in IMAGES:
+            launch(Case(layer, (2, channels, height, width), 8, dtype, layout))
+    finally:
+        triton.knobs.runtime.jit_cache_hook = None
+    return dict(Counter(name for name, _ in asked))
+
+
 def _resources(cubin: bytes) -> tuple[int, int]:
     """Registers and bytes of stack a thread."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -205,8 +230,13 @@ def main() -> int:
     parser.add_argument("--layer", choices=("emam", "scam"), default="emam")
     parser.add_argument("--target", type=int, nargs="+", choices=SHARED_LIMIT, default=list(SHARED_LIMIT))
     parser.add_argument("--wide", action="store_true", help="every shape in every precision (minutes)")
+    parser.add_argument("--sizes", action="store_true", help="count the codes over twenty image sizes, compile nothing")
     parser.add_argument("--json", action="store_true", help="one list of objects instead of a table")
     args = parser.parse_args()
+    if args.sizes:
+        counts = {layout: codes_over_sizes(args.layer, 256, "bfloat16", layout) for layout in LAYOUTS}
+        print(json.dumps(counts))
+        return 0
     kernels = survey(args.layer, args.target, args.wide)
     print(json.dumps([k._asdict() for k in kernels]) if args.json else table(kernels))
     return int(bool(faulty(kernels)))

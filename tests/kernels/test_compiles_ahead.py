@@ -16,13 +16,17 @@ FOLDER = Path(__file__).resolve().parent
 LAYERS = ("emam", "scam")
 
 
-def python(*arguments):
+def printed(*arguments):
     """What a process of its own prints: in this one the kernels may be decorated for the interpreter already."""
     path = os.pathsep.join([str(FOLDER), str(FOLDER.parent.parent)])
     environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode in (0, 1) and done.stdout, done.stderr
-    return [Kernel(**kernel) for kernel in json.loads(done.stdout)]
+    return json.loads(done.stdout)
+
+
+def python(*arguments):
+    return [Kernel(**kernel) for kernel in printed(*arguments)]
 
 
 def survey(layer):
@@ -39,6 +43,15 @@ def test_representative_launches(layer):
     kernels = survey(layer)
     check(kernels)
     assert len({k.name for k in kernels}) >= 3  # forward and backward launched
+
+
+@pytest.mark.parametrize(("layer", "at_most"), [("emam", 40), ("scam", 30)])
+def test_image_sizes_share_codes(layer, at_most):
+    """Twenty sizes in each memory format: what is compiled in takes a handful of values for any of them."""
+    counts = printed(str(FOLDER / "ahead.py"), "--layer", layer, "--sizes")
+    assert set(counts) == {"contiguous", "channels_last"}
+    for of_kernel in counts.values():
+        assert max(of_kernel.values()) <= 9 and len(of_kernel) >= 9 and sum(of_kernel.values()) <= at_most
 
 
 TOYS = """

@@ -9,6 +9,7 @@ from cases import (
     SMALL,
     ScamCase,
     assert_same,
+    interpreted,
     poisoned_memory,
     run,
     tensors,
@@ -24,7 +25,9 @@ from test_precision import lowered, plain_run
 from test_scam_timm import in_our_terms, ours, timms
 from torch.autograd import gradcheck
 
-from panet_layers.ops.scam import fused, kernels, maps
+from panet_layers.ops.chunks import accumulation_dtype
+from panet_layers.ops.scam import fused, kernels
+from panet_layers.ops.scam.kernels import maps, tiling
 
 SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
 
@@ -39,8 +42,9 @@ ODD = [
     ScamCase(1, 40, 8, 14, 14, norm="batch"),
 ]
 
-# On a GPU each shape of the table with one normalisation: all of them are minutes of compiling.
-INTERPRETED_ONLY = [case for i, case in enumerate(SCAM_CASES) if i % 3 != 1]
+# Of these a GPU runs those with few and many channels, odd and even maps, with a normalisation and without.
+TABLE = interpreted([*SCAM_CASES, *ODD], on_gpus={1, 7, 15, 28, 31, 35, 37})
+CHANNELS_LAST = interpreted([*SCAM_CASES[1::3], *ODD], on_gpus={0, 2, 9, 11})
 
 FORMATS = ["contiguous", "channels_last"]
 
@@ -49,17 +53,17 @@ FORMATS = ["contiguous", "channels_last"]
 def few_programs(device, monkeypatch):
     """The interpreter runs programs one after the other: larger ones, and few to a sum. Some tests undo that."""
     if device.type == "cpu":
-        monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 0.04)
-        monkeypatch.setattr(kernels, "TILE", 16384)
+        monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
+        monkeypatch.setattr(tiling, "TILE", 16384)
         monkeypatch.setattr(maps, "PIXELS", 512)
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The tiles as they are, and so many programs to a sum as a GPU wants."""
-    monkeypatch.setattr(kernels, "TILE", 2048)
+    monkeypatch.setattr(tiling, "TILE", 2048)
     monkeypatch.setattr(maps, "PIXELS", 64)
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 
 
 def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
@@ -81,14 +85,12 @@ def assert_parity(case, device, layout="contiguous", values="normal", seed=0):
     assert_same(fused_run(layer, x, grad, device, layout), reference_run(layer, x, grad, layout))
 
 
-@pytest.mark.parametrize("case", [*SCAM_CASES, *ODD], ids=str)
+@pytest.mark.parametrize("case", TABLE, ids=str)
 def test_parity_on_the_table(case, device):
-    if device.type == "cuda" and case in INTERPRETED_ONLY:
-        pytest.skip("the interpreter runs it; ODD and SMALL have this normalisation")
     assert_parity(case, device)
 
 
-@pytest.mark.parametrize("case", [*SCAM_CASES[1::3], *ODD], ids=str)
+@pytest.mark.parametrize("case", CHANNELS_LAST, ids=str)
 def test_parity_on_the_table_in_channels_last(case, device):
     assert_parity(case, device, "channels_last")
 
@@ -124,13 +126,13 @@ def test_parity_on_special_values(case, layout, values, device):
 @pytest.mark.parametrize("layout", FORMATS)
 def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):
     """Ties as well: the lowest index wins across programs too."""
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     assert_parity(ScamCase(1, 70, 16, 13, 12, norm="batch"), device, layout, "relu")
 
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_offsets_of_64_bits(layout, device, monkeypatch):
-    monkeypatch.setattr(kernels, "WIDE", 1)
+    monkeypatch.setattr(tiling, "WIDE", 1)
     assert_parity(SCAM_CASES[1], device, layout)
 
 
@@ -140,7 +142,7 @@ def test_offsets_of_64_bits(layout, device, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
 def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
     """The maximum and its index, of ties, infinities and NaN."""
-    monkeypatch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", programs)
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     x = torch.randint(-2, 3, (6, 70, 5, 13), generator=torch.Generator().manual_seed(0)).to(dtype)
     x[1] = -float("inf")
     x[2, ::3, 2, 4:6], x[2, 1:3, 3, 3:9] = float("nan"), float("inf")
@@ -149,7 +151,7 @@ def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
     x[5, 64:, 4, 12] = float("nan")
     x = LAYOUTS[layout](x.to(device))
 
-    gate = torch.rand(6, 70, dtype=torch.float64, device=device).to(kernels.accumulation_dtype(dtype))
+    gate = torch.rand(6, 70, dtype=torch.float64, device=device).to(accumulation_dtype(dtype))
     gated = (x.to(gate.dtype) * gate[:, :, None, None]).flatten(2)
     expected = x.to(gate.dtype).flatten(2).max(2), gated.max(1)
     for (pooled, position), (top, index) in zip((kernels.pool_pixels(x), kernels.pool_channels(x, gate)), expected):
@@ -308,11 +310,12 @@ def test_input_and_output_may_be_changed_as_autograd_has_it(device):
 seeds = st.integers(0, 2**16)
 
 
+@pytest.mark.interpreted
 @settings(max_examples=12)
 @given(scam_cases(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(VALUES)), seeds, st.booleans())
 def test_parity_on_drawn_cases(device, case, layout, values, seed, share):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "PROGRAMS_PER_PROCESSOR", 4 if share else 0)
+        patch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4 if share else 0)
         assert_parity(case, device, layout, values, seed)
 
 
@@ -428,6 +431,7 @@ def test_in_a_graph_on_a_stream_of_its_own(layout):
 
 
 @pytest.mark.cuda
+@pytest.mark.xdist_group("most of the GPU's memory")
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("shape", [(9, 64, 1, 2**22), (2**17, 64, 16, 17), (1, 48, 7000, 7000)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, layout):

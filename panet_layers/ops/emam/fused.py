@@ -97,6 +97,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
         dmeans = (dpre.flatten(1).mT @ w1).mT if last else w1.mT @ dpre.flatten(1)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
+        del delta, coefficients, dmeans, dwindows  # the products below copy as much
 
         dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
         d = dbeta.sum()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..chunks import accumulation_dtype
-from . import kernels, maps
+from . import kernels
 from .chunked import Parameters
 
 
@@ -66,7 +66,7 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
         gate = _channel_gate(hidden, params)
         pixels, top_channel = kernels.pool_channels(x, gate)
         of_channels = pixels.view(2, x.shape[0], *x.shape[2:])
-        logits = maps.convolve(of_channels, params.conv)
+        logits = kernels.convolve(of_channels, params.conv)
         moments = _moments(logits, params, running)
         out = kernels.apply_gates(x, gate, logits, kernels.Norm(moments, params.norm_weight, params.norm_bias, eps))
     saved = Saved(pooled, top_pixel, hidden, gate, of_channels, top_channel.view_as(logits), logits, moments)
@@ -87,7 +87,7 @@ def backward(
     gates = saved.gate, saved.logits, norm
     with _on(x.device):
         channel_sums, pixel_sums = kernels.contract(grad, x, *gates)
-        dmaps, *of_spatial = maps.convolve_backward(
+        dmaps, *of_spatial = kernels.convolve_backward(
             pixel_sums, saved.logits, norm, batch_statistics, saved.maps, params.conv, x.shape[1]
         )
         kernels.contract_maps(x, dmaps, saved.top_channel, channel_sums)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tiling import LANES, SIZES, constants, instance, offsets
+from .tiling import LANES, constants, instance, kernel, multiple, offsets, places, plane_vector
 
 
 def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
@@ -20,34 +20,37 @@ def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
     _delta[(n * blocks,)](
         *(grad, x, gate, out, groups, k, height, width, *grad.stride(), *x.stride(), blocks),
         **constants(x, gate, grad),
+        VECTOR=plane_vector(x, grad),
         BC=min(8, triton.next_power_of_2(k)),
         BP=pixels,
         num_warps=4,
     )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _delta(
     grad, x, gate, out, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, blocks,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
+    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     block, n = pid % blocks, pid // blocks
+    gb, gc, sb, sc = multiple(gb, VECTOR), multiple(gc, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR)
     grad += instance(n, G, K, gb, gc)
     x += instance(n, G, K, sb, sc)
     n = n.to(tl.int64)
     pixel = block * BP + tl.arange(0, BP)
-    h, w, inside = pixel // W, pixel % W, pixel < H * W
+    pixels = multiple(H * W, VECTOR)
+    inside = pixel < pixels
     c = tl.arange(0, BC)
-    grad_at = grad + c.to(tl.int64)[:, None] * gc + offsets(h, w, gh, gw, WIDE)[None, :]
-    x_at = x + c.to(tl.int64)[:, None] * sc + offsets(h, w, sh, sw, WIDE)[None, :]
+    grad_at = grad + c.to(tl.int64)[:, None] * gc + places(pixel, W, gh, gw, VECTOR, WIDE)[None, :]
+    x_at = x + c.to(tl.int64)[:, None] * sc + places(pixel, W, sh, sw, VECTOR, WIDE)[None, :]
     total = tl.zeros([BC, BP], ACC)
     for c0 in range(0, K, BC):
         wanted = (c0 + c < K)[:, None] & inside[None, :]
         total += tl.load(grad_at, mask=wanted, other=0).to(ACC) * tl.load(x_at, mask=wanted, other=0).to(ACC)
         grad_at, x_at = grad_at + tl.cast(gc, tl.int64) * BC, x_at + tl.cast(sc, tl.int64) * BC
-    value = tl.load(gate + n * H * W + pixel, mask=inside, other=0)
-    tl.store(out + n * H * W + pixel, value * (1 - value) * tl.sum(total, 0), mask=inside)
+    value = tl.load(gate + n * pixels + pixel, mask=inside, other=0)
+    tl.store(out + n * pixels + pixel, value * (1 - value) * tl.sum(total, 0), mask=inside)
 
 
 def input_gradient(
@@ -81,7 +84,7 @@ def input_gradient(
     )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _input_gradient(
     grad, x, gates, gate, delta, coefficients, taps, dmeans, dwindows, dx,
     N, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, ob, oc, oh, ow, blocks, shares,

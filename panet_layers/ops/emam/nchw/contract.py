@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..chunked import Parameters
-from .tiling import LANES, SIZES, constants, instance, offsets, store_windows
+from .tiling import LANES, constants, instance, kernel, multiple, offsets, row_vector, store_windows
 
 
 def contract(
@@ -27,7 +27,8 @@ def contract(
     """All sums over pixels that the gradients need, per instance n and channel c.
 
     With D = sum_p delta, hh = rstd sum_p (t - mean) delta, kappa = q gamma rstd, slope = -kappa rstd hh / P,
-    offset = -kappa D / P - slope mean and dt = kappa delta + offset + slope t:
+    offset = -kappa D / P - slope mean and dt = kappa delta + offset + slope t, of which two sums are kept:
+    t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
 
     dpre (K, N, L), mind the order: the gradient before the gates' sigmoid, (1 - a) sum_w t dt and (1 - d) sum_h t dt.
     windows (N, K, 9): as `pool` has them.
@@ -41,18 +42,20 @@ def contract(
     columns = min(LANES, max(4, triton.next_power_of_2(width)))
     channels = min(4 * LANES // columns, triton.next_power_of_2(k))
     strips, blocks = -(-width // columns), -(-k // channels)
-    # Of t delta, t and t (t - mean): the rows' sums, strip by strip, and the columns'.
-    sides = q.new_empty((n * k, 3, strips * height + width))
+    total = delta.sum(1)
+    # Of t (delta - D / P) and t (t - mean): the rows' sums, strip by strip, and the columns'.
+    sides = q.new_empty((n * k, 2, strips * height + width))
     scalars = q.new_empty((n * k, strips, 16))
     _contract[(n * blocks * strips,)](
-        *(x, gates, mean, delta, sides, scalars, *shape, *x.stride(), blocks, strips),
+        *(x, gates, mean, delta, total, sides, scalars, *shape, *x.stride(), blocks, strips),
         **constants(x, q),
+        VECTOR=row_vector(x),
         BC=channels,
         BW=columns,
         num_warps=1,
     )
     _finish[(n * k,)](
-        *(x, means, gates, mean, rstd, q, params.gamma, params.beta, sides, scalars),
+        *(x, means, gates, mean, rstd, q, params.gamma, params.beta, total, sides, scalars),
         *(dpre, windows, coefficients, sums, n, *shape, *x.stride(), strips),
         **constants(x, q),
         BL=min(64, max(16, triton.next_power_of_2(max(height, width)))),
@@ -60,13 +63,14 @@ def contract(
     )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _contract(
-    x, gates, mean, delta, sides, scalars, G, K, H, W, sb, sc, sh, sw, blocks, strips,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+    x, gates, mean, delta, total, sides, scalars, G, K, H, W, sb, sc, sh, sw, blocks, strips,
+    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """A strip of BW columns of some channels of an instance, row by row; three rows of delta stay in registers."""
     pid = tl.program_id(0)
+    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
     strip, pid = pid % strips, pid // strips
     block, n = pid % blocks, pid // blocks
     x += instance(n, G, K, sb, sc)
@@ -78,18 +82,18 @@ def _contract(
     at = c.to(tl.int64)[:, None] * sc + offsets(0, w, sh, sw, WIDE)[None, :]
     d = tl.load(gates + (plane * (H + W) + H)[:, None] + w[None, :], mask=here, other=0)
     mu = tl.load(mean + plane, mask=real, other=0)[:, None]
+    level = tl.load(total + n) / H / W
     delta += n * H * W
     left, right = inside & (w > 0), w < W - 1
 
     e0, e1, e2 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
     e3, e4, e5 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
     e6, e7, e8 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    by_delta, alone, squared = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    sum_delta = tl.zeros([BW], ACC)
+    by_delta, by_t = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
     above_l, above, above_r = tl.zeros([BW], ACC), tl.zeros([BW], ACC), tl.zeros([BW], ACC)
     mid_l, mid = tl.load(delta + w - 1, mask=left, other=0), tl.load(delta + w, mask=inside, other=0)
     mid_r = tl.load(delta + w + 1, mask=right, other=0)
-    sides += plane * 3 * (strips * H + W)
+    sides += plane * 2 * (strips * H + W)
     for h in range(H):
         values = tl.load(x + at + offsets(h, 0, sh, sw, WIDE), mask=here, other=0).to(ACC)
         a = tl.load(gates + plane * (H + W) + h, mask=real, other=0)
@@ -107,21 +111,17 @@ def _contract(
         e7 += values * above[None, :]
         e8 += values * above_l[None, :]
         t = values * a[:, None] * d
-        t_delta, t_squared = t * mid[None, :], tl.where(here, t * (t - mu), 0)
-        by_delta += t_delta
-        alone += t
-        squared += t_squared
-        sum_delta += mid
+        of_delta, of_t = t * (mid - level)[None, :], tl.where(here, t * (t - mu), 0)
+        by_delta += of_delta
+        by_t += of_t
         at_row = sides + strip * H + h
-        tl.store(at_row, tl.sum(t_delta, 1), mask=real)
-        tl.store(at_row + (strips * H + W), tl.sum(t, 1), mask=real)
-        tl.store(at_row + 2 * (strips * H + W), tl.sum(t_squared, 1), mask=real)
+        tl.store(at_row, tl.sum(of_delta, 1), mask=real)
+        tl.store(at_row + (strips * H + W), tl.sum(of_t, 1), mask=real)
         above_l, above, above_r = mid_l, mid, mid_r
         mid_l, mid, mid_r = below_l, below, below_r
     at_column = (sides + strips * H)[:, None] + w[None, :]
     tl.store(at_column, by_delta, mask=here)
-    tl.store(at_column + (strips * H + W), alone, mask=here)
-    tl.store(at_column + 2 * (strips * H + W), squared, mask=here)
+    tl.store(at_column + (strips * H + W), by_t, mask=here)
     scalars += (plane * strips + strip) * 16
     tl.store(scalars, tl.sum(e0, 1), mask=real)
     tl.store(scalars + 1, tl.sum(e1, 1), mask=real)
@@ -133,12 +133,11 @@ def _contract(
     tl.store(scalars + 7, tl.sum(e7, 1), mask=real)
     tl.store(scalars + 8, tl.sum(e8, 1), mask=real)
     tl.store(scalars + 9, tl.sum(by_delta, 1), mask=real)
-    tl.store(scalars + 10, tl.zeros([BC], ACC) + tl.sum(sum_delta, 0), mask=real)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _finish(
-    x, means, gates, mean, rstd, q, gamma, beta, sides, scalars, dpre, windows, coefficients, sums,
+    x, means, gates, mean, rstd, q, gamma, beta, total, sides, scalars, dpre, windows, coefficients, sums,
     N, G, K, H, W, sb, sc, sh, sw, strips,
     ACC: tl.constexpr, WIDE: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
@@ -151,32 +150,31 @@ def _finish(
     gates += plane * (H + W)
     mu, scale, weight = tl.load(mean + plane), tl.load(rstd + plane), tl.load(q + plane)
     k = tl.arange(0, 16)
-    e, t_delta, d = tl.zeros([16], ACC), tl.cast(0, ACC), tl.cast(0, ACC)
+    e, of_delta, d = tl.zeros([16], ACC), tl.cast(0, ACC), tl.load(total + n)
     for strip in range(strips):
         at = scalars + (plane * strips + strip) * 16
         e += tl.load(at + k, mask=k < 9, other=0)
-        t_delta += tl.load(at + 9)
-        d += tl.load(at + 10)
-    hh = scale * (t_delta - mu * d)
+        of_delta += tl.load(at + 9)
+    hh = scale * of_delta
     kappa = weight * tl.load(gamma + c) * scale
-    mean_delta, slope = d / H / W, -kappa * scale * hh / H / W
+    slope = -kappa * scale * hh / H / W
 
     length = strips * H + W
-    sides += plane * 3 * length
+    sides += plane * 2 * length
     out = dpre + (c * N + n) * (H + W)
     total, of_x = tl.zeros([BL], ACC), tl.zeros([BL], ACC)
     for start in range(0, H, BL):
         h = start + tl.arange(0, BL)
         psi = tl.zeros([BL], ACC)
         for strip in range(strips):
-            psi += _psi(sides + strip * H + h, length, h < H, kappa, mean_delta, slope)
+            psi += _psi(sides + strip * H + h, length, h < H, kappa, slope)
         value = psi * (1 - tl.load(gates + h, mask=h < H, other=1))
         tl.store(out + h, value, mask=h < H)
         total += value
         of_x += tl.load(means + h, mask=h < H, other=0)
     for start in range(0, W, BL):
         w = start + tl.arange(0, BL)
-        psi = _psi(sides + strips * H + w, length, w < W, kappa, mean_delta, slope)
+        psi = _psi(sides + strips * H + w, length, w < W, kappa, slope)
         value = psi * (1 - tl.load(gates + H + w, mask=w < W, other=1))
         tl.store(out + H + w, value, mask=w < W)
         total += value
@@ -184,7 +182,7 @@ def _finish(
     store_windows(x, means, windows + plane * 9, tl.sum(of_x, 0) * W, H, W, sh, sw, ACC, WIDE)
     coefficients += n * 3 * K + c
     tl.store(coefficients, kappa)
-    tl.store(coefficients + K, -kappa * mean_delta - slope * mu)
+    tl.store(coefficients + K, -kappa * d / H / W - slope * mu)
     tl.store(coefficients + 2 * K, slope)
     sums += n * 13 * K
     tl.store(sums + c, tl.load(gamma + c) * hh + tl.load(beta + c) * d)
@@ -195,7 +193,6 @@ def _finish(
 
 
 @triton.jit
-def _psi(at, length, mask, kappa, mean_delta, slope):
-    """The sum of t dt along a side, from those of t delta, t and t (t - mean)."""
-    t_delta, t = tl.load(at, mask=mask, other=0), tl.load(at + length, mask=mask, other=0)
-    return kappa * (t_delta - mean_delta * t) + slope * tl.load(at + 2 * length, mask=mask, other=0)
+def _psi(at, length, mask, kappa, slope):
+    """The sum of t dt along a side, from those of t (delta - D / P) and t (t - mean)."""
+    return kappa * tl.load(at, mask=mask, other=0) + slope * tl.load(at + length, mask=mask, other=0)

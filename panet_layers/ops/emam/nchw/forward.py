@@ -13,7 +13,20 @@ from torch import Tensor
 
 from ..chunked import Parameters
 from ..shared import ENOUGH_WARPS
-from .tiling import LANES, SIZES, constants, instance, offsets, plane_block, store_windows, tiling
+from .tiling import (
+    LANES,
+    constants,
+    instance,
+    kernel,
+    multiple,
+    offsets,
+    places,
+    plane_block,
+    plane_vector,
+    row_vector,
+    store_windows,
+    tiling,
+)
 
 
 def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
@@ -22,17 +35,18 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
     Tap (ky, kx) sees all rows but the last for ky = 0, all but the first for ky = 2; columns alike.
     """
     batch, channels, height, width = x.shape
-    options = constants(x, means) | plane_block(height, width)
+    options = constants(x, means) | plane_block(height, width) | {"VECTOR": row_vector(x)}
     _pool[(batch * channels,)](x, means, windows, channels, height, width, *x.stride(), **options, num_warps=1)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _pool(
     x, means, windows, C, H, W, sb, sc, sh, sw,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
+    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
     x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
     means += plane * (H + W)
     per_row, per_column = 1.0 / tl.cast(W, ACC), 1.0 / tl.cast(H, ACC)
@@ -61,19 +75,20 @@ def _pool(
 def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
     """mean, rstd (N, K) of t = x a d over the pixels, rstd = 1 / sqrt(variance + eps); gates (N, K, L)."""
     batch, channels, height, width = x.shape
-    options = constants(x, mean) | plane_block(height, width)
+    options = constants(x, mean) | plane_block(height, width) | {"VECTOR": row_vector(x)}
     arguments = (x, gates, mean, rstd, channels, height, width, *x.stride(), eps)
     _moments[(batch * channels,)](*arguments, **options, num_warps=1)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _moments(
     x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw,
-    EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+    EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Welford's update at each place of the block, then the exact moments of the places together."""
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
+    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
     x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
     gates += plane * (H + W)
     i, j = tl.arange(0, BH), tl.arange(0, BW)
@@ -139,10 +154,10 @@ def attend(
         blocks, shares = -(-height * width // 128), -(-k // 32)
         grid = (n * blocks * shares,)
         arguments = (x, *vectors, partial, out, gate, *shape, *x.stride(), *out.stride(), splits, blocks, shares)
-        _apply[grid](*arguments, **options, BP=128, CHANNELS=32, num_warps=4)
+        _apply[grid](*arguments, **options, VECTOR=plane_vector(x, out), BP=128, CHANNELS=32, num_warps=1)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _attention(
     x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
     G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, across, down, own_h, own_w, halo_h, halo_w, splits, share,
@@ -221,33 +236,42 @@ def constant_term(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
 @triton.jit
 def _scale(x, out, gate, at, to, mask, sc, oc, start, stop, ACC: tl.constexpr):
     """out = x gate for the channels from `start` to `stop`, four loads under way at a time."""
-    for c0 in range(start, stop, 4):
-        c = c0 + tl.arange(0, 4)
-        wanted = (c < stop)[:, None] & mask[None, :]
-        values = tl.load(x + c.to(tl.int64)[:, None] * sc + at[None, :], mask=wanted, other=0).to(ACC)
-        result = (values * gate[None, :]).to(out.dtype.element_ty)
-        tl.store(out + c.to(tl.int64)[:, None] * oc + to[None, :], result, mask=wanted)
+    x += tl.cast(start, tl.int64) * sc + at
+    out += tl.cast(start, tl.int64) * oc + to
+    for c in range(start, stop, 4):
+        mask1, mask2, mask3 = mask & (c + 1 < stop), mask & (c + 2 < stop), mask & (c + 3 < stop)
+        x1, out1, x3, out3 = x + sc, out + oc, x + 3 * sc, out + 3 * oc
+        values0, values1 = tl.load(x, mask=mask, other=0), tl.load(x1, mask=mask1, other=0)
+        values2, values3 = tl.load(x1 + sc, mask=mask2, other=0), tl.load(x3, mask=mask3, other=0)
+        tl.store(out, (values0.to(ACC) * gate).to(out.dtype.element_ty), mask=mask)
+        tl.store(out1, (values1.to(ACC) * gate).to(out.dtype.element_ty), mask=mask1)
+        tl.store(out1 + oc, (values2.to(ACC) * gate).to(out.dtype.element_ty), mask=mask2)
+        tl.store(out3, (values3.to(ACC) * gate).to(out.dtype.element_ty), mask=mask3)
+        x, out = x3 + sc, out3 + oc
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _apply(
     x, q, p, beta, b3, partial, out, gate, G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, splits, blocks, shares,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr, CHANNELS: tl.constexpr,
+    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The attention map from its partial sums, and some channels of x times its sigmoid."""
     pid = tl.program_id(0)
+    sb, sc, ob, oc = multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(ob, VECTOR), multiple(oc, VECTOR)
+    pixels = multiple(H * W, VECTOR)
     part, pid = pid % shares, pid // shares
     block, n = pid % blocks, pid // blocks
     x += instance(n, G, K, sb, sc)
     out += instance(n, G, K, ob, oc)
     n = n.to(tl.int64)
     pixel = block * BP + tl.arange(0, BP)
-    inside = pixel < H * W
+    inside = pixel < pixels
     y = tl.zeros([BP], ACC)
     for split in range(splits):
-        y += tl.load(partial + (n * splits + split) * H * W + pixel, mask=inside, other=0)
+        y += tl.load(partial + (n * splits + split) * pixels + pixel, mask=inside, other=0)
     value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
     if part == 0:
-        tl.store(gate + n * H * W + pixel, value, mask=inside)
-    at, to = offsets(pixel // W, pixel % W, sh, sw, WIDE), offsets(pixel // W, pixel % W, oh, ow, WIDE)
+        tl.store(gate + n * pixels + pixel, value, mask=inside)
+    at, to = places(pixel, W, sh, sw, VECTOR, WIDE), places(pixel, W, oh, ow, VECTOR, WIDE)
     _scale(x, out, value, at, to, inside, sc, oc, part * CHANNELS, tl.minimum(part * CHANNELS + CHANNELS, K), ACC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import gcd
 from typing import NamedTuple
 
 import triton
@@ -12,14 +13,17 @@ from torch import Tensor
 from ..shared import accumulation
 
 LANES = 32  # of a warp: the programs that walk along rows are one warp wide
+VECTOR = 4  # pixels that a thread loads at once, at most
 PIXELS = 1024  # at most, of a tile of the attention map
 WIDE = 2**31 - 4096  # elements that a plane spans from which offsets in it take 64 bits
 
-# Arguments of the kernels that change with the image and the batch: no code of their own for 1 or multiples of 16.
-SIZES = [
-    "H", "W", "N", "blocks", "shares", "strips", "splits", "share",
+# Integers get no code of their own for 1 or multiples of 16; but a pixel's stride does where it is 1.
+INTEGERS = [
+    "N", "G", "C", "K", "H", "W", "blocks", "shares", "strips", "splits", "share",
     "across", "down", "own_h", "own_w", "halo_h", "halo_w",
+    "sb", "sc", "sh", "gb", "gc", "gh", "ob", "oc", "oh",
 ]  # fmt: skip
+kernel = triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=["sw", "gw", "ow"])
 
 
 @triton.jit
@@ -34,6 +38,20 @@ def offsets(h, w, sh, sw, WIDE: tl.constexpr):
     if WIDE:
         return tl.cast(h, tl.int64) * sh + tl.cast(w, tl.int64) * sw
     return h * sh + w * sw
+
+
+@triton.jit
+def places(pixel, W, sh, sw, VECTOR: tl.constexpr, WIDE: tl.constexpr):
+    """Where pixels lie in their plane; VECTOR as `plane_vector` has it."""
+    if VECTOR > 0:
+        return pixel
+    return offsets(pixel // W, pixel % W, sh, sw, WIDE)
+
+
+@triton.jit
+def multiple(number, VECTOR: tl.constexpr):
+    """The same number in a form that shows the compiler its divisor, for wide loads."""
+    return number // VECTOR * VECTOR if VECTOR > 1 else number
 
 
 @triton.jit
@@ -54,6 +72,19 @@ def constants(x: Tensor, small: Tensor, *others: Tensor) -> dict[str, object]:
     height, width = x.shape[2:]
     spans = ((height - 1) * t.stride(2) + (width - 1) * t.stride(3) for t in (x, *others))
     return {"ACC": accumulation(small), "WIDE": max(height * width, *spans) >= WIDE}
+
+
+def row_vector(x: Tensor) -> int:
+    """Pixels of a row that a thread can load at once: every row starts at a multiple of so many."""
+    return gcd(VECTOR, x.shape[3], *x.stride()[:3]) if x.stride(3) == 1 else 1
+
+
+def plane_vector(*maps: Tensor) -> int:
+    """Pixels of a plane that a thread can load at once; 0 where not all lie side by side, row after row."""
+    height, width = maps[0].shape[2:]
+    if any(t.stride(3) != 1 or t.stride(2) != width for t in maps):
+        return 0
+    return gcd(VECTOR, height * width, *(stride for t in maps for stride in t.stride()[:2]))
 
 
 def plane_block(height: int, width: int) -> dict[str, int]:

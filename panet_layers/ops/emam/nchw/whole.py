@@ -9,17 +9,20 @@ from torch import Tensor
 
 from ..chunked import Parameters
 from .forward import constant_term, shifted
-from .tiling import SIZES, constants, instance, offsets
+from .tiling import constants, instance, kernel, offsets
 
+# Triton 3.6 lays a tile's lanes along the channels: 1376 bytes a thread spill, of two to three times the instructions.
+COMPILES_WELL = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8)
 ON_CHIP_BYTES = 32 << 10  # of a tile in the accumulation's dtype: 32 registers a thread of eight warps
 
 
 def fits(channels: int, pixels: int, dtype: torch.dtype) -> bool:
     """Whether one program holds an instance in registers: both sides padded to powers of two, in accumulation's dtype.
 
-    A tile has at least 16 pixels, what a reduction over channels and a gather among pixels ask for.
+    A tile has at least 16 pixels, what a reduction over channels and a gather among pixels ask for. Nothing fits where
+    this version of Triton does not compile it well.
     """
-    return _padded(channels) * _padded(pixels, 16) * dtype.itemsize <= ON_CHIP_BYTES
+    return COMPILES_WELL and _padded(channels) * _padded(pixels, 16) * dtype.itemsize <= ON_CHIP_BYTES
 
 
 def _padded(size: int, at_least: int = 1) -> int:
@@ -53,7 +56,7 @@ def attend_whole(
     )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel
 def _attend_whole(
     x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
     G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, EPS: tl.constexpr,

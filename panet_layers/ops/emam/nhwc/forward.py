@@ -121,7 +121,7 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
         num_warps=t.warps,
     )
     lanes = min(triton.next_power_of_2(k), 128)
-    slices = min(triton.next_power_of_2(len(parts)), 2048 // lanes)
+    slices = min(8 if len(parts) <= 8 else 64, 2048 // lanes)  # two codes; a power of two for each size made eight
     _fold_moments[(instances * triton.cdiv(k, lanes),)](
         *(parts, mean, rstd, height, width, t.rows, t.column_blocks, t.row_chunks, instances),
         *(eps, k, lanes, t.WB, slices, accumulation(mean)),

@@ -13,18 +13,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .kernels import SIZES, WARPS, Norm, normalise, pixel_gate, place
+from .elements import Norm, gate_of, normalise, place
+from .tiling import SIZES, WARPS
 
 PIXELS, TAPS, SPLITS = 64, 64, 16  # a tile's extents
 
 
 @triton.jit
 def _neighbours(p, tap, height, width, SIGN: tl.constexpr, KERNEL: tl.constexpr):
-    """Where each tap, or its reflection (SIGN -1), of a pixel lies, (taps, pixels), and whether inside the map."""
-    h = (p // width)[None, :] + SIGN * (tap // KERNEL - KERNEL // 2)[:, None]
-    w = (p % width)[None, :] + SIGN * (tap % KERNEL - KERNEL // 2)[:, None]
+    """Where each tap, or its reflection (SIGN -1), of a pixel lies, (taps, pixels), and whether inside the map.
+
+    Counted from the pixel, so that the compiler sees that neighbouring pixels' taps are neighbours.
+    """
+    down, right = SIGN * (tap // KERNEL - KERNEL // 2), SIGN * (tap % KERNEL - KERNEL // 2)
+    h, w = (p // width)[None, :] + down[:, None], (p % width)[None, :] + right[:, None]
     of_both = (p < height * width)[None, :] & (tap < KERNEL * KERNEL)[:, None]
-    return h * width + w, of_both & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    at = p[None, :] + (down * width + right)[:, None]
+    return at, of_both & (h >= 0) & (h < height) & (w >= 0) & (w < width)
 
 
 @triton.jit(do_not_specialize=[*SIZES, "height", "width"])
@@ -78,7 +83,7 @@ def _pixel_gradient_kernel(
         inside = (split < splits)[:, None] & (n < size)[None, :]
         total += tl.sum(tl.load(pixel_sums + split[:, None] * size.to(tl.int64) + n[None, :], inside, 0), 0)
     logit = tl.load(logits + n, n < size, 0)
-    gate = pixel_gate(logit, moments, norm_weight, norm_bias, NORM, EPS)
+    gate = gate_of(logit, moments, norm_weight, norm_bias, NORM, EPS)
     dscore = total * gate * (1 - gate)
     tl.store(dscores + n, dscore, n < size)
     if NORM:
