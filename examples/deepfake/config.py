@@ -54,6 +54,7 @@ class Settings:
     threads: int | None = None
     device: str = "auto"
     checkpoint_every: int | None = None
+    watch_test: bool = False
 
 
 TINY: dict[str, Any] = {
@@ -183,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     add(recipe, "flood", "level that the classification loss is kept around; RECCE uses 0.04", type=non_negative_float,
         metavar="LEVEL")  # fmt: skip
     add(recipe, "clip_grad", "largest norm of the gradient", type=positive_float, metavar="NORM")
+
+    add(recipe, "watch_test", "log the test split's figures after each epoch too; val chooses the epoch all the same",
+        action=argparse.BooleanOptionalAction)  # fmt: skip
 
     speed = parser.add_argument_group("speed")
     add(speed, "device", "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")

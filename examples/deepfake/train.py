@@ -40,12 +40,13 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
         waiting = train_one_epoch(run, data["train"], log, interrupt)
         started = time.monotonic()
         scores = validate(run, data["val"], interrupt)
+        watched = validate(run, data["test"], interrupt, "test") if "test" in data else {}
         progress.seconds += time.monotonic() - started
 
         rank = (scores["val_auc"], -scores["val_loss"])
         row: Row = {"epoch": progress.epoch + 1, "lr": learning_rate(run.settings, progress.epoch)}
         row |= {f"train_{name}": total / progress.step for name, total in zip(PARTS, progress.sums, strict=True)}
-        row |= scores | {"best": int(rank > progress.best), "seconds": round(progress.seconds, 3)}
+        row |= scores | watched | {"best": int(rank > progress.best), "seconds": round(progress.seconds, 3)}
         row["waiting"] = round(waiting, 4)
         if row["best"]:
             progress.best = rank
@@ -113,7 +114,7 @@ def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[flo
 
 
 @torch.inference_mode()
-def validate(run: Run, images: Images, interrupt: Interrupt) -> dict[str, float]:
+def validate(run: Run, images: Images, interrupt: Interrupt, split: str = "val") -> dict[str, float]:
     """Classification loss, accuracy and AUC of a split, each process scoring its share of the images."""
     settings, processes = run.settings, run.processes
     run.model.eval()
@@ -130,11 +131,11 @@ def validate(run: Run, images: Images, interrupt: Interrupt) -> dict[str, float]
     for places, values in processes.gather((np.concatenate(indices), np.concatenate(logits))):
         scores[places] = values
     if not np.isfinite(scores).all():
-        raise UserError(f"the scores of the val split are not finite after epoch {run.progress.epoch + 1}")
+        raise UserError(f"the scores of the {split} split are not finite after epoch {run.progress.epoch + 1}")
     labels, outputs = torch.from_numpy(images.labels), torch.from_numpy(scores)
     metrics = binary_metrics(images.labels, outputs.sigmoid().numpy())
     loss = F.binary_cross_entropy_with_logits(outputs, labels.double()).item()
-    return {"val_loss": loss, "val_acc": float(metrics["acc"]), "val_auc": float(metrics["auc"])}
+    return {f"{split}_loss": loss, f"{split}_acc": float(metrics["acc"]), f"{split}_auc": float(metrics["auc"])}
 
 
 def learning_rate(settings: Settings, epoch: int) -> float:
@@ -199,7 +200,8 @@ def train_from(argv: Sequence[str] | None) -> None:
     with join(settings.device) as processes:
         with processes.one_voice():
             cache = Path(settings.cache) if settings.cache else None
-            data = {split: open_split(settings.data, split, settings.image_size, cache) for split in ("train", "val")}
+            splits = ("train", "val", "test") if settings.watch_test else ("train", "val")
+            data = {split: open_split(settings.data, split, settings.image_size, cache) for split in splits}
         check(settings, processes, data["train"])
         run = start(settings, processes, data["train"], saved)
         with run.folder(fresh=saved is None):

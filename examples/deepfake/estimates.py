@@ -1,0 +1,74 @@
+"""How long a plan will take and how much room, from short measurements on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from config import Settings
+from crops import RECORD, Task, detector, prepare_one
+from distributed import pick_device
+from files import read_json
+from panet_layers.models import PANetLoss
+from run import build_model
+
+TIMED_STEPS = 3
+
+
+def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
+    """Seconds and bytes to prepare all sources: one video of the middle is prepared, and counts for every other."""
+    sample = tasks[len(tasks) // 2]
+    with tempfile.TemporaryDirectory() as folder:
+        task = dataclasses.replace(sample, folder=Path(folder) / "sample")
+        detector()  # loaded once, whatever the number of videos
+        started = time.monotonic()
+        prepare_one(task)
+        seconds = time.monotonic() - started
+        crops = max(1, len(read_json(task.folder / RECORD)["rows"]))
+        size = sum(file.stat().st_size for file in task.folder.iterdir())
+    images = round(sum(task.count or crops for task in tasks) * crops / (sample.count or crops))
+    return seconds / crops * images / max(1, min(workers, len(tasks))), size // crops * images
+
+
+def training_step(settings: Settings, processes: int) -> float:
+    """Seconds of one step of training, timed on random images: a batch on a GPU, a part of one on a CPU."""
+    device = pick_device(settings.device)
+    batch = max(1, settings.batch_size // processes)
+    timed = batch if device.type == "cuda" else min(batch, 4)
+    model = build_model(settings, pretrained=False).to(device).train()
+    loss, labels = PANetLoss(), torch.arange(timed, device=device) % 2
+    images = torch.rand(timed, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
+    for step in range(TIMED_STEPS + 1):
+        if step == 1:  # the first one makes room and chooses algorithms
+            started = time.monotonic()
+        loss(model(images), images, labels).total.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return (time.monotonic() - started) / TIMED_STEPS * batch / timed
+
+
+def shown(seconds: float) -> str:
+    """A duration as a person plans with it."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as a person plans with them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where `folder` is, or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

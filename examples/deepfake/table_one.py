@@ -1,0 +1,110 @@
+"""The paper's Table I beside our runs: means, spreads, and what may be said of each figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evaluate import FFPP_METHODS, PAPER_TABLE_1
+from files import read_json
+from manifest import MANIFEST
+
+MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
+COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
+FFPP_TEST = (140, 560)  # real and fake videos
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's, two-sided
+
+
+class Cell(NamedTuple):
+    """One figure of one model: the seeds' values in %, and the paper's, if it has one."""
+
+    values: tuple[float, ...]
+    paper: float | None = None
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None of one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> float | None:
+        """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
+        if self.spread is None:
+            return None
+        n = len(self.values)
+        return T_95.get(n - 1, 2.0) * self.spread / math.sqrt(n)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
+
+    def verdict(self) -> str:
+        """Whether the paper's figure, one training, could be one of ours: mean and spread of the seeds decide."""
+        if self.paper is None:
+            return ""
+        if self.spread is None:
+            return f"{self.mean - self.paper:+.2f}, one seed: no spread to judge by"
+        n = len(self.values)
+        reach = T_95.get(n - 1, 2.0) * self.spread * math.sqrt(1 + 1 / n)  # of one more training
+        return f"{self.mean - self.paper:+.2f}, " + ("within" if abs(self.mean - self.paper) <= reach else "outside")
+
+
+class Result(NamedTuple):
+    """metrics.json of one training, and where it lies."""
+
+    model: str
+    compression: str
+    seed: int
+    run: Path
+    metrics: dict[str, Any]
+
+
+def paper_figure(model: str, compression: str, metric: str) -> float | None:
+    """Table I's figure in %, for ACC and AUC of c23 and c40."""
+    if compression not in ("c23", "c40") or metric not in ("acc", "auc"):
+        return None
+    row = next(row for row in PAPER_TABLE_1 if row[0] == MODELS[model])
+    return float(row[1 + 2 * (compression == "c40") + (metric == "auc")])
+
+
+def cell(results: Sequence[Result], model: str, compression: str, level: str, metric: str, ffpp: bool) -> Cell | None:
+    """The seeds' figures; the paper's beside them only where the data are FF++'s, and by frame, as the paper counts."""
+    chosen = [r for r in results if (r.model, r.compression) == (model, compression)]
+    if not chosen:
+        return None
+    values = tuple(100 * r.metrics[level][metric] for r in chosen)
+    return Cell(values, paper_figure(model, compression, metric) if ffpp and level == "frame" else None)
+
+
+def gains(results: Sequence[Result], compression: str, metric: str, level: str = "frame") -> Cell | None:
+    """PANet's figure less RECCE's, seed by seed; beside it the paper's difference."""
+    by_seed = {(r.model, r.seed): 100 * r.metrics[level][metric] for r in results if r.compression == compression}
+    seeds = [seed for model, seed in by_seed if model == "panet" and ("recce", seed) in by_seed]
+    if not seeds:
+        return None
+    papers = [paper_figure(model, compression, metric) for model in ("panet", "recce")]
+    paper = None if None in papers else papers[0] - papers[1]  # type: ignore[operator]
+    return Cell(tuple(by_seed["panet", seed] - by_seed["recce", seed] for seed in seeds), paper)
+
+
+def is_ffpp(results: Sequence[Result], data: dict[str, Path]) -> bool:
+    """Whether every run was tested on FF++'s test split, by the counts of videos and the methods of the manifest."""
+    counts = {(r.metrics["video"]["n_real"], r.metrics["video"]["n_fake"]) for r in results}
+    return counts == {FFPP_TEST} and all(_methods(folder) == FFPP_METHODS for folder in data.values())
+
+
+def read_result(run: Path, metrics: Path, model: str, compression: str, seed: int) -> Result:
+    """One training's result. UserError where the file is missing or damaged."""
+    return Result(model, compression, seed, run, read_json(metrics))
+
+
+def _methods(folder: Path) -> set[str]:
+    with open(folder / MANIFEST, encoding="utf-8") as file:
+        return {json.loads(line)["method"] for line in file}
