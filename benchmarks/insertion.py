@@ -148,17 +148,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = options.out or RESULTS / f"insertion-{options.device}.csv"
     torch.set_num_threads(options.threads)
+    refused = False
     try:
         rows = table.read(out)
         for network in [] if options.table else options.network:
             for pass_ in options.passes:
-                rows = table.merge(rows, rows_of(network, pass_, options))
+                new = list(rows_of(network, pass_, options))
+                refused |= len(new) <= len(LAYERS)
+                rows = table.merge(rows, new)
                 table.write(out, rows)
     except table.TableError as error:
         print(error, file=sys.stderr)
         return 1
     print(markdown(rows))
-    return 0
+    return int(refused)
 
 
 if __name__ == "__main__":
