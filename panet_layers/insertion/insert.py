@@ -52,6 +52,7 @@ def insert_attention(
     rows = [_row(place, refinement.layer) for place, refinement in zip(places, refinements)]
     for place, refinement in zip(places, refinements):
         attach(place.module, refinement)
+    _forget_compiled(model)
     return CostReport(tuple(rows))
 
 
@@ -59,6 +60,13 @@ def remove_attention(model: nn.Module) -> None:
     """Take out everything that `insert_attention` put into `model`, in place: it is again what it was."""
     for module in list(model.modules()):
         detach(module)
+    _forget_compiled(model)
+
+
+def _forget_compiled(model: nn.Module) -> None:
+    """Have compiled code made anew: not every torch looks whether hooks have changed since."""
+    if any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules()):
+        torch.compiler.reset()
 
 
 def _refinement(place: Place, model: nn.Module, layer: Callable[[int], nn.Module]) -> Refinement:

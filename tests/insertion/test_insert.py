@@ -224,15 +224,20 @@ def test_a_module_with_two_names_is_refined_once_a_call():
     assert torch.equal(model(X), layer(bare(layer(bare(first)))))
 
 
-def test_a_compiled_model():
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_model(in_place):
     torch._dynamo.reset()
-    model = torch.compile(resnet(), backend="eager")
+    model = resnet()
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
     plain = model(X)
     report = insert_attention(model, "stages", EMAM)
-    assert report.rows[1].name == "_orig_mod.layer1"
+    assert report.rows[1].name == ("layer1" if in_place else "_orig_mod.layer1")
     refined = model(X)
     assert not torch.equal(refined, plain)
-    torch.testing.assert_close(refined, model._orig_mod(X))
+    torch.testing.assert_close(refined, (model if in_place else model._orig_mod).forward(X))
     remove_attention(model)
     assert torch.equal(model(X), plain)
 
