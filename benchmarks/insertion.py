@@ -7,6 +7,7 @@ python benchmarks/insertion.py --table                    # what is in the file,
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -88,11 +89,12 @@ def rows_of(network: str, pass_: str, options: argparse.Namespace) -> Iterator[t
     plain = build(network, PLAIN, options.device)
     steps = {PLAIN: step(build(network, PLAIN, options.device), images, pass_)}
     for contender in LAYERS:
-        fault = check(build(network, contender, options.device), plain, images)
+        model = build(network, contender, options.device)
+        fault = check(copy.deepcopy(model), plain, images)
         if fault:
             print(f"{network} with {contender} is not timed: {fault}", file=sys.stderr)
         else:
-            steps[contender] = step(build(network, contender, options.device), images, pass_)
+            steps[contender] = step(model, images, pass_)
     sample = EventSampler() if options.device == "cuda" else None
     for contender, timing in measure(steps, options.rounds, sample).items():
         yield _row(network, contender, pass_, timing, options)
