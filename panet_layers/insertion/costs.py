@@ -63,7 +63,7 @@ class CostReport(NamedTuple):
 
 def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     """The cost of `layer` on an image's map of `shape` (C, H, W), counted on a copy; the MACs of EMAM and SCAM by the
-    reference backend.
+    reference backend. Raises ValueError where the layer changes the map's shape.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
@@ -76,7 +76,9 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
         if hasattr(part, "backend"):
             part.backend = "reference"  # type: ignore[assignment]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        layer(x)
+        out = layer(x)
+    if out.shape != x.shape:
+        raise ValueError(f"{type(layer).__name__} made {tuple(out.shape)} of a map of {tuple(x.shape)}")
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 

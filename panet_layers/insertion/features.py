@@ -37,7 +37,7 @@ def stages(model: nn.Module) -> list[Stage]:
 
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:
-    info: Any = getattr(module, "feature_info", None)
+    info: Any = vars(module).get("feature_info")  # a compiled model lends its own module's
     if hasattr(info, "get_dicts"):
         return info.get_dicts()
     return info if isinstance(info, list) and all("num_chs" in entry for entry in info) else []

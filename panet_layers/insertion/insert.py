@@ -14,6 +14,7 @@ from .places import Place, find_places
 from .refinement import Refinement, attach, detach
 
 
+@torch.inference_mode(False)  # parameters made in inference mode could never be trained
 def insert_attention(
     model: nn.Module,
     at: str | Sequence[str],
@@ -25,29 +26,33 @@ def insert_attention(
 
     Args:
         model: any model; one of timm's needs no `example_input`.
-        at: names of modules, as in `model.named_modules()`, or patterns (`"layer[34]"`, `"blocks.*.mlp"`), one or
-            several; or "stages" for every feature stage that timm's `feature_info` names.
+        at: names of modules, as in `model.named_modules()`, or patterns, whose `*` ends at a dot (`"layer[34]"`,
+            `"blocks.*.mlp"`), one or several; or "stages" for every feature stage that timm's `feature_info` names.
         layer: called with the channels of each place, gives the layer: `EMAM`, `partial(SCAM, reduction=8)`, or any
             module from (B, C, H, W) to the same.
         example_input: what the dry run calls the model with, as `model(x)`, `model(*tuple)` or `model(**dict)`; its
             first tensor of four dimensions is the images (B, C, H, W). Default: two black images of timm's size.
 
     The dry run (once, in evaluation mode, without gradients) shows where the channels are. Outputs may be (B, C, H, W),
-    (B, H, W, C) or tokens (B, N, C), where class and register tokens ahead of the map pass unrefined; of a list or
-    tuple, the element that `feature_info` describes is refined, else the first map. The new parameters are called
-    `<module>.inserted_attention.*` (those of a container's output lie at its last module) and have the model's dtype
-    and device. A second call at the same place refines further.
+    (B, H, W, C) or tokens (B, N, C), where class and register tokens ahead of the map pass unrefined; of a list, tuple
+    or mapping, the element that `feature_info` describes is refined, else the first map. What a module gives is refined
+    each time that it is called, by one layer. The new parameters are called `<module>.inserted_attention.*` (those of a
+    container's output lie at its last module) and have the model's dtype and device. A second call at the same place
+    refines further.
 
     Returns a report: each place, its layout, and what the layer costs there for one image. Print it.
 
     Raises ValueError, and changes nothing, where a name matches no module, a module gives no feature map or is not
-    called, its channels do not fit the layer, or the model can't be run.
+    called, its channels do not fit the layer, the layer changes a map's shape, or the model can't be run.
     """
+    if isinstance(layer, nn.Module):
+        raise ValueError(f"layer is called with the channels of each place, so give its class, not {layer!r}")
     places = find_places(model, at, observe(model, example_input))
     refinements = [_refinement(place, model, layer) for place in places]
     rows = [_row(place, refinement.layer) for place, refinement in zip(places, refinements)]
     for place, refinement in zip(places, refinements):
         attach(place.module, refinement)
+    _forget_compiled(model)
     return CostReport(tuple(rows))
 
 
@@ -55,6 +60,13 @@ def remove_attention(model: nn.Module) -> None:
     """Take out everything that `insert_attention` put into `model`, in place: it is again what it was."""
     for module in list(model.modules()):
         detach(module)
+    _forget_compiled(model)
+
+
+def _forget_compiled(model: nn.Module) -> None:
+    """Have compiled code made anew: not every torch looks whether hooks have changed since."""
+    if any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules()):
+        torch.compiler.reset()
 
 
 def _refinement(place: Place, model: nn.Module, layer: Callable[[int], nn.Module]) -> Refinement:

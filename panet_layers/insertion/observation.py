@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from .features import feature_host
 from .layouts import Image
 
-Origin = tuple[nn.Module, int | None]  # a module, and a place in its output
-Shapes = Any  # a tensor's shape as a tuple; a list of these for a list or tuple; None for anything else
+Element = Any  # of an output: a place in a list or tuple, a key of a mapping, or None for the output itself
+Origin = tuple[nn.Module, Element]
+Shapes = Any  # a tensor's shape as a tuple; a dict of these, by element, for a list, tuple or mapping; else None
 
 
 class Observation(NamedTuple):
     """outputs: by module, what each of its calls put out; the modules in the order in which they first ended.
 
-    makers: by the module and place of a tensor in a list or tuple, the module that put it out first, and where.
+    makers: by the module and place of a tensor in a list, tuple or mapping, the module that put it out first, and
+        where.
     """
 
     image: Image
@@ -99,15 +101,20 @@ def _image(inputs: tuple[Any, ...]) -> Image:
 def _shapes(output: Any) -> Shapes:
     if isinstance(output, Tensor):
         return tuple(output.shape)
-    if isinstance(output, (tuple, list)):
-        return [_shapes(part) for part in output]
-    return None
+    parts = elements(output)
+    return {element: _shapes(part) for element, part in parts} if parts else None
 
 
-def _tensors(output: Any) -> list[tuple[int | None, Tensor]]:
-    if isinstance(output, (tuple, list)):
-        return [(i, part) for i, part in enumerate(output) if isinstance(part, Tensor)]
-    return [(None, output)] if isinstance(output, Tensor) else []
+def _tensors(output: Any) -> list[tuple[Element, Tensor]]:
+    parts = [(None, output)] if isinstance(output, Tensor) else elements(output)
+    return [(element, part) for element, part in parts if isinstance(part, Tensor)]
+
+
+def elements(output: Any) -> list[tuple[Element, Any]]:
+    """What a list, tuple or mapping holds, and where."""
+    if isinstance(output, Mapping):
+        return list(output.items())
+    return list(enumerate(output)) if isinstance(output, (tuple, list)) else []
 
 
 @contextmanager

@@ -14,16 +14,19 @@ from torch import nn
 
 from .features import Stage, feature_host, stages
 from .layouts import Image, Layout, at_reduction, in_order, read_layout
-from .observation import Observation, Shapes
+from .observation import Element, Observation, Shapes
 from .refinement import output_of
 
 STAGES = "stages"
 
 
 class Map(NamedTuple):
-    """A feature map in a module's output. element: its place in a list or tuple, or None for the output itself."""
+    """A feature map in a module's output.
 
-    element: int | None
+    element: its place in a list or tuple, its key in a mapping, or None for the output itself.
+    """
+
+    element: Element
     layout: Layout
 
 
@@ -33,7 +36,7 @@ class Place(NamedTuple):
     name: str
     module: nn.Module
     layout: Layout
-    element: int | None
+    element: Element
 
 
 def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) -> list[Place]:
@@ -50,17 +53,24 @@ def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) ->
 
 
 def _matches(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The names that the patterns match, in the patterns' order, each once."""
+    """The names that the patterns match, in the patterns' order, each module once."""
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    found: dict[str, None] = {}
+    found: dict[nn.Module, str] = {}
     for pattern in patterns:
-        matched = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        matched = [pattern] if pattern in names else [name for name in names if _fits(name, pattern)]
         if not matched:
             near = difflib.get_close_matches(pattern, names, n=3)
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise ValueError(f"the model has no module {pattern!r}{hint}")
-        found.update(dict.fromkeys(matched))
-    return list(found)
+        for name in matched:
+            found.setdefault(model.get_submodule(name), name)
+    return list(found.values())
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a name is of a pattern, part by part: a star ends at a dot, as in a path it ends at a slash."""
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
@@ -133,11 +143,10 @@ def _described_map(model: nn.Module, module: nn.Module, stage: Stage, seen: Obse
     return None
 
 
-def _tensors(shapes: Shapes) -> list[tuple[int | None, tuple[int, ...]]]:
+def _tensors(shapes: Shapes) -> list[tuple[Element, tuple[int, ...]]]:
     """The tensors of an output, with their place in it."""
-    if isinstance(shapes, list):
-        return [(i, shape) for i, shape in enumerate(shapes) if isinstance(shape, tuple)]
-    return [] if shapes is None else [(None, shapes)]
+    parts = shapes.items() if isinstance(shapes, dict) else [(None, shapes)]
+    return [(element, shape) for element, shape in parts if isinstance(shape, tuple)]
 
 
 def _preferred(model: nn.Module, layouts: list[Layout]) -> Layout:

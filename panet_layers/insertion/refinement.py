@@ -7,27 +7,31 @@ copies, pickles and replicas run their own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .layouts import Layout
+from .observation import Element
 
 NAME = "inserted_attention"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_PLAIN = (nn.Sequential.forward, nn.ModuleList.forward)
 
 
 class Refinement(nn.Module):
     """`layer` on a map that lies in a module's output by `layout`.
 
-    element: which element of the output it is, or None where the output is the tensor itself.
+    element: which element of the output it is (an index, or a key of a mapping), or None where the output is the tensor
+        itself.
     """
 
     order: Tensor | None
     position: Tensor | None
 
-    def __init__(self, layer: nn.Module, layout: Layout, element: int | None) -> None:
+    def __init__(self, layer: nn.Module, layout: Layout, element: Element) -> None:
         super().__init__()
         self.layer, self.layout, self.element = layer, layout, element
         order = None if layout.order is None else torch.tensor(layout.order)
@@ -38,8 +42,11 @@ class Refinement(nn.Module):
         """The module's output, refined."""
         if self.element is None:
             return self._refined(output)
+        refined = self._refined(output[self.element])
+        if isinstance(output, Mapping):
+            return type(output)({**output, self.element: refined})  # type: ignore[call-arg]
         parts = list(output)
-        parts[self.element] = self._refined(parts[self.element])
+        parts[self.element] = refined
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
     def _refined(self, x: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ class Refinement(nn.Module):
         return torch.cat([x[:, :prefix], out], dim=1) if prefix else out
 
     def extra_repr(self) -> str:
-        return str(self.layout) + ("" if self.element is None else f", element={self.element}")
+        return str(self.layout) + ("" if self.element is None else f", element={self.element!r}")
 
 
 class Refinements(nn.ModuleList):
@@ -100,7 +107,7 @@ def output_of(module: nn.Module) -> nn.Module:
 
     Many models run over such a container's modules instead of calling it.
     """
-    while type(module).forward in (nn.Sequential.forward, nn.ModuleList.forward) and len(module):  # type: ignore[arg-type]
+    while isinstance(module, (nn.Sequential, nn.ModuleList)) and type(module).forward in _PLAIN and len(module):
         module = list(module.children())[-1]
     return module
 

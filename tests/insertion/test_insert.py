@@ -3,7 +3,7 @@
 import copy
 import io
 import pickle
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from functools import partial
 
 import pytest
@@ -112,8 +112,10 @@ def test_two_insertions_follow_each_other():
         (lambda x: (x.mean(), x), "NCHW 16x16x12", lambda out: out[1]),
         (lambda x: [x, x.mean()], "NCHW 16x16x12", lambda out: out[0]),
         (lambda x: Pair(x, None), "NCHW 16x16x12", lambda out: out.map),
+        (lambda x: {"sum": x.sum(), 7: x}, "NCHW 16x16x12", lambda out: out[7]),
+        (lambda x: OrderedDict(out=x, aux=x.mean(1)), "NCHW 16x16x12", lambda out: out["out"]),
     ],
-    ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple"],
+    ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple", "dict", "ordered dict"],
 )
 def test_layouts(form, read, map_of):
     model = Gives(form)
@@ -201,6 +203,67 @@ def test_a_timm_network_inside_another_module():
     assert [row.name for row in report.rows] == [
         f"backbone.{n}" for n in ("act1", "layer1", "layer2", "layer3", "layer4")
     ]
+
+
+def test_a_star_ends_at_a_dot():
+    model = resnet()
+    assert [row.name for row in insert_attention(model, "layer[12].*", EMAM).rows] == ["layer1.0", "layer2.0"]
+    with pytest.raises(ValueError, match=r"no module '\*conv1'"):
+        insert_attention(nn.Sequential(resnet()), "*conv1", EMAM)
+
+
+def test_a_module_with_two_names_is_refined_once_a_call():
+    conv = nn.Conv2d(16, 16, 1)
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), conv, conv)
+    first = model[0](X)
+    report = insert_attention(model, ["1", "2"], EMAM, example_input=X)
+    layer = conv.inserted_attention[0].layer
+    bare = nn.Conv2d(16, 16, 1)
+    bare.load_state_dict({"weight": conv.weight, "bias": conv.bias})
+    assert len(report.rows) == len(conv.inserted_attention) == 1
+    assert torch.equal(model(X), layer(bare(layer(bare(first)))))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_model(in_place):
+    torch._dynamo.reset()
+    model = resnet()
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    plain = model(X)
+    report = insert_attention(model, "stages", EMAM)
+    assert report.rows[1].name == ("layer1" if in_place else "_orig_mod.layer1")
+    refined = model(X)
+    assert not torch.equal(refined, plain)
+    torch.testing.assert_close(refined, (model if in_place else model._orig_mod).forward(X))
+    remove_attention(model)
+    assert torch.equal(model(X), plain)
+
+
+def test_a_traced_models_container_is_not_run_over():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1))))
+    with pytest.raises(ValueError, match=r"'0' \(Module\) was not called"):
+        insert_attention(model, "0", EMAM, example_input=X)
+    insert_attention(model, "0.0", EMAM, example_input=X)
+    assert inserted(model) == ["0.0.inserted_attention.0"]
+
+
+def test_inside_inference_mode_layers_can_still_be_trained():
+    model = resnet()
+    with torch.inference_mode():
+        insert_attention(model, "layer3", EMAM)
+    model.train()(X).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_parametrised_modules():
+    model = resnet()
+    nn.utils.parametrizations.weight_norm(model.layer2[0].conv1)
+    insert_attention(model, "layer2.0.conv[12]", EMAM)
+    assert len(inserted(model)) == 2
+    copy.deepcopy(model).train()(X).sum().backward()
 
 
 def test_any_layer_may_be_inserted():
@@ -367,7 +430,9 @@ def test_profile_finds_native_and_inserted_layers():
             {"example_input": X},
             r"'stage' \(Stage\) gave \(2, 3072\)",
         ),
-        (lambda: Gives(lambda x: {"map": x}), "stage", EMAM, {"example_input": X}, r"'stage' \(Stage\) gave None"),
+        (lambda: Gives(lambda x: {1: [x]}), "stage", EMAM, {"example_input": X}, r"'stage' \(Stage\) gave \{1: \{0: "),
+        (resnet, "layer1", EMAM(32), {}, r"give its class, not EMAM\("),
+        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d made \(2, 32, 38, 38\) of a map of \(2, 32, 40"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 8, 8, 8)),
             "0",

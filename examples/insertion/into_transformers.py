@@ -1,0 +1,42 @@
+"""EMAM inside transformers' ResNet and ConvNeXt: a subclass, so that from_pretrained builds the layers before it loads.
+
+python examples/insertion/into_transformers.py
+"""
+
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
+
+from panet_layers import EMAM, insert_attention
+
+
+def example() -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.zeros(2, 3, 64, 96)}  # made where the model is: on the device meta in from_pretrained
+
+
+class EMAMResNetForImageClassification(ResNetForImageClassification):
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__(config)
+        insert_attention(self, "resnet.encoder.stages.*", EMAM, example_input=example())
+
+
+class EMAMConvNextForImageClassification(ConvNextForImageClassification):
+    def __init__(self, config: ConvNextConfig) -> None:
+        super().__init__(config)
+        insert_attention(self, "convnext.encoder.stages.*", EMAM, example_input=example())
+
+
+def main() -> None:
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1])
+    with TemporaryDirectory() as folder:  # in its place "microsoft/resnet-50", say
+        ResNetForImageClassification(config).save_pretrained(folder)
+        model = EMAMResNetForImageClassification.from_pretrained(folder)
+    loss = model(torch.randn(2, 3, 64, 64), labels=torch.tensor([0, 1])).loss
+    loss.backward()
+    layers = sum(isinstance(module, EMAM) for module in model.modules())
+    print(f"ResNet of transformers with {layers} EMAM layers: loss {loss:.3f}")
+
+
+if __name__ == "__main__":
+    main()
