@@ -71,7 +71,7 @@ def roc_figure(
         axes.plot([], [], " ", label=_baseline_text(baseline_auc))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance: AUC 0.500")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=_wrapped(title, 58))
+        axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=wrapped(title, 58))
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.legend(loc="lower right", title="dots: equal error rate", alignment="left")
@@ -92,7 +92,7 @@ def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: 
         axes.axvline(THRESHOLD, color="black", linewidth=1, linestyle="--")
         axes.text(THRESHOLD + 0.01, 0.97, "called fake →", transform=axes.get_xaxis_transform(), va="top")
         axes.text(THRESHOLD - 0.01, 0.97, "← called real", transform=axes.get_xaxis_transform(), va="top", ha="right")
-        axes.set(xlim=(0, 1), xlabel="fake probability", ylabel="share of the class (%)", title=_wrapped(title, 76))
+        axes.set(xlim=(0, 1), xlabel="fake probability", ylabel="share of the class (%)", title=wrapped(title, 76))
         axes.margins(y=0.2)
         axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
         figure.legend(loc="outside lower center", ncols=2)
@@ -114,7 +114,7 @@ def grid_figure(examples: Sequence[Example], title: str) -> Figure:
             _show_reconstructions(figure, grid, examples)
         for axes, name in zip(grid[:, 0], ("input", "reconstruction", "|difference|", "attention map"), strict=False):
             axes.set_ylabel(name)
-        figure.suptitle(_wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
+        figure.suptitle(wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
         figure.supxlabel(
             "GT: ground truth, Pred: prediction (fake probability); framed and bold: wrong", fontsize=8, color=GREY
         )
@@ -164,7 +164,7 @@ def _baseline_text(auc: float | None) -> str:
     return "trivial cues: no training split" if auc is None else f"trivial cues alone: AUC {auc:.3f}"
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """In lines, as matplotlib takes any folder's name: `$` begins no formula, and bytes that are no text become "?"."""
     text = text.encode(errors="replace").decode().replace("$", r"\$")
     return "\n".join(textwrap.wrap(text, width))
