@@ -1,9 +1,9 @@
 """How sure a metric is: 95 % intervals by bootstrap over videos, for frames and for videos.
 
-A video's frames resemble each other, so it is videos that are drawn anew, with replacement, reals and fakes each as many
-as there are; a frame counts as often as its video was drawn. The interval holds the middle 95 % of what the resamples
-give (Efron's percentile interval). It says how far the figure depends on these test videos, and nothing of training:
-for that, train several seeds.
+A video's frames resemble each other, so it is videos that are drawn anew, with replacement, as many reals and as many
+fakes as there are; a frame counts as often as its video was drawn. The interval holds the middle 95 % of what the
+resamples give (Efron's percentile interval). It says how far the figure depends on these test videos, and nothing of
+training: for that, train several seeds.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def weighted_metrics(
 
 
 def _crossing(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The fpr at which fpr + tpr - 1, which never falls along a row, crosses zero, between points on a straight line."""
+    """The fpr at which fpr + tpr - 1, which never falls along a row, crosses zero, by linear interpolation."""
     excess = fpr + tpr - 1
     after = np.argmax(excess >= 0, axis=1)  # never the first point, which has -1
     rows = np.arange(len(excess))

@@ -54,6 +54,16 @@ def calibrate(
     return result
 
 
+def summary(result: dict[str, Any]) -> str:
+    """One line: the temperature, and what it changes."""
+    before, after = result["before"]["frame"], result["after"]["frame"]
+    bound = " (at its bound: val is told apart perfectly, or not at all)" if result["temperature_at_bound"] else ""
+    return (
+        f"calibration by frame: temperature {result['temperature']:.3f} fitted on val{bound}; "
+        f"ECE {before['ece']:.4f} -> {after['ece']:.4f}, NLL {before['nll']:.4f} -> {after['nll']:.4f}"
+    )
+
+
 def fit_temperature(labels: Labels, logits: Floats) -> float:
     """The T from 0.01 to 100 that minimises the NLL of logits / T.
 
@@ -119,7 +129,7 @@ def reliability_figure(result: dict[str, Any], title: str) -> Figure:
         ("after", f"temperature {temperature:.3g}", plots.BLUE, "s", "--"),
     )
     with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(4.6, 5.6), layout="constrained")
+        figure = Figure(figsize=(4.6, 6.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
         top.plot([0, 1], [0, 1], color=plots.GREY, linewidth=0.8, linestyle=":", label="calibrated")
         for key, name, colour, marker, line in looks:
@@ -132,6 +142,6 @@ def reliability_figure(result: dict[str, Any], title: str) -> Figure:
             bottom.hist(middles, bins, weights=counts, histtype="step", color=colour, linestyle=line)
         top.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of fakes", title=plots.wrapped(title, 58))
         top.grid(color="0.92")
-        top.legend(loc="upper left")
+        figure.legend(loc="outside lower left")
         bottom.set(xlabel="fake probability", ylabel="images")
     return figure
