@@ -23,7 +23,7 @@ from files import replacing
 from metrics import THRESHOLD, VideoScores, equal_error_rate
 
 ERROR = "|difference|"  # between an image and its reconstruction, in shares of the full range
-HEAT_LEGEND = "maps over the grey image: from dark (lowest) to yellow (highest), both written below; Grad-CAM: for the answer given"
+HEAT_LEGEND = "over the grey image: dark is a map's lowest, yellow its highest value, both written below"
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE: Any = {
     "font.size": 9,
