@@ -28,6 +28,7 @@ from data import Images, open_split, to_unit_range
 from distributed import Processes, join, main_process
 from interrupt import Interrupt
 from logs import PARTS, Row, RunLog, shown
+from methods import of_methods
 from metrics import binary_metrics
 from run import Run, saved_config, start
 from scoring import AMP_DTYPES
@@ -193,6 +194,7 @@ def train_from(argv: Sequence[str] | None) -> None:
     with join(settings.device) as processes:
         with processes.one_voice():
             data = {split: open_split(settings.data, split, settings.image_size) for split in ("train", "val")}
+            data = {split: of_methods(images, settings.methods) for split, images in data.items()}
         check(settings, processes, data["train"])
         run = start(settings, processes, data["train"], saved)
         log = RunLog(run.out, settings.epochs, run.progress.epoch, processes.is_main)
