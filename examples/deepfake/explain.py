@@ -22,7 +22,7 @@ import torch
 
 import cli
 import heatmaps
-from cli import Parser, UserError, positive_int
+from cli import Parser, UserError, in_range, positive_int
 from data import to_unit_range
 from distributed import pick_device
 from files import make_folder
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_input_options(parser)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the pictures")
-    parser.add_argument("--frames", type=positive_int, default=4, help="frames of a video to show (default: 4)")
+    parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="frames of a video to show (default: 4)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="images at a time (default: 8)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     return parser

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
 from plots import ERROR
+from scoring import only_logit
 
 
 class Explained(NamedTuple):
@@ -61,7 +62,7 @@ def explain(model: nn.Module, images: Tensor) -> Explained:
     try:
         with torch.enable_grad():
             output = model(images)
-            logits = output.logits[:, 0]
+            logits = only_logit(output.logits)
             (gradient,) = torch.autograd.grad(logits.sum(), features[0])
     finally:
         for hook in hooks:

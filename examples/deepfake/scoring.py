@@ -40,9 +40,14 @@ def fake_logits(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[
     dtype = AMP_DTYPES[amp]
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
         logits = model(to_unit_range(images)).logits
+    return only_logit(logits).double().cpu().numpy()
+
+
+def only_logit(logits: Tensor) -> Tensor:
+    """(B, 1) -> (B,). UserError for a model with more outputs, of which none is known to mean "fake"."""
     if logits.shape[1] != 1:
         raise UserError(f"the model has {logits.shape[1]} outputs: want one, the logit of being fake")
-    return logits[:, 0].double().cpu().numpy()
+    return logits[:, 0]
 
 
 def to_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from tiny_runs import build, save_run
 import cli
 import explain as explain_command
 import heatmaps
+from cli import UserError
 from heatmaps import emam_gates, explain, grad_cam, last_layer, scam_gate
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
@@ -100,6 +101,11 @@ def test_hooks_are_removed_after_an_error():
     with pytest.raises(ValueError, match="at least 64"):
         explain(model, random_images(size=32))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_with_more_outputs_is_refused():
+    with pytest.raises(UserError, match="2 outputs"):
+        explain(PANet(num_classes=2, variant="tiny").eval(), random_images())
 
 
 def call(capsys, *arguments):
