@@ -3,7 +3,7 @@
 A video's frames resemble each other, so it is videos that are drawn anew, with replacement, as many reals and as many
 fakes as there are; a frame counts as often as its video was drawn. The interval holds the middle 95 % of what the
 resamples give (Efron's percentile interval). It says how far the figure depends on these test videos, and nothing of
-training: for that, train several seeds.
+training: for that, train several seeds. A fake and the real video it was made from are drawn apart, as if unrelated.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,7 +238,7 @@ def _summary(run: Path, data: str, split: str, images: Images, config: dict[str,
         "split": split,
         "image_size": config["image_size"],
         "trained_on": {"fingerprint": trained.get("fingerprint"), "methods": trained.get("methods")},
-        "trivial_baseline_auc": _baseline(data, images),
+        "trivial_baseline_auc": _baseline(data, split, images.image_size, images.fingerprint),
         "always_fake_acc": float(images.labels.mean()),
     }
 
@@ -251,10 +252,15 @@ def model_name(arguments: dict[str, Any]) -> str:
     return f"{'PANet' if attention else 'RECCE'} {variant}"
 
 
-def _baseline(data: str, images: Images) -> float | None:
-    """None, and a line that says why, where the training split can't be read: the scores are worth having without."""
+@functools.lru_cache
+def _baseline(data: str, split: str, image_size: int, fingerprint: str) -> float | None:
+    """None, and a line that says why, where the training split can't be read: the scores are worth having without.
+
+    Worked out once for several runs; by the fingerprint, so that changed data are worked out anew.
+    """
     try:
-        return trivial_baseline_auc(open_split(data, "train", images.image_size), images)
+        train, test = (open_split(data, name, image_size) for name in ("train", split))
+        return trivial_baseline_auc(train, test)
     except UserError as error:
         print(f"no trivial baseline: {error}")
         return None
