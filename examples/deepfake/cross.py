@@ -85,13 +85,13 @@ def cross_figure(found: Sequence[dict[str, Any]], title: str) -> Figure:
         for cell in found:
             place = runs.index(cell["run"]), columns.index((cell["data"], cell["method"]))
             values[place] = cell["video"]["auc"]
-            white = 0.65 < values[place] < 0.9  # on the dark part of the colours
+            ink = "white" if values[place] < 0.75 else "black"  # the colours go from dark to light
             weight = "bold" if cell["trained_on_it"] else "normal"
             text = f"{values[place]:.3f}"
-            axes.text(*place[::-1], text, ha="center", va="center", color="white" if white else "black", weight=weight)
+            axes.text(*place[::-1], text, ha="center", va="center", color=ink, weight=weight)
             if cell["trained_on_it"]:
                 corner = (place[1] - 0.47, place[0] - 0.47)
-                axes.add_patch(matplotlib.patches.Rectangle(corner, 0.94, 0.94, fill=False, linewidth=2))
+                axes.add_patch(matplotlib.patches.Rectangle(corner, 0.94, 0.94, fill=False, linewidth=2, edgecolor=ink))
         image = axes.imshow(values, cmap="cividis", vmin=0.5, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), [plots.wrapped(f"{data} {method}", 14) for data, method in columns])
         axes.set_yticks(range(len(runs)), [plots.wrapped(run, 24) for run in runs])
