@@ -8,6 +8,7 @@ one process or two see the same batches.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -101,6 +102,20 @@ def load(batches: TrainBatches | EvalBatches, workers: int, first: int = 0, pin:
         if isinstance(batch, UserError):
             raise batch
         yield cast(Batch, tuple(batch))
+
+
+class Waited(Iterator[Batch]):
+    """The batches as they come, with the seconds that were spent on waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.seconds = batches, 0.0
+
+    def __next__(self) -> Batch:
+        started = time.monotonic()
+        try:
+            return next(self.batches)
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 def _ignore_interrupt(worker: int) -> None:

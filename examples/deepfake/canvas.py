@@ -32,14 +32,19 @@ def canvas_transform(still: Still, side: int) -> np.ndarray:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
 
 
-def render(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:
-    """An image (uint8, or float32 in [0, 1]) through a transform: cubic, smoothed first as far as it shrinks."""
+def render(image: np.ndarray, transform: np.ndarray, side: int, bend: np.ndarray | None = None) -> np.ndarray:
+    """An image (uint8, or float32 in [0, 1]) through a transform: cubic, smoothed first as far as it shrinks.
+
+    `bend` (side, side, 2): how far beside its own place, in canvas pixels, each canvas pixel is taken from.
+    """
     pixels = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     smoothed = smooth_for_scale(pixels, float(np.sqrt(abs(np.linalg.det(transform[:2, :2])))))
-    canvas = cv2.warpAffine(
-        smoothed, transform[:2], (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.clip(canvas, 0, 1)
+    if bend is None:
+        return np.clip(warp(smoothed, transform, side), 0, 1)
+    back = np.linalg.inv(transform)
+    places = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1) + bend
+    x, y = np.moveaxis(places @ back[:2, :2].T + back[:2, 2], -1, 0).astype(np.float32)
+    return np.clip(cv2.remap(smoothed, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), 0, 1)
 
 
 def warp(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,6 +47,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def reading_input() -> Iterator[None]:
+    """While entered, a UserError means bad input, found before any work began: it exits with 2, as bad arguments do."""
+    try:
+        yield
+    except UserError as error:
+        error.exit_code = 2
+        raise
 
 
 def _number(kind: type, wanted: str, accept: Callable[[float], bool]) -> Callable[[str], float]:

@@ -30,6 +30,7 @@ class Settings:
 
     data: str
     out: str
+    cache: str | None = None
     variant: str = "paper"
     model: str = "panet"
     emam: str = "common"
@@ -61,7 +62,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 """What ``--variant tiny`` defaults to instead: a small network from scratch, for CPUs (where NHWC is much faster)."""
 
-FREE_ON_RESUME = {"data", "out", "epochs", "workers", "threads", "device", "checkpoint_every"}
+FREE_ON_RESUME = {"data", "out", "cache", "epochs", "workers", "threads", "device", "checkpoint_every"}
 """Arguments that do not change what an epoch computes (data is compared by its fingerprint)."""
 
 
@@ -84,6 +85,8 @@ def settle(given: dict[str, Any]) -> Settings:
         raise UserError(f"--model {settings.model} has no EMAM or SCAM: --emam and --scam need --model panet", 2)
     if settings.variant == "tiny" and settings.pretrained:
         raise UserError("--pretrained needs --variant paper: there are no ImageNet weights of the tiny encoder", 2)
+    if settings.cache and settings.data == "demo":
+        raise UserError("--cache needs --data FOLDER: the demo's images are in memory", 2)
     if settings.image_size < SMALLEST_IMAGE:
         raise UserError(f"--image-size {settings.image_size}: wanted at least {SMALLEST_IMAGE}", 2)
     return settings
@@ -141,7 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         "the paper's: Adam, 40 epochs of batch 32, horizontal flips only.",
         epilog="--resume continues the run in --out where its last checkpoint stands, to the same weights as if it had "
         "not stopped (bit for bit on a CPU with the same --threads). It takes the run's own arguments; only --data "
-        "(the same images elsewhere), --epochs, --workers, --threads, --device and --checkpoint-every may change.",
+        "(the same images elsewhere), --cache, --epochs, --workers, --threads, --device and --checkpoint-every may "
+        "change.",
         argument_default=argparse.SUPPRESS,
     )
 
@@ -185,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 
     speed = parser.add_argument_group("speed")
     add(speed, "device", "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    add(speed, "cache", "read the images decoded, from what cache.py made of --data", type=non_empty, metavar="CACHE")
     add(speed, "amp", "mixed precision", choices=("none", "bf16", "fp16"))
     add(speed, "channels_last", "keep images and weights in NHWC order", action=argparse.BooleanOptionalAction)
     add(speed, "workers", "processes that read images; None: 0 for the demo, else one a core, at most 4",

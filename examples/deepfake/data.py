@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cached_pixels import CachedPixels, description, open_cached
 from images import UNREADABLE, read_rgb
 from manifest import SPLITS, DataError, list_images, select
 
@@ -45,7 +46,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         fingerprint: str,
         image_size: int,
         files: list[str] | None = None,
-        pixels: np.ndarray | None = None,
+        pixels: np.ndarray | CachedPixels | None = None,
     ) -> None:
         self.labels = np.asarray(labels, dtype=np.int64)
         self.videos, self.methods, self.names = videos, methods, names
@@ -66,17 +67,20 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         return read_rgb(self.files[index]) if self._pixels is None else self._pixels[index]
 
 
-def open_split(data: str | Path, split: str, image_size: int) -> Images:
+def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
     """Open one split of the demo (`data="demo"`) or of a folder (see manifest.py for its layouts).
 
     A folder's whole list is checked, and that every file of this split exists and has an image's header; the pixels are
-    read when they are asked for. Raises DataError, naming the file and what was wanted, on anything wrong.
+    read when they are asked for, from the files or, already decoded, from the `cache` that cache.py made of them.
+    Raises DataError, naming the file and what was wanted, on anything wrong; UserError on a cache of other data.
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r} (wanted train, val or test)")
     if image_size < 1:
         raise DataError(f"image size {image_size} (wanted at least 1)")
-    return _open_demo(split, image_size) if str(data) == "demo" else _open_folder(Path(data), split, image_size)
+    if str(data) == "demo":
+        return _open_demo(split, image_size)
+    return _open_folder(Path(data), split, image_size, cache)
 
 
 def _open_demo(split: str, image_size: int) -> Images:
@@ -95,11 +99,12 @@ def _open_demo(split: str, image_size: int) -> Images:
     )
 
 
-def _open_folder(root: Path, split: str, image_size: int) -> Images:
+def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) -> Images:
     records, fingerprint = list_images(root)
     records = select(records, split, root)
     files = [str(root / record.path) for record in records]
-    for file in files:
+    pixels = open_cached(cache, split, description(fingerprint, len(records), image_size)) if cache else None
+    for file in files if pixels is None else ():
         _check_header(file)
     labels = [record.label for record in records]
     return Images(
@@ -111,6 +116,7 @@ def _open_folder(root: Path, split: str, image_size: int) -> Images:
         fingerprint=fingerprint,
         image_size=image_size,
         files=files,
+        pixels=pixels,
     )
 
 

@@ -4,8 +4,9 @@
 
 Every portrait becomes a real clip and one fake of each method, by the same steps (forging.py, camera.py), each encoded
 twice, at H.264 CRF 23 (c23) and 40 (c40). DEST gets original_sequences/, manipulated_sequences/, and, once all clips
-are there, splits/ (FF++'s format) and identities.json (which id is which portrait). A run that was stopped goes on
-where it was when the same command is given again. It is a stand-in to develop and teach with, not FF++.
+are there, splits/ (FF++'s format), identities.json (which id is which portrait) and README.md. A run that was stopped
+goes on where it was when the same command is given again. It is a stand-in to develop and teach with, not FF++: the
+folders of the fakes bear the names of FF++'s methods, but hold the recipes of forging.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import functools
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,13 @@ import numpy as np
 
 from camera import OVERSAMPLING, film
 from canvas import Still
-from cli import Parser, UserError, non_negative_int, path, positive_int, run
+from cli import Parser, UserError, non_negative_int, path, positive_int, reading_input, run
 from destination import check_destination, claim_destination
 from faces import FaceDetector
-from files import make_folder, write_json
+from files import make_folder, replacing, write_json
 from forging import METHODS, genuine
 from images import read_rgb
+from lock import locked
 from manifest import SPLITS
 from plan import Clip, Plan, choose_people, plan_set
 from portraits import SIDECAR, Photo, Portrait, find_faces, list_photos
@@ -37,9 +40,20 @@ from video import write_clip
 from workers import run_tasks
 
 SETTINGS = "forge.json"
-RECIPE = 1  # raise when the pixels that the same arguments give change
+RECIPE = 2  # raise when the pixels that the same arguments give change
 COMPRESSIONS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
 FPS = 25
+LEAST_SIZE = 200  # the detector wants faces of 80 pixels; one fills half its clip, or up to a fifth less
+NOTE = """# Not FaceForensics++
+
+A stand-in in FaceForensics++'s layout, made by forge.py from still portraits: camera motion over photos, no talking
+faces. The folders bear the names of FF++'s methods so that the same commands run; what lies in them was made thus:
+
+{recipes}
+
+splits/ is this set's own, by person; identities.json tells which id is which portrait, forge.json how all was made.
+No figure measured on it compares with one on FaceForensics++.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,27 +69,27 @@ class Task:
     seed: int
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the set that the command line asks for."""
-    arguments = parse_arguments()
-    if arguments.size % 2:
-        raise UserError(f"--size {arguments.size} (wanted an even number: H.264's yuv420p)", exit_code=2)
+    arguments = parse_arguments(argv)
     cv2.setNumThreads(1)
-    check_destination(arguments.destination, SETTINGS)
-    photos = choose_people(list_photos(arguments.portraits), arguments.identities, arguments.seed)
-    portraits, faceless = find_faces(photos, arguments.workers)
-    for photo in faceless:
-        print(f"{photo.path}: no face found, left out", file=sys.stderr)
-    methods = [method for method in METHODS if method in arguments.methods]
-    plan = plan_set(portraits, methods, arguments.seed)
-    claim_destination(arguments.destination, SETTINGS, describe(arguments, methods, plan, faceless))
-    make_clips(arguments, plan)
-    finish(arguments.destination, plan)
+    with reading_input():
+        check_destination(arguments.destination, SETTINGS)
+        photos = choose_people(list_photos(arguments.portraits), arguments.identities, arguments.seed)
+        portraits, faceless = find_faces(photos, arguments.workers)
+        for photo in faceless:
+            print(f"{photo.path}: no face found, left out", file=sys.stderr)
+        methods = [method for method in METHODS if method in arguments.methods]
+        plan = plan_set(portraits, methods, arguments.seed)
+        claim_destination(arguments.destination, SETTINGS, describe(arguments, methods, plan, faceless))
+    with locked(arguments.destination / ".lock", f"{arguments.destination}: another forge.py is at work there"):
+        make_clips(arguments, plan)
+        finish(arguments.destination, plan, methods)
     reals = sum(clip.method == "real" for clip in plan.clips)
     print(f"{arguments.destination}: {reals} real and {len(plan.clips) - reals} fake clips, each as c23 and c40")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description="Make a forgery set in FF++'s layout from a folder of portraits.")
     parser.add_argument("portraits", type=path, metavar="PORTRAITS", help="folder of photos, one face each")
@@ -86,7 +100,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=positive_int, default=320, help="side of a clip (default: %(default)s pixels)")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
-    return parser.parse_args()
+    arguments = parser.parse_args(argv)
+    if arguments.size % 2:
+        raise UserError(f"--size {arguments.size} (wanted an even number: H.264's yuv420p)", exit_code=2)
+    if arguments.size < LEAST_SIZE:
+        raise UserError(
+            f"--size {arguments.size} (wanted at least {LEAST_SIZE}: in smaller clips no face would be found, which is "
+            "half as wide as the clip)",
+            exit_code=2,
+        )
+    return arguments
 
 
 def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, faceless: list[Photo]) -> dict[str, Any]:
@@ -95,7 +118,7 @@ def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, face
     return {
         "recipe": RECIPE,
         "seed": arguments.seed,
-        "methods": methods,
+        "methods": {method: recipe_of(method) for method in methods},
         "identities": len({portrait.person for portrait in plan.portraits.values()}),
         "size": arguments.size,
         "frames": arguments.frames,
@@ -108,6 +131,11 @@ def describe(arguments: argparse.Namespace, methods: list[str], plan: Plan, face
         "sources": {portrait.path.name: portrait.sha256 for portrait in plan.portraits.values()},
         "without_a_face": [photo.path.name for photo in faceless],
     }
+
+
+def recipe_of(method: str) -> str:
+    """What a folder's fakes are, in a sentence."""
+    return str(METHODS[method].__doc__).strip()
 
 
 def make_clips(arguments: argparse.Namespace, plan: Plan) -> None:
@@ -161,8 +189,8 @@ def generator(seed: int, *purpose: object) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
-def finish(destination: Path, plan: Plan) -> None:
-    """Write identities.json and splits/: their presence says that the set is complete."""
+def finish(destination: Path, plan: Plan, methods: list[str]) -> None:
+    """Write README.md, identities.json and splits/: their presence says that the set is complete."""
     split_of = {key: split for split in SPLITS for key in plan.splits[split]}
     identities = {
         key: {
@@ -174,6 +202,9 @@ def finish(destination: Path, plan: Plan) -> None:
         for key, portrait in plan.portraits.items()
     }
     write_json(destination / "identities.json", identities)
+    recipes = "\n".join(f"- `{method}`: {recipe_of(method)}" for method in methods)
+    with replacing(destination / "README.md") as file:
+        file.write(NOTE.format(recipes=recipes).encode())
     make_folder(destination / "splits")
     for split in SPLITS:
         write_json(destination / "splits" / f"{split}.json", plan.pairs[split])

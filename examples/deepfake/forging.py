@@ -1,11 +1,12 @@
-"""Forges a face in a still portrait: a swap with another person's face, or a blend with an altered copy of itself.
+"""Forges a face in a still portrait, by four recipes of three kinds: swaps, a reenactment and a self-blend.
 
 Real and forged stills come out of the same steps, so that only the forgery tells them apart: every pixel, real or
 forged, the target's or the donor's, is resampled exactly once, from its photo to a canvas of twice the clip's
 resolution, by `render`. A forged canvas equals the real one outside its mask, bit for bit.
 
-The ideas: face swapping as in FaceSwap (FF++, Roessler et al., 2019) with the colour transfer of Reinhard et al.
-(2001), self-blending as Shiohara and Yamasaki (2022) describe.
+The recipes stand in for FF++'s four methods and bear their names (Roessler et al., 2019); none is the method itself.
+The ideas: the colour transfer of Reinhard et al. (2001), multi-band blending (Burt and Adelson, 1983), self-blending as
+Shiohara and Yamasaki (2022) describe.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import cv2
 import numpy as np
 
 from alignment import align
-from canvas import Still, canvas_transform, face_shape, render, similarity
+from canvas import CANVAS_PER_BOX, Still, canvas_transform, face_shape, render, similarity
+
+EXPRESSION = {  # places in the face's box that a reenactment moves, x and y from 0 to 1
+    "mouth, left corner": (0.32, 0.78),
+    "mouth, right corner": (0.68, 0.78),
+    "lower lip": (0.5, 0.88),
+    "left brow": (0.27, 0.16),
+    "right brow": (0.73, 0.16),
+}
 
 
 def genuine(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -26,15 +35,24 @@ def genuine(target: Still, donor: Still, side: int, rng: np.random.Generator) ->
 
 def swap(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
     """The target's canvas with the donor's face: aligned, colour-matched, blended under a soft deformed mask."""
+    return blend(*_swapped(target, donor, side, rng))
+
+
+def swap_in_bands(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
+    """The same with another seam: coarse detail is blended over a wide border, fine detail over a narrow one."""
+    inner, outer, mask = _swapped(target, donor, side, rng)
+    banded = blend_bands(inner, outer, mask, levels=max(1, side.bit_length() - 6))
+    return blend(banded, outer, np.clip(4 * cv2.GaussianBlur(mask, (0, 0), side / 50), 0, 1))
+
+
+def reenact(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
+    """The target's own face with another expression, mouth and brows moved, as rendered anew (no donor is used)."""
     to_canvas = canvas_transform(target, side)
     outer = render(target.image, to_canvas, side)
-    from_donor = to_canvas @ align(donor, target)
-    inner = render(donor.image, from_donor, side)
-    shrink = rng.uniform(0.8, 0.92)
-    mask = soft_mask([face_shape(target, to_canvas, side, shrink), face_shape(donor, from_donor, side, shrink)], rng)
-    if mask.max() < 0.5:
-        raise ValueError("the faces share no place once aligned (are the landmarks those of these photos?)")
-    return blend(match_colour(inner, outer, mask), outer, mask)
+    inner = render(target.image, to_canvas, side, expression(side, rng))
+    inner = resharpen(recolour(inner, rng, light=0.05, tint=0.03), rng.uniform(-0.6, 0.6), side)
+    mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(0.8, 0.92))], rng)
+    return blend(inner, outer, mask)
 
 
 def self_blend(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -50,9 +68,40 @@ def self_blend(target: Still, donor: Still, side: int, rng: np.random.Generator)
 
 
 METHODS: dict[str, Callable[[Still, Still, int, np.random.Generator], np.ndarray]] = {
-    "Swap": swap,
-    "SelfBlend": self_blend,
+    "Deepfakes": swap,
+    "Face2Face": reenact,
+    "FaceSwap": swap_in_bands,
+    "NeuralTextures": self_blend,
 }
+"""The recipe of each folder, which is named after the method of FF++ that it stands in for."""
+
+
+def _swapped(
+    target: Still, donor: Still, side: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The donor's face in place and in colour, the target's canvas, and where to blend them."""
+    to_canvas = canvas_transform(target, side)
+    outer = render(target.image, to_canvas, side)
+    from_donor = to_canvas @ align(donor, target)
+    inner = render(donor.image, from_donor, side)
+    shrink = rng.uniform(0.8, 0.92)
+    mask = soft_mask([face_shape(target, to_canvas, side, shrink), face_shape(donor, from_donor, side, shrink)], rng)
+    if mask.max() < 0.5:
+        raise ValueError("the faces share no place once aligned (are the landmarks those of these photos?)")
+    return match_colour(inner, outer, mask), outer, mask
+
+
+def expression(side: int, rng: np.random.Generator) -> np.ndarray:
+    """How far each canvas pixel looks from its place, float32 (side, side, 2): smooth bumps at EXPRESSION's places."""
+    box = side / CANVAS_PER_BOX
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    field = np.zeros((side, side, 2), np.float32)
+    for place in EXPRESSION.values():
+        middle = side / 2 + box * (np.array(place) - 0.5)
+        reach = box * rng.uniform(0.09, 0.14)
+        bump = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / (2 * reach**2))
+        field += bump[..., None] * (box * rng.uniform(-0.05, 0.05, 2)).astype(np.float32)
+    return field
 
 
 def soft_mask(shapes: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -97,3 +146,14 @@ def resharpen(image: np.ndarray, amount: float, side: int) -> np.ndarray:
 def blend(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`inner` over `outer` by the mask; exactly `outer` where the mask is 0."""
     return np.clip(outer + mask[..., None] * (inner - outer), 0, 1)
+
+
+def blend_bands(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray, levels: int) -> np.ndarray:
+    """`inner` over `outer`, each octave of detail under the mask at its own resolution."""
+    if levels == 0:
+        return outer + mask[..., None] * (inner - outer)
+    height, width = mask.shape
+    low_inner, low_outer = cv2.pyrDown(inner), cv2.pyrDown(outer)
+    coarse = blend_bands(low_inner, low_outer, cv2.pyrDown(mask), levels - 1)
+    up, up_inner, up_outer = (cv2.pyrUp(low, dstsize=(width, height)) for low in (coarse, low_inner, low_outer))
+    return up + (outer - up_outer) + mask[..., None] * ((inner - up_inner) - (outer - up_outer))

@@ -22,7 +22,7 @@ PARTS = ("loss", "classification", "reconstruction", "metric", "acc")
 def write_csv(path: Path, rows: list[Row]) -> None:
     """Write all rows in one piece: the log holds each finished epoch once, whatever happened in between."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), restval="")
     writer.writeheader()
     writer.writerows(rows)
     with replacing(path) as file:
@@ -76,7 +76,8 @@ class RunLog:
         return (
             f"epoch {epoch}/{self.epochs}  loss {row['train_loss']:.4f} ({parts}) acc {row['train_acc']:.1%}"
             f"  |  val loss {row['val_loss']:.4f} acc {row['val_acc']:.1%} auc {row['val_auc']:.4f}"
-            f"{' best' if row['best'] else ''}  |  lr {row['lr']:.2g}  {row['seconds']:.1f} s  ETA {duration(left)}"
+            f"{' best' if row['best'] else ''}  |  lr {row['lr']:.2g}  {row['seconds']:.1f} s "
+            f"({row['waiting']:.0%} waiting for images)  ETA {duration(left)}"
         )
 
     def __enter__(self) -> RunLog:

@@ -2,7 +2,8 @@
 
 A manifest has one JSON object a line: `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train, val
 or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are used where
-they are given; prepare.py writes more (frame, box, score, detector, sha256), which is kept for people to read.
+they are given; prepare.py writes more (frame, box, score, faces, detector, sha256), which is kept for people to read. A
+line with `problem` and no `path` tells of a video or frame that gave no image, and why.
 
 A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/. Without split
 folders an image's split comes from a hash of its group: the file name up to its first "_" or "-". So `007_smiling.jpg`,
@@ -111,7 +112,7 @@ def _walk(root: Path) -> Iterator[Record]:
                 yield Record(
                     path=path.relative_to(root).as_posix(),
                     label=label,
-                    split=split or _split_of(group_of(path.stem)),
+                    split=split or split_of_group(group_of(path.stem)),
                     method=method,
                     video=f"{method}/{identity.as_posix()}",
                 )
@@ -132,8 +133,14 @@ def group_of(stem: str) -> str:
     return re.split("[_-]", stem, maxsplit=1)[0] or stem
 
 
-def _split_of(group: str) -> str:
-    place = int.from_bytes(hashlib.sha256(os.fsencode(group)).digest()[:8], "big") / 2**64
+def hashed(text: str) -> float:
+    """A number in [0, 1) that a text decides, on every machine."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest()[:8], "big") / 2**64
+
+
+def split_of_group(group: str) -> str:
+    """The split of a group, where nothing else says it: 70, 15 and 15 % of the groups."""
+    place = hashed(group)
     return "train" if place < SHARE_TRAIN else "val" if place < SHARE_TRAIN + SHARE_VAL else "test"
 
 
@@ -144,7 +151,10 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
-        record, video_id = _parse(line, f"{file}, line {number}")
+        parsed = _parse(line, f"{file}, line {number}")
+        if parsed is None:
+            continue
+        record, video_id = parsed
         if record.path in line_of:
             raise DataError(f"{file}, line {number}: {record.path!r} is already on line {line_of[record.path]}")
         line_of[record.path] = number
@@ -160,14 +170,16 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
     return records
 
 
-def _parse(line: bytes, where: str) -> tuple[Record, str]:
-    """One manifest line as a record and its bare video id (the path of a still photo)."""
+def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
+    """One manifest line as a record and its bare video id (the path of a still photo); None for a problem's line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise DataError(f"{where}: not JSON (wanted one JSON object a line)") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: a JSON {type(row).__name__} (wanted an object)")
+    if "problem" in row and "path" not in row:
+        return None
     path = os.path.normpath(_text(row, "path", where))
     if os.path.isabs(path) or path.split(os.sep)[0] == "..":
         raise DataError(f"{where}: path {row['path']!r} leads out of the folder (wanted a path relative to it)")

@@ -29,7 +29,7 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """File name: NNN.mp4 for a real one, <target>_<source>.mp4 for a fake."""
+        """File name: NNN.mp4 for a real one, <target>_<source>.mp4 for a fake, even if the source lends it no face."""
         return f"{self.target}.mp4" if self.method == "real" else f"{self.target}_{self.source}.mp4"
 
     @property
@@ -73,12 +73,8 @@ def plan_set(portraits: list[Portrait], methods: list[str], seed: int) -> Plan:
     pairs = {split: _pair(ids, by_id, rng) for split, ids in splits.items()}
 
     clips = [Clip("real", key, key) for key in by_id]
-    for method in methods:
-        if method == "SelfBlend":
-            clips += [Clip(method, key, key) for key in by_id]
-        else:
-            both = {ids for split in SPLITS for a, b in pairs[split] for ids in ((a, b), (b, a))}
-            clips += [Clip(method, target, source) for target, source in sorted(both)]
+    both = sorted({ids for split in SPLITS for a, b in pairs[split] for ids in ((a, b), (b, a))})
+    clips += [Clip(method, target, source) for method in methods for target, source in both]
     return Plan(by_id, splits, pairs, clips)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from config import Settings
 from data import Images
 from distributed import Processes
 from files import make_folder, read_json, remove_partial_files, write_json
+from lock import locked
 from logs import PARTS, Row
 from methods import listed
 from panet_layers.models import PANet, PANetLoss
+
+LOCK = ".lock"
 
 
 @dataclass
@@ -60,6 +65,24 @@ class Run:
         """The run's folder."""
         return Path(self.settings.out)
 
+    @contextmanager
+    def folder(self, fresh: bool) -> Iterator[None]:
+        """Hold the folder against other trainings and write what a run begins with (main process only).
+
+        config.json comes last, so that a folder which has one can always be resumed.
+        """
+        if not self.processes.is_main:
+            yield
+            return
+        make_folder(self.out)
+        with locked(self.out / LOCK, f"{self.out}: another training is writing there"):
+            for folder in (self.out, self.out / BEST):
+                remove_partial_files(folder)
+            if fresh:
+                self.save()
+            write_json(self.out / CONFIG, self.config)
+            yield
+
     def save(self) -> None:
         """Write last.pt (main process only). UserError, and the old one is kept, if a weight is NaN or infinite."""
         if not self.processes.is_main:
@@ -81,7 +104,7 @@ class Run:
 
 
 def start(settings: Settings, processes: Processes, images: Images, saved: dict[str, Any] | None) -> Run:
-    """Build the run: afresh with its folder, or (``saved``: the config.json of a run) from where that stands."""
+    """Build the run, afresh or (``saved``: the config.json of a run) from where that stands. Nothing is written yet."""
     torch.manual_seed(settings.seed)
     model = build_model(settings, pretrained=settings.pretrained and saved is None).to(processes.device)
     if settings.channels_last:
@@ -94,10 +117,7 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
     scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.amp == "fp16")
     loss = PANetLoss(settings.lambda_reconstruction, settings.lambda_metric, flood=settings.flood or None)
     progress = Progress() if saved is None else _restore(Path(settings.out) / STATE, model, optimizer, scaler)
-    run = Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config)
-    if processes.is_main:
-        _write_folder(run, fresh=saved is None)
-    return run
+    return Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config)
 
 
 def build_model(settings: Settings, pretrained: bool) -> nn.Module:
@@ -174,16 +194,6 @@ def _restore(
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the run's {CONFIG}: {str(error).strip()[:200]}") from error
     return progress
-
-
-def _write_folder(run: Run, fresh: bool) -> None:
-    """config.json comes last, so that a folder which has one can always be resumed."""
-    make_folder(run.out)
-    for folder in (run.out, run.out / BEST):
-        remove_partial_files(folder)
-    if fresh:
-        run.save()
-    write_json(run.out / CONFIG, run.config)
 
 
 def _commit() -> str | None:

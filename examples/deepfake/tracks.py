@@ -11,23 +11,33 @@ POLICIES = ("hold", "drop")  # for a frame without a face: use the track's last 
 
 
 def follow(detections: Sequence[Sequence[Face]]) -> list[Face | None]:
-    """One face a frame, or None: it starts as the first frame's largest and goes on as the nearest to the last one.
+    """One face a frame, or None: the track whose faces have the largest area in all, which a passer-by has not.
 
-    Nearest is the highest IoU with the track's last box; where no box overlaps it, the closest centre, at most a box's
-    side away (frames of a video are sampled seconds apart). Anything farther is another face.
+    A track goes on with the face nearest to its last one: the highest IoU with its box, or where none overlaps it, the
+    closest centre, at most a box's side away (frames of a video are sampled seconds apart). Any other face begins a
+    track of its own, so that a false alarm of the detector in the first frame does not decide the video.
     """
-    track: list[Face | None] = []
-    last: Face | None = None
-    for faces in detections:
-        if last is None:
-            current = max(faces, key=lambda face: face.area, default=None)
-        else:
-            near = [face for face in faces if _distance(face.box, last.box) <= last.box[2] - last.box[0]]
-            place = last.box
-            current = max(near, key=lambda face: (box_iou(face.box, place), -_distance(face.box, place)), default=None)
-        track.append(current)
-        last = current or last
-    return track
+    tracks: list[dict[int, Face]] = []  # by frame
+    for frame, faces in enumerate(detections):
+        left = list(faces)
+        for track in sorted(tracks, key=_area, reverse=True):
+            face = _nearest(left, track[max(track)].box)
+            if face:
+                track[frame] = face
+                left.remove(face)
+        tracks += [{frame: face} for face in left]
+    main = max(tracks, key=_area, default={})
+    return [main.get(frame) for frame in range(len(detections))]
+
+
+def _area(track: dict[int, Face]) -> float:
+    return sum(face.area for face in track.values())
+
+
+def _nearest(faces: Sequence[Face], place: Box) -> Face | None:
+    """The face that continues a track from `place`."""
+    near = [face for face in faces if _distance(face.box, place) <= place[2] - place[0]]
+    return max(near, key=lambda face: (box_iou(face.box, place), -_distance(face.box, place)), default=None)
 
 
 def boxes(track: Sequence[Face | None], missing: str) -> list[Box | None]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import cli
 import config
-from batches import EvalBatches, TrainBatches, load, seed_for
+from batches import EvalBatches, TrainBatches, Waited, load, seed_for
 from checkpoint import BEST, CONFIG
 from cli import UserError
 from config import Settings
@@ -38,7 +38,7 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
     """Run the epochs that are left; after each, score the val split, keep the best weights, write a checkpoint."""
     progress = run.progress
     while progress.epoch < run.settings.epochs:
-        train_one_epoch(run, data["train"], log, interrupt)
+        waiting = train_one_epoch(run, data["train"], log, interrupt)
         started = time.monotonic()
         scores = validate(run, data["val"], interrupt)
         progress.seconds += time.monotonic() - started
@@ -47,6 +47,7 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
         row: Row = {"epoch": progress.epoch + 1, "lr": learning_rate(run.settings, progress.epoch)}
         row |= {f"train_{name}": total / progress.step for name, total in zip(PARTS, progress.sums, strict=True)}
         row |= scores | {"best": int(rank > progress.best), "seconds": round(progress.seconds, 3)}
+        row["waiting"] = round(waiting, 4)
         if row["best"]:
             progress.best = rank
             run.save_best(row)
@@ -57,15 +58,19 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
     log.say(f"best: epoch {best['epoch']}, val AUC {best['val_auc']:.4f}, in {run.out / BEST}")
 
 
-def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt) -> None:
-    """The steps of one epoch, from where ``progress`` stands, then a checkpoint. KeyboardInterrupt after Ctrl-C."""
+def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt) -> float:
+    """The steps of one epoch, from where ``progress`` stands, then a checkpoint. KeyboardInterrupt after Ctrl-C.
+
+    Returns the share of the time that was spent on waiting for images: near 0 where the readers keep up.
+    """
     settings, processes, progress = run.settings, run.processes, run.progress
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(settings, progress.epoch)
     run.parallel.train()
     batches = TrainBatches(images, settings.batch_size, settings.seed, progress.epoch, processes.rank, processes.world)
-    steps = load(batches, workers(settings), first=progress.step, pin=processes.device.type == "cuda")
-    started = time.monotonic() - progress.seconds
+    pin = processes.device.type == "cuda"
+    steps = Waited(load(batches, workers(settings), first=progress.step, pin=pin))
+    before, started = progress.seconds, time.monotonic() - progress.seconds
     with log.bar(steps, progress.epoch, progress.step, len(batches)) as bar:
         for pixels, labels, _ in bar:
             torch.manual_seed(seed_for(settings.seed, progress.epoch, progress.step, processes.rank))
@@ -79,6 +84,7 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
             if stop:
                 log.say(f"stopped in epoch {progress.epoch + 1}, after step {progress.step}; --resume goes on")
                 raise KeyboardInterrupt
+    return steps.seconds / max(progress.seconds - before, 1e-9)
 
 
 def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[float]:
@@ -193,14 +199,16 @@ def train_from(argv: Sequence[str] | None) -> None:
     torch.set_num_threads(settings.threads or local_cores())
     with join(settings.device) as processes:
         with processes.one_voice():
-            data = {split: open_split(settings.data, split, settings.image_size) for split in ("train", "val")}
+            cache = Path(settings.cache) if settings.cache else None
+            data = {split: open_split(settings.data, split, settings.image_size, cache) for split in ("train", "val")}
             data = {split: of_methods(images, settings.methods) for split, images in data.items()}
         check(settings, processes, data["train"])
         run = start(settings, processes, data["train"], saved)
-        log = RunLog(run.out, settings.epochs, run.progress.epoch, processes.is_main)
-        announce(run, data, log)
-        with Interrupt() as interrupt, log:
-            train(run, data, log, interrupt)
+        with run.folder(fresh=saved is None):
+            log = RunLog(run.out, settings.epochs, run.progress.epoch, processes.is_main)
+            announce(run, data, log)
+            with Interrupt() as interrupt, log:
+                train(run, data, log, interrupt)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,12 +50,21 @@ def frame_rate(path: str | Path) -> Fraction:
 def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
     """`count` frames of a video (all of a shorter one) by the index rule over its decoded frames: (index, RGB) pairs.
 
-    The container's own frame count serves as a guess; where decoding proves it wrong, the video is decoded again.
+    The video's packets are counted first, without decoding, so that each frame is decoded once. Only a stream in which
+    not every packet gives a frame is decoded again, for the rule goes by the frames that decode.
     """
-    guess = _declared_frames(path) or count_frames(path)
-    total, chosen = _pick(path, frame_indices(guess, count))
-    if total != guess:
+    packets = _count_packets(path)
+    total, chosen = _pick(path, frame_indices(packets, count))
+    if total != packets:
         total, chosen = _pick(path, frame_indices(total, count))
+    return chosen
+
+
+def frames_at(path: str | Path, indices: Collection[int]) -> list[tuple[int, np.ndarray]]:
+    """The frames with these numbers, in order: (index, RGB) pairs. UserError where the video has fewer."""
+    total, chosen = _pick(path, indices)
+    if len(chosen) < len(set(indices)):
+        raise UserError(f"{path}: holds {total} frames (wanted number {max(indices)}, counted from 0)")
     return chosen
 
 
@@ -116,12 +125,16 @@ def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
         raise UserError(f"{path}: holds no frame that decodes")
 
 
-def _declared_frames(path: str | Path) -> int:
+def _count_packets(path: str | Path) -> int:
+    """The packets that hold a frame to show (those before a cut's beginning are decoded, but not shown)."""
     with _opened(path) as container:
-        return container.streams.video[0].frames
+        count = sum(1 for packet in container.demux(video=0) if packet.size and not packet.is_discard)
+    if not count:
+        raise UserError(f"{path}: holds no frame that decodes")
+    return count
 
 
-def _pick(path: str | Path, indices: list[int]) -> tuple[int, list[tuple[int, np.ndarray]]]:
+def _pick(path: str | Path, indices: Collection[int]) -> tuple[int, list[tuple[int, np.ndarray]]]:
     wanted, total, chosen = set(indices), 0, []
     for total, frame in enumerate(_decode(path), start=1):
         if total - 1 in wanted:

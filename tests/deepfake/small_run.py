@@ -47,7 +47,7 @@ def last_state(out: Path) -> dict[str, Any]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimiser state, best weights and log are equal to the last bit (but for the seconds)."""
+    """Weights, optimiser state, best weights and log are equal to the last bit (but for the times)."""
     states = [last_state(out) for out in (one, other)]
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
@@ -72,4 +72,4 @@ def log_rows(out: Path) -> list[dict[str, str]]:
 
 
 def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in ("seconds", "waiting")} for row in rows]

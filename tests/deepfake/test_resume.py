@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from test_train import REPOSITORY, environment
 import cli
 import train
 from cli import UserError
-from run import Run
+from data import Images
+from lock import locked
+from logs import write_csv
+from run import LOCK, Run
 
 
 class Killed(BaseException):
@@ -248,3 +252,26 @@ def wait_for(process: subprocess.Popen[bytes], out: Path, epoch: int, step: int,
                 return
         time.sleep(0.02)
     raise TimeoutError(f"{out} never reached epoch {epoch}, step {step}")
+
+
+def test_a_second_training_in_the_same_run_is_refused(finished: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = (out / "last.pt").read_bytes()
+    with locked(out / LOCK, "taken"), pytest.raises(UserError, match="another training is writing there") as told:
+        train.main(["--resume", "--out", str(out), "--epochs", "3"])
+    assert told.value.exit_code == 2 and (out / "last.pt").read_bytes() == before
+    train.main(["--resume", "--out", str(out), "--epochs", "3"])
+
+
+def test_waiting_for_images_is_measured(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Images.__getitem__
+    monkeypatch.setattr(Images, "__getitem__", lambda self, index: time.sleep(0.05) or slow(self, index))
+    (first, second) = log_rows(train_small(folder, tmp_path / "run"))
+    for row in (first, second):
+        assert 0.05 * 24 / float(row["seconds"]) * 0.5 < float(row["waiting"]) < 1
+
+
+def test_a_log_begun_without_a_column_goes_on(tmp_path: Path) -> None:
+    write_csv(tmp_path / "log.csv", [{"epoch": 1}, {"epoch": 2, "waiting": 0.5}])
+    assert (tmp_path / "log.csv").read_text().split() == ["epoch,waiting", "1,", "2,0.5"]

@@ -1,0 +1,111 @@
+"""Decodes a data folder's images once, into arrays that training maps from the disk: for large sets and fast GPUs.
+
+    python examples/deepfake/cache.py data/ffpp_c23 /fast/disk/ffpp_c23
+    python examples/deepfake/train.py --data data/ffpp_c23 --cache /fast/disk/ffpp_c23 --out runs/ffpp_c23
+
+The batches are those of training without it, bit for bit. An array takes 3 * size^2 bytes an image: 19 GB for RECCE's
+72,000 training images at 299 pixels. One that is there and of the same images is kept; a killed run leaves none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cached_pixels import array_file, description, open_cached
+from cli import Parser, UserError, in_range, path, positive_int, reading_input, run
+from data import SPLITS, Images, open_split, square
+from files import make_folder, write_json
+from images import read_rgb
+from lock import locked
+from workers import run_tasks
+
+CHUNK = 64  # images a task
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some images, and where in the array's file their pixels go."""
+
+    files: list[str]
+    size: int
+    target: Path
+    offset: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build the arrays that the command line asks for."""
+    parser = Parser(description="Decode a data folder's images once, into arrays for train.py --cache.")
+    parser.add_argument("data", type=path, metavar="DATA", help="folder with real/ and fake/, or a manifest.jsonl")
+    parser.add_argument("cache", type=path, metavar="CACHE", help="folder for the arrays")
+    parser.add_argument("--image-size", type=in_range(int, 16, 4096), default=299, help="default: %(default)s")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="default: train val")
+    parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    with reading_input():
+        data = {split: open_split(arguments.data, split, arguments.image_size) for split in arguments.splits}
+        check_space(arguments.cache, list(data.values()))
+    make_folder(arguments.cache)
+    with locked(arguments.cache / ".lock", f"{arguments.cache}: another cache.py is at work there"):
+        for split, images in data.items():
+            build(images, arguments.cache, split, arguments.workers)
+
+
+def check_space(cache: Path, data: Sequence[Images]) -> None:
+    """UserError where the disk has not the room, which would else show after an hour."""
+    needed = sum(3 * images.image_size**2 * len(images) for images in data)
+    parent = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise UserError(f"{cache}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
+
+
+def build(images: Images, cache: Path, split: str, workers: int) -> None:
+    """Write a split's array and, last, its description, unless both are there and of these images."""
+    wanted = description(images.fingerprint, len(images), images.image_size)
+    file = array_file(cache, split, images.image_size)
+    try:
+        open_cached(cache, split, wanted)
+        print(f"{file}: is there")
+        return
+    except UserError:
+        file.with_suffix(".json").unlink(missing_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        array = np.lib.format.open_memmap(  # the header, and a file of the array's size
+            partial, mode="w+", dtype=np.uint8, shape=(len(images), images.image_size, images.image_size, 3)
+        )
+        begin, step = array.offset, array[0].nbytes
+        del array
+        tasks = [
+            Task(images.files[first : first + CHUNK], images.image_size, partial, begin + first * step)
+            for first in range(0, len(images), CHUNK)
+        ]
+        for _ in run_tasks(write_pixels, tasks, workers, f"decoding {split}"):
+            pass
+        os.replace(partial, file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    write_json(file.with_suffix(".json"), wanted)
+    print(f"{file}: {len(images)} images, {file.stat().st_size / 1e9:.2f} GB")
+
+
+def write_pixels(task: Task) -> None:
+    """Decode some images into their place (by writing: on a full disk, storing through a map would end the process)."""
+    pixels = np.stack([square(read_rgb(file), task.size) for file in task.files])
+    with task.target.open("r+b") as target:
+        target.seek(task.offset)
+        target.write(pixels.tobytes())
+        target.flush()
+        os.fsync(target.fileno())
+
+
+if __name__ == "__main__":
+    run(main)

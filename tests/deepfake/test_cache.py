@@ -1,0 +1,157 @@
+"""The cache of decoded images: bit-equal batches, kept while it is current, refused when it is not, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_run import assert_same_run, train_small, write_images
+
+import cache
+from batches import TrainBatches, load
+from cli import UserError
+from data import open_split
+
+SCRIPT = Path(cache.__file__)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("caches") / "cache"
+    build(folder, out)
+    return out
+
+
+def build(folder: Path, out: Path, *more: str) -> None:
+    cache.main([str(folder), str(out), "--image-size", "72", "--workers", "1", *more])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_equal_bit_for_bit(folder: Path, built: Path, workers: int) -> None:
+    plain, cached = open_split(folder, "train", 72), open_split(folder, "train", 72, built)
+    compared = 0
+    for epoch in range(2):
+        batches = [TrainBatches(images, 8, seed=3, epoch=epoch) for images in (plain, cached)]
+        for one, other in zip(*(load(each, workers) for each in batches), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+            compared += 1
+    assert compared == 6
+
+
+def test_training_is_the_same(folder: Path, tmp_path: Path) -> None:
+    cache.main([str(folder), str(tmp_path / "cache"), "--image-size", "64", "--workers", "1"])
+    runs = [train_small(folder, tmp_path / name, *more) for name, more in
+            (("plain", ()), ("cached", ("--cache", str(tmp_path / "cache"))))]  # fmt: skip
+    assert_same_run(*runs)
+
+
+def test_it_is_read_and_not_the_files(folder: Path, built: Path) -> None:
+    images = open_split(folder, "val", 72, built)
+    images.files = ["gone"] * len(images)
+    assert images[3][0].shape == (3, 72, 72)
+    assert len(pickle.dumps(images)) < 5000, "what a worker is sent is the file's name, not its pixels"
+
+
+def test_the_file_is_a_plain_array(folder: Path, built: Path) -> None:
+    array = np.load(built / "train-72.npy")
+    assert array.dtype == np.uint8 and array.shape == (24, 72, 72, 3)
+    assert sorted(path.name for path in built.iterdir()) == [
+        ".lock", "train-72.json", "train-72.npy", "val-72.json", "val-72.npy",
+    ]  # fmt: skip
+
+
+def test_it_is_built_once(folder: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (built / "train-72.npy").stat().st_mtime_ns
+    build(folder, built)
+    assert capsys.readouterr().out.count("is there") == 2
+    assert (built / "train-72.npy").stat().st_mtime_ns == before
+
+
+def test_workers_build_the_same(folder: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "CHUNK", 5)
+    cache.main([str(folder), str(tmp_path / "c"), "--image-size", "72", "--workers", "2", "--splits", "train"])
+    assert (tmp_path / "c/train-72.npy").read_bytes() == (built / "train-72.npy").read_bytes()
+
+
+def test_other_data_are_refused_and_built_anew(folder: Path, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "other", seed=1)
+    (other / "train/real/000.png").rename(other / "train/real/zzz.png")
+    build(folder, tmp_path / "c")
+    with pytest.raises(UserError, match=r"train-72\.npy: made of other data, by its fingerprint \(run") as told:
+        open_split(other, "train", 72, tmp_path / "c")
+    assert told.value.exit_code == 2
+    with pytest.raises(UserError, match=r"train-64\.npy: no such cache"):
+        open_split(folder, "train", 64, tmp_path / "c")
+    build(other, tmp_path / "c")
+    assert open_split(other, "train", 72, tmp_path / "c")[0][0].shape == (3, 72, 72)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "gone", "no description"])
+def test_a_damaged_array_is_refused_and_built_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+    build(folder, tmp_path / "c", "--splits", "val")
+    file = tmp_path / "c/val-72.npy"
+    whole = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "no description":
+        file.with_suffix(".json").unlink()
+    else:
+        file.write_bytes(whole[:500] if damage == "cut" else b"text")
+    with pytest.raises(UserError, match=r"val-72\.npy: .*cache\.py") as told:
+        open_split(folder, "val", 72, tmp_path / "c")
+    assert told.value.exit_code == 2
+    build(folder, tmp_path / "c", "--splits", "val")
+    assert file.read_bytes() == whole
+
+
+def test_a_killed_build_leaves_no_cache(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = write_images(tmp_path / "images")
+    for number in range(150):
+        Image.fromarray(rng.integers(0, 255, (300, 300, 3), dtype=np.uint8)).save(root / f"train/real/more{number}.png")
+    command = [sys.executable, SCRIPT, root, tmp_path / "c", "--splits", "train", "--workers", "1"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("c/.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("c/[!.]*")), "neither array nor description"
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "c/train-299.json").read_text())["images"] == 174
+    assert not list(tmp_path.glob("c/.*.partial"))
+
+
+def test_bad_input_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*arguments: str) -> str:
+        with pytest.raises(UserError) as caught:
+            cache.main(list(arguments))
+        assert caught.value.exit_code == 2 and not (tmp_path / "c").exists()
+        return str(caught.value)
+
+    assert "no such folder" in told(str(tmp_path / "none"), str(tmp_path / "c"))
+    assert "not a whole number from 16" in told(str(folder), str(tmp_path / "c"), "--image-size", "3")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
+    assert "GB are free" in told(str(folder), str(tmp_path / "c"))
+
+
+def test_the_demo_has_no_cache(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--cache needs --data FOLDER"):
+        train_small("demo", tmp_path / "run", "--cache", str(tmp_path))
+    assert not (tmp_path / "run").exists()

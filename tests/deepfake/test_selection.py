@@ -1,0 +1,163 @@
+"""What is taken of a video: profiles, the index rule in one decoding, other benches' index files, others' boxes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
+pytest.importorskip("av", reason="decoding videos needs PyAV")
+
+from portraits_for_tests import save_rgb
+from prepare_for_tests import OPTIONS, clip, crops, moving, problems, run_here
+
+import ffpp
+from cli import UserError
+from profiles import frame_counts
+from sources import Selection, find_sources
+
+
+def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):
+    (tmp_path / "original_sequences").mkdir()
+    sources = find_sources(tmp_path, Selection())
+    images: Counter[tuple[str, int]] = Counter()
+    for source, count in zip(sources, frame_counts(sources, "recce"), strict=True):
+        images[source.split, source.label] += count
+        assert count == 32 or source.split == "train"
+    assert images["train", 0] == images["train", 1] == 36_000
+    assert images["test", 0] == 140 * 32 and images["test", 1] == 560 * 32
+    assert set(frame_counts(sources, "bench32")) == {32} and set(frame_counts(sources, 7)) == {7}
+    assert len(ffpp.METHODS) == 4
+
+
+# Index files of other benches
+
+
+def deepfakebench(root: Path) -> Path:
+    """An index as DeepfakeBench has it, of videos that lie below `root` as videos (train) and as frames (test)."""
+    fake, real = "manipulated_sequences/Deepfakes/c23", "original_sequences/youtube/c23"
+    tree = {"FF-DF": {}, "FF-real": {}}
+    for label, top, train, test in (("FF-DF", fake, "000_001", "004_005"), ("FF-real", real, "000", "004")):
+        clip(root / top / f"videos/{train}.mp4", moving(int(train[:3]), 6))
+        for frame in (0, 12):
+            save_rgb(root / top / f"frames/{test}/{frame:03d}.png", moving(3)[0])
+        for split, name, frames in (("train", train, (1, 4)), ("test", test, (0, 12))):
+            paths = [f"FaceForensics++\\{top}\\frames\\{name}\\{frame:03d}.png" for frame in frames]
+            other = [path.replace("c23", "c40") for path in paths]
+            tree[label][split] = {"c23": {name: {"label": label, "frames": paths}}}
+            tree[label][split]["c40"] = {name: {"label": label, "frames": other}}
+    (root / "FF.json").write_text(json.dumps({"FaceForensics++": tree}))
+    return root / "FF.json"
+
+
+def test_deepfakebench_s_index(tmp_path):
+    index = deepfakebench(tmp_path / "in")
+    run_here(tmp_path / "in", tmp_path / "out", "--index", index, "--size", "96", "--workers", 1)
+    assert [(row["split"], row["method"], row["video"], row["frame"]) for row in crops(tmp_path / "out")] == [
+        ("train", "Deepfakes", "000_001", 1), ("train", "Deepfakes", "000_001", 4),
+        ("test", "Deepfakes", "004_005", 0), ("test", "Deepfakes", "004_005", 12),
+        ("train", "real", "000", 1), ("train", "real", "000", 4),
+        ("test", "real", "004", 0), ("test", "real", "004", 12),
+    ]  # fmt: skip
+
+
+def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
+    index = deepfakebench(tmp_path / "in")
+    (tmp_path / "in/original_sequences/youtube/c23/videos/000.mp4").unlink()
+    with pytest.raises(UserError, match="1 videos are missing"):
+        run_here(tmp_path / "in", tmp_path / "out", "--index", index, *OPTIONS[2:])
+    assert "000" in capsys.readouterr().err
+
+
+def save_recce(file: Path, rows: list) -> Path:
+    torch.save(rows, file)
+    return file
+
+
+def test_recce_s_index_with_crops_as_they_are(tmp_path):
+    rows: dict[str, list] = {"train": [], "test": []}
+    for split, people in (("train", ("000", "001")), ("test", ("004", "005"))):
+        for label, name in ((0, people[0]), (1, "_".join(people))):
+            top = f"manipulated_sequences/Face2Face/c40/images/{name}" if label else f"original_sequences/{name}"
+            for frame in (3, 20):
+                save_rgb(tmp_path / "in" / top / f"{frame:04d}.png", np.full((40, 60, 3), frame, np.uint8))
+                rows[split].append((f"{top}/{frame:04d}.png", label))
+    indices = [save_recce(tmp_path / f"{split}_c40.pickle", rows[split]) for split in rows]
+    run_here(tmp_path / "in", tmp_path / "out", "--index", *indices, "--crop", "none", "--size", "32", "--workers", 1)
+    found = crops(tmp_path / "out")
+    assert Counter((row["split"], row["method"], row["frame"]) for row in found) == {
+        (split, method, frame): 1 for split in rows for method in ("Face2Face", "real") for frame in (3, 20)
+    }
+    assert {tuple(row["box"]) for row in found} == {(10, 0, 50, 40)}, "the central square"
+
+
+def test_bad_indices_are_named(tmp_path):
+    (tmp_path / "in").mkdir()
+
+    def told(name: str, content: object) -> str:
+        if isinstance(content, str):
+            (tmp_path / name).write_text(content)
+        else:
+            save_recce(tmp_path / name, content)  # type: ignore[arg-type]
+        with pytest.raises(UserError) as caught:
+            run_here(tmp_path / "in", tmp_path / "out", "--index", tmp_path / name)
+        assert caught.value.exit_code == 2 and "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+        return str(caught.value)
+
+    video = {"label": "FF-real", "frames": ["a/b/1.png"]}
+    assert "not JSON" in told("a.json", "{")
+    assert "names no frames" in told("a.json", "[1]")
+    assert "is in no split" in told("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
+    assert "'a/b/x.png'" in told("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
+    assert "listed 2 times" in told("a.json", json.dumps({"train": {"b": video}, "test": {"b": video}}))
+    crossing = {"train": {"b": video}, "test": {"b_c": {"label": "FF-DF", "frames": ["a/b_c/1.png"]}}}
+    assert "is in test, but its b in train" in told("a.json", json.dumps(crossing))
+    assert "does not begin with a split" in told("c40.pickle", [("a/b/1.png", 0)])
+    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", [("a/b/1.png", 2)])
+    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", "no pickle")
+    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", [Path("a"), 1])
+
+
+# Boxes found elsewhere
+
+
+def photos(root: Path) -> Path:
+    for name in ("real/a.png", "fake/b.png"):
+        save_rgb(root / "test" / name, np.arange(90 * 120 * 3, dtype=np.uint32).astype(np.uint8).reshape(90, 120, 3))
+    clip(root / "test/real/c.mp4", moving(0))
+    return root
+
+
+def test_boxes_take_the_detector_s_place(tmp_path):
+    lines = ["path,frame,x0,y0,x1,y1,score", "test/real/a.png,,10,20,30,40,0.5", "test/real/c.mp4,1,0,0,9,9,"]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
+    run_here(photos(tmp_path / "in"), tmp_path / "out", *OPTIONS, "--boxes", tmp_path / "boxes.csv", "--workers", 1)
+    found = {(row["video"], row["frame"]): row for row in crops(tmp_path / "out")}
+    assert found["a", None]["box"] == [10, 20, 30, 40] and found["a", None]["score"] == 0.5
+    assert found["c", 1]["box"] == found["c", 3]["box"] == [0, 0, 9, 9] and found["c", 3]["score"] is None
+    assert {row["detector"] for row in found.values()} == {"boxes"}
+    assert problems(tmp_path / "out") == [("fake", "b", "no face in any of 1 frames")]
+    assert len(json.loads((tmp_path / "out/prepare.json").read_text())["boxes"]) == 64
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ("path,frame,x0,y0,x1\n", "its header lacks y1"),
+        ("path,frame,x0,y0,x1,y1\na.png,,1,2,3\n", "line 2: wanted whole frame numbers"),
+        ("path,frame,x0,y0,x1,y1\na.png,1.5,1,2,3,4\n", "line 2: wanted whole frame numbers"),
+        ("path,frame,x0,y0,x1,y1\na.png,,1,2,1,4\n", "line 2: box 1 2 1 4"),
+        ("path,frame,x0,y0,x1,y1\na.png,-1,1,2,3,4\n", "line 2: box"),
+        ("path,frame,x0,y0,x1,y1\na.png,,1,2,nan,4\n", "line 2: box"),
+    ],
+)
+def test_bad_boxes_are_named(tmp_path, content, told):
+    (tmp_path / "boxes.csv").write_text(content)
+    with pytest.raises(UserError, match=f"boxes.csv.*{told}") as caught:
+        run_here(photos(tmp_path / "in"), tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()

@@ -1,0 +1,251 @@
+"""Which videos a folder should give, with label, method and split: FF++'s, Celeb-DF's, DFDC's layout and any other."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
+pytest.importorskip("av", reason="decoding videos needs PyAV")
+
+from portraits_for_tests import save_rgb
+from prepare_for_tests import METHODS, PAIRS, write_splits
+
+import ffpp
+from cli import UserError
+from manifest import list_images
+from sources import Selection, Source, find_sources
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: layouts go by names alone."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def by_split(sources: list[Source]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for source in sources:
+        found.setdefault(source.split, set()).add(f"{source.method}/{source.video}")
+    return found
+
+
+# FaceForensics++
+
+
+def test_official_splits_are_ffpps():
+    pairs = ffpp.official_pairs()
+    split_of = ffpp.split_of_ids(pairs)
+    assert {split: len(listed) for split, listed in pairs.items()} == {"train": 360, "val": 70, "test": 70}
+    assert sorted(split_of) == [f"{number:03d}" for number in range(1000)]
+    shared = Path(os.environ.get("PANET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+    if not (shared / "data/ffpp_splits.csv").is_file():
+        pytest.skip(f"no ffpp_splits.csv in {shared}/data to compare with")
+    with (shared / "data/ffpp_splits.csv").open() as file:
+        assert all(split_of[row["a"]] == split_of[row["b"]] == row["split"] for row in csv.DictReader(file))
+
+
+def test_the_official_tree_is_all_of_ffpp_there_or_not(tmp_path):
+    touch(tmp_path, "original_sequences/youtube/c40/videos/000.mp4")
+    found = find_sources(tmp_path, Selection("c40"))
+    counts = Counter((source.method, source.split) for source in found)
+    for split, count in (("train", 720), ("val", 140), ("test", 140)):
+        assert all(counts[method, split] == count for method in ("real", *ffpp.METHODS))
+    assert len(counts) == 15 and sum(source.path.exists() for source in found) == 1
+    split_of = ffpp.split_of_ids(ffpp.official_pairs())
+    assert all({split_of[key] for key in source.video.split("_")} == {source.split} for source in found)
+    chosen = find_sources(tmp_path, Selection("c40", methods=("FaceSwap",), splits=("test",)))
+    assert Counter(source.method for source in chosen) == {"real": 140, "FaceSwap": 140}
+
+
+def test_splits_of_the_tree_come_first(tmp_path):
+    write_splits(tmp_path, **PAIRS)
+    assert ffpp.split_of_ids(ffpp.read_own_pairs(tmp_path)) == {
+        "000": "train", "001": "train", "002": "val", "003": "val", "004": "test", "005": "test",
+    }  # fmt: skip
+    for method in METHODS:
+        (tmp_path / f"manipulated_sequences/{method}/c23/videos").mkdir(parents=True)
+    found = by_split(find_sources(tmp_path, Selection()))
+    assert found["val"] == {"real/002", "real/003"} | {f"{m}/{v}" for m in METHODS for v in ("002_003", "003_002")}
+
+
+def test_bad_splits_are_named(tmp_path):
+    write_splits(tmp_path, [["000", "001"]], [["001", "003"]], [["004", "005"]])
+    with pytest.raises(UserError, match=r"val\.json: id 001 is in train too"):
+        ffpp.read_own_pairs(tmp_path)
+    write_splits(tmp_path, [["000", "001"]], {"a": 1}, [["004", "005"]])
+    with pytest.raises(UserError, match=r"val\.json: not a list of"):
+        ffpp.read_own_pairs(tmp_path)
+    write_splits(tmp_path, [["000", "001"]], [["002", "003"]], [])
+    (tmp_path / "splits/test.json").unlink()
+    with pytest.raises(UserError, match=r"test\.json"):
+        ffpp.read_own_pairs(tmp_path)
+
+
+def test_unfinished_forgery_set_is_refused(tmp_path):
+    (tmp_path / "forge.json").write_text("{}")
+    with pytest.raises(UserError, match=r"unfinished forgery set.*forge\.py"):
+        ffpp.read_own_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name, told", [("000_004", "000 in train, 004 in test"), ("000_999", "999 in none")])
+def test_donor_from_another_split_is_refused(tmp_path, name, told):
+    write_splits(tmp_path, **PAIRS)
+    touch(tmp_path, f"manipulated_sequences/Deepfakes/c23/videos/{name}.mp4")
+    with pytest.raises(UserError, match=told):
+        find_sources(tmp_path, Selection())
+
+
+def test_methods_choose_the_fakes(tmp_path):
+    write_splits(tmp_path, **PAIRS)
+    touch(tmp_path, *(f"manipulated_sequences/{method}/c23/videos/000_001.mp4" for method in METHODS))
+    found = find_sources(tmp_path, Selection(methods=("FaceSwap",)))
+    assert {source.method for source in found} == {"real", "FaceSwap"}
+    with pytest.raises(UserError, match=r"no method 'Magic'.*found Deepfakes, FaceSwap"):
+        find_sources(tmp_path, Selection(methods=("Magic",)))
+
+
+# Celeb-DF v2
+
+CELEB = (
+    "Celeb-real/id0_0000.mp4", "Celeb-real/id1_0000.mp4", "Celeb-real/id7_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4",
+    "Celeb-synthesis/id7_id1_0000.mp4", "YouTube-real/00000.mp4",
+)  # fmt: skip
+
+
+def celeb_df(root: Path, *listed: str) -> Path:
+    (touch(root, *CELEB) / "List_of_testing_videos.txt").write_text("\n".join(listed))
+    return root
+
+
+def test_celeb_df_s_test_list(tmp_path):
+    listed = ("1 Celeb-real/id1_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4", "1 YouTube-real/00099.mp4")
+    found = find_sources(celeb_df(tmp_path, *listed), Selection())
+    assert by_split(found)["test"] == {"real/id1_0000", "Celeb-synthesis/id0_id1_0000", "real/00099"}
+    assert [source.path.name for source in found if not source.path.exists()] == ["00099.mp4"]
+    assert all(source.label == (source.method != "real") for source in found) and len(found) == 7
+    split = {source.video: source.split for source in found}
+    assert split["id7_0000"] == split["id7_id1_0000"] != "test", "a target's videos stay together"
+
+
+@pytest.mark.parametrize("line", ["0 Celeb-real/id1_0000.mp4", "1 Elsewhere/a.mp4", "Celeb-real/id1_0000.mp4", ""])
+def test_a_bad_test_list_is_named(tmp_path, line):
+    with pytest.raises(UserError, match=r"List_of_testing_videos\.txt(, line 1|: names no)"):
+        find_sources(celeb_df(tmp_path, line), Selection())
+    (tmp_path / "List_of_testing_videos.txt").unlink()
+    with pytest.raises(UserError, match="says what the test split is"):
+        find_sources(tmp_path, Selection())
+
+
+# DFDC
+
+
+def dfdc(root: Path, **rows: dict) -> Path:
+    (root / "part_0").mkdir(parents=True, exist_ok=True)
+    (root / "part_0/metadata.json").write_text(json.dumps({f"{name}.mp4": row for name, row in rows.items()}))
+    return root
+
+
+def test_dfdc_s_own_splits(tmp_path):
+    real, fake = {"label": "REAL", "original": None}, {"label": "FAKE", "original": "a.mp4"}
+    dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "train"}, c=real | {"split": "validation"})
+    found = find_sources(tmp_path, Selection())
+    assert by_split(found) == {"train": {"real/a", "fake/b"}, "val": {"real/c"}}
+    assert found[0].path == tmp_path / "part_0/a.mp4"
+    dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "test"})
+    with pytest.raises(UserError, match=r"b\.mp4 is in test, but others of a are in train"):
+        find_sources(tmp_path, Selection())
+
+
+def test_dfdc_of_one_split_goes_by_originals(tmp_path):
+    reals = {f"r{number}": {"label": "REAL", "split": "train"} for number in range(30)}
+    fakes = {f"f{number}": {"label": "FAKE", "split": "train", "original": f"r{number}.mp4"} for number in range(30)}
+    split = {source.video: source.split for source in find_sources(dfdc(tmp_path, **reals, **fakes), Selection())}
+    assert set(split.values()) == {"train", "val", "test"}
+    assert all(split[f"f{number}"] == split[f"r{number}"] for number in range(30))
+
+
+@pytest.mark.parametrize("row", [{"label": "MAYBE"}, {"split": "train"}, {"label": "REAL", "split": "dev"}, 3])
+def test_bad_metadata_is_named(tmp_path, row):
+    with pytest.raises(UserError, match=r"part_0/metadata\.json: .*a\.mp4"):
+        find_sources(dfdc(tmp_path, a=row), Selection())
+
+
+# Any other folder
+
+
+def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
+    for person in range(30):
+        for name in ("real", "fake"):
+            save_rgb(tmp_path / f"{name}/{person}_{name}.png", np.zeros((8, 8, 3), np.uint8))
+    expected = {record.path: record.split for record in list_images(tmp_path)[0]}
+    sources = find_sources(tmp_path, Selection())
+    found = {source.path.relative_to(tmp_path).as_posix(): source.split for source in sources}
+    assert found == expected and len(set(found.values())) > 1
+
+
+def test_methods_that_a_folder_lacks_are_named(tmp_path):
+    for name in ("real/a.png", "fake/Swap/b.png", "fake/Blend/b.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    assert {source.method for source in find_sources(tmp_path, Selection(methods=("Swap",)))} == {"real", "Swap"}
+    for methods in (("Swap", "Magic"), ("Magic",)):
+        with pytest.raises(UserError, match=r"no method 'Magic' \(found Blend, Swap\)"):
+            find_sources(tmp_path, Selection(methods=methods))
+
+
+def test_linked_folders_are_read_and_loops_of_links_are_not(tmp_path):
+    save_rgb(tmp_path / "elsewhere/b.png", np.zeros((8, 8, 3), np.uint8))
+    for name in ("real/a/c.png", "real/a/.hidden/d.png", "fake/Swap/b.png"):
+        save_rgb(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "in/real/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/real/a/up").symlink_to("../../real")
+    expected = ["fake/Swap/b.png", "real/a/c.png", "real/linked/b.png"]
+    assert sorted(record.path for record in list_images(tmp_path / "in")[0]) == expected
+    found = find_sources(tmp_path / "in", Selection())
+    assert sorted(source.path.relative_to(tmp_path / "in").as_posix() for source in found) == expected
+
+
+def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
+    for name in ("real/a.png", "fake/real/a.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    for read in (list_images, lambda root: find_sources(root, Selection())):
+        with pytest.raises(UserError, match="a folder real/ inside fake/"):
+            read(tmp_path)
+
+
+def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
+    for name in ("train/real/0.png", "train/fake/0.png", "test/real/0.png", "test/real/1.png", "test/fake/Swap/0.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    found = {(source.method, source.video, source.split) for source in find_sources(tmp_path, Selection())}
+    assert found == {
+        ("real", "train__0", "train"),
+        ("real", "test__0", "test"),
+        ("real", "1", "test"),
+        ("fake", "0", "train"),
+        ("Swap", "0", "test"),
+    }
+
+
+def test_two_files_of_one_id_are_refused(tmp_path):
+    for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
+        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="same id real/a"):
+        find_sources(tmp_path, Selection())
+
+
+@pytest.mark.parametrize("what, wanted", [("absent", "no such folder"), ("empty", "no real"), ("one", "no fake")])
+def test_bad_sources(tmp_path, what, wanted):
+    if what != "absent":
+        (tmp_path / "in").mkdir()
+    if what == "one":
+        save_rgb(tmp_path / "in/real/a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=wanted):
+        find_sources(tmp_path / "in", Selection())
