@@ -9,24 +9,38 @@ from metrics import THRESHOLD
 
 SMALLEST = 320  # pixels: a smaller longer side is enlarged, a narrower canvas widened, so that the caption can be read
 REAL_COLOUR, FAKE_COLOUR = (0, 114, 178), (213, 94, 0)  # blue and vermilion of Okabe and Ito's palette
+NO_COLOUR = (102, 102, 102)
 
 
-def annotated(image: np.ndarray, box: tuple[float, float, float, float] | None, probability: float) -> np.ndarray:
-    """A copy of a uint8 RGB image (H, W, 3) with the face's box, and a strip below: real or fake, and how sure."""
-    is_fake = probability >= THRESHOLD
-    colour = FAKE_COLOUR if is_fake else REAL_COLOUR
+def annotated(
+    image: np.ndarray, box: tuple[float, float, float, float] | None, probability: float | None
+) -> np.ndarray:
+    """A copy of a uint8 RGB image (H, W, 3) with the face's box, and a strip below: real or fake, and how sure.
+
+    Without a probability the strip says that no face was found.
+    """
+    text, colour = _verdict(probability)
     enlarge = max(1, -(-SMALLEST // max(image.shape[:2])))
     size = (image.shape[1] * enlarge, image.shape[0] * enlarge)
     picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     if box is not None:
         _draw_box(picture, [side * enlarge for side in box], colour)
-    strip = _caption(
-        f"{'FAKE' if is_fake else 'REAL'}   fake probability {probability:.2f}", max(size[0], SMALLEST), colour
-    )
+    strip = _caption(text, max(size[0], SMALLEST), colour)
     result = Image.new("RGB", (strip.width, picture.height + strip.height), "white")
     result.paste(picture, ((strip.width - picture.width) // 2, 0))
     result.paste(strip, (0, picture.height))
     return np.asarray(result)
+
+
+def _verdict(probability: float | None) -> tuple[str, tuple[int, int, int]]:
+    """What the strip says, and its colour."""
+    if probability is None:
+        return "no face found", NO_COLOUR
+    is_fake = probability >= THRESHOLD
+    return (
+        f"{'FAKE' if is_fake else 'REAL'}   fake probability {probability:.2f}",
+        FAKE_COLOUR if is_fake else REAL_COLOUR,
+    )
 
 
 def _draw_box(picture: Image.Image, box: list[float], colour: tuple[int, int, int]) -> None:

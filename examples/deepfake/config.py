@@ -50,6 +50,7 @@ class Settings:
     amp: str = "none"
     channels_last: bool = False
     seed: int = 0
+    methods: str | None = None
     workers: int | None = None
     threads: int | None = None
     device: str = "auto"
@@ -158,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "or a manifest.jsonl", type=non_empty, metavar="demo|FOLDER")  # fmt: skip
     add(run, "out", "folder for config, log, checkpoints and the best model", type=non_empty, metavar="RUN")
     run.add_argument("--resume", action="store_true", help="continue the run in --out")
+    add(run, "methods", "fakes to train on, names with commas between, for cross-manipulation tests; None: all",
+        type=non_empty, metavar="METHOD,...")  # fmt: skip
     add(run, "seed", "fixes the initial weights, order, flips and noise", type=non_negative_int)
 
     net = parser.add_argument_group("network")

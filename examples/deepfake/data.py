@@ -59,9 +59,12 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         index = range(len(self))[index]
-        stored = self._pixels
-        pixels = square(read_rgb(self.files[index]), self.image_size) if stored is None else stored[index]
+        pixels = square(self.crop(index), self.image_size)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
+
+    def crop(self, index: int) -> np.ndarray:
+        """An image as it is stored, uint8 (H, W, 3); the demo's are kept at the network's size."""
+        return read_rgb(self.files[index]) if self._pixels is None else self._pixels[index]
 
 
 def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:

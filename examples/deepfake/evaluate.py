@@ -2,19 +2,26 @@
 
     python examples/deepfake/evaluate.py runs/demo --data demo
 
-metrics.json holds {"frame": {"acc", "balanced_acc", "auc", "ap", "eer", "n_real", "n_fake"}, "video": {the same}}, and
-beside them what was evaluated (`run`, `model`, `checkpoint_epoch`, `data`, `description`, `fingerprint`, `split`,
-`image_size`) and two yardsticks: `always_fake_acc`, the accuracy of answering "fake" to everything, and
-`trivial_baseline_auc`, what a logistic regression on trivial cues (spectrum, colours, noise, file size) reaches (null
-where the data have no training split). All metrics are fractions. A video's score is the mean of its frames'
-probabilities.
+metrics.json holds {"frame": {"acc", "balanced_acc", "auc", "ap", "eer", "n_real", "n_fake", "ci95"}, "video": {the
+same}, "methods": {each method: the same two, its fakes against all reals}}, where `ci95` has a 95 % interval of each
+figure (bootstrap.py). Beside them is what was evaluated (`run`, `model`, `checkpoint_epoch`, `data`, `description`,
+`fingerprint`, `split`, `image_size`) and two yardsticks: `always_fake_acc`, the accuracy of answering "fake" to
+everything, and `trivial_baseline_auc`, what a logistic regression on trivial cues (spectrum, colours, noise, file size)
+reaches (null where the data have no training split). All metrics are fractions. A video's score is the mean of its
+frames' probabilities.
+
+--robustness adds robustness.json and .png (robustness.py), --calibration calibration.json and .png (calibration.py).
+With several RUNs or several folders after --data, each is evaluated on each, and cross.json, .md and .png show all of
+them, method by method (cross.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,27 +31,41 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+import calibration
 import cli
+import cross
 import plots
+import robustness
+from bootstrap import RESAMPLES, evaluate_with_intervals
 from checkpoint import load_run
-from cli import Parser, UserError
+from cli import Parser, UserError, non_negative_int
 from cues import trivial_baseline_auc
 from data import SPLITS, Images, open_split, to_unit_range
 from distributed import pick_device
 from files import make_folder, replacing, write_json
-from metrics import THRESHOLD, evaluate_scores, video_scores
+from metrics import THRESHOLD, video_scores
 from panet_layers.models import PANet
-from scoring import add_compute_options, add_workers_option, score_images
+from scoring import add_compute_options, add_workers_option, score_logits, to_probabilities
+from tables import report, title_of
 
 PER_CLASS = 4  # columns of the grid for each class, up to half of them wrong answers
 SEED = 0  # of the choice of those columns
 
-PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then LQ (c40)
-    ("Xception", 95.73, 96.30, 86.86, 89.30),
-    ("RECCE", 97.06, 99.32, 91.03, 95.02),
-    ("PANet", 97.26, 99.37, 91.37, 94.90),
-)
-FFPP_METHODS = {"real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"}
+ABOUT = ("run", "model", "checkpoint_epoch", "data", "fingerprint", "split", "image_size")  # in every result's JSON
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate: what changes speed and rounding only, the bootstrap, and what to do beyond the metrics."""
+
+    batch_size: int = 32
+    device: torch.device | None = None
+    amp: str = "none"
+    workers: int | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+    robustness: bool = False
+    calibration: bool = False
 
 
 class Evaluation(NamedTuple):
@@ -57,101 +78,156 @@ class Evaluation(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     args = _parser().parse_args(argv)
-    evaluate(
-        args.run,
-        args.data,
-        args.split,
-        args.out,
+    if args.calibration and args.split == "val":
+        raise UserError("--calibration: the temperature is fitted on val (wanted another --split to try it on)", 2)
+    options = Options(
         batch_size=args.batch_size,
         device=pick_device(args.device),
         amp=args.amp,
         workers=args.workers,
+        resamples=args.resamples,
+        seed=args.seed,
+        robustness=args.robustness,
+        calibration=args.calibration,
     )
+    if len(args.run) == len(args.data) == 1:
+        _evaluate(args.run[0], args.data[0], args.split, args.out, options)
+    else:
+        _evaluate_each(args.run, args.data, args.split, args.out, options)
 
 
-def evaluate(
-    run: Path,
-    data: str,
-    split: str = "test",
-    out: Path | None = None,
-    *,
-    batch_size: int = 32,
-    device: torch.device | None = None,
-    amp: str = "none",
-    workers: int | None = None,
-) -> Evaluation:
+def evaluate(run: Path, data: str, split: str = "test", out: Path | None = None, **options: Any) -> Evaluation:
     """Score a split with the best weights of `run`, print the table and write the results to `out`.
 
-    `out` is RUN/DATA-SPLIT where none is given. Raises UserError on anything wrong with the run, the data or `out`.
+    `out` is RUN/DATA-SPLIT where none is given; `options` are those of `Options`. Raises UserError on anything wrong
+    with the run, the data or `out`.
     """
-    device = device or pick_device("auto")
+    return _evaluate(run, data, split, out, Options(**options))
+
+
+def _evaluate(run: Path, data: str, split: str, out: Path | None, options: Options) -> Evaluation:
+    device = options.device or pick_device("auto")
     model, config = load_run(run, device)
     images = open_split(data, split, config["image_size"])
-    out = make_folder(out or run / f"{Path(data).resolve().name}-{split}")
+    val = open_split(data, "val", config["image_size"]) if options.calibration else None
+    out = make_folder(out or run / f"{name_of(data)}-{split}")
 
-    scores = score_images(model, images, device, batch_size, amp, workers)
+    def score(these: Images) -> NDArray[np.float64]:
+        return score_logits(model, these, device, options.batch_size, options.amp, options.workers)
+
+    def judge(probabilities: NDArray[np.float64]) -> dict[str, dict[str, Any]]:
+        return evaluate_with_intervals(images.videos, images.labels, probabilities, options.resamples, options.seed)
+
+    logits = score(images)
+    scores = to_probabilities(logits)
     metrics = _summary(run, data, split, images, config)
-    metrics |= evaluate_scores(images.videos, images.labels, scores)
+    metrics |= judge(scores)
+    metrics["methods"] = _by_method(images, scores, options)
+    if options.resamples:
+        metrics["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "by": "video"}
     print(report(metrics, set(images.methods)))
 
     _write_pictures(out, model, images, scores, metrics)
     _write_scores(out / "scores.csv", images, scores)
     write_json(out / "metrics.json", metrics)
     print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
+    about = {name: metrics[name] for name in ABOUT}
+    if val is not None:
+        result = calibration.calibrate((val.labels, score(val)), (images.labels, logits), images.videos)
+        _write_extra(out, "calibration", about | result, calibration.reliability_figure, metrics)
+        print(calibration.summary(result))
+    if options.robustness:
+        found = robustness.curves(images, lambda these: to_probabilities(score(these)), judge)
+        result = {"clean": {name: metrics[name] for name in ("frame", "video")}, **found}
+        _write_extra(out, "robustness", about | result, robustness.robustness_figure, metrics)
     return Evaluation(out, metrics)
 
 
-def report(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The table: this run's figures in %, the yardsticks, and the paper's Table I with what it may be compared to."""
-    columns = "{:<28}{:>8}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}"
-    epoch = metrics["checkpoint_epoch"]
-    lines = [_title(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
-    lines.append(columns.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
-    for name, m in (("this run, by frame", metrics["frame"]), ("this run, by video", metrics["video"])):
-        shares = [f"{100 * m[key]:.2f}" for key in ("acc", "balanced_acc", "auc", "ap", "eer")]
-        lines.append(columns.format(name, *shares, m["n_real"], m["n_fake"]))
-    auc = metrics["trivial_baseline_auc"]
-    trivial = "no training split" if auc is None else f"{100 * auc:.2f}"
-    lines.append(columns.format("trivial cues alone", "-", "-", trivial, "-", "-", "", "").rstrip())
-    always = f"{100 * metrics['always_fake_acc']:.2f}"
-    lines.append(columns.format('always answering "fake"', always, "50.00", "50.00", "-", "50.00", "", "").rstrip())
+def _evaluate_each(runs: list[Path], data: list[str], split: str, out: Path | None, options: Options) -> None:
+    """Each run on each data set, every result in a folder of its own, and the tables that show them together."""
+    run_names = _distinct([name_of(run) for run in runs], "RUN")
+    _distinct([name_of(name) for name in data], "--data")
+    if out is None and len(runs) > 1:
+        raise UserError("several RUNs need --out, the folder for their tables", 2)
+    for run in runs:  # all of them and all data first: what is wrong with the last is known before hours of scoring
+        image_size = load_run(run)[1]["image_size"]
+        for name in data:
+            for needed in (split, "val") if options.calibration else (split,):
+                open_split(name, needed, image_size)
 
-    lines += ["", "The paper's Table I, FaceForensics++ (FF++), in %:"]
-    lines.append("{:<28}{:>8}{:>8}{:>10}{:>8}".format("", "HQ ACC", "AUC", "LQ ACC", "AUC"))
-    lines += ["{:<28}{:>8.2f}{:>8.2f}{:>10.2f}{:>8.2f}".format(*row) for row in PAPER_TABLE_1]
-    lines.append(_comparability(metrics, methods))
-    return "\n".join(lines)
+    found: list[dict[str, Any]] = []
+    for run, run_name in zip(runs, run_names, strict=True):
+        for name in data:
+            place = None if out is None else out / run_name / f"{name_of(name)}-{split}"
+            metrics = _evaluate(run, name, split, place, options).metrics
+            found += cross.cells(run_name, metrics)
+            print()
+    folder = make_folder(out or runs[0] / f"cross-{split}")
+    cross.write(folder, found, split)
+    print(f"wrote cross.json, cross.md and cross.png to {folder}")
 
 
-def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The honest sentence under the paper's rows."""
-    if metrics["data"] == "demo":
-        return "!! DEMONSTRATION on drawn faces, NOT FF++: these figures are no result and compare with no row above !!"
-    video = metrics["video"]
-    counts = (video["n_real"], video["n_fake"])
-    if metrics["split"] != "test" or methods != FFPP_METHODS or counts != (140, 560):
-        return (
-            "These data are NOT FF++'s test split (140 real videos, 560 fakes by its four methods): "
-            "this run's figures do not compare with the paper's rows."
-        )
-    return (
-        "The counts and methods are those of FF++'s test split. Mind that the preparation of the crops alone moves ACC "
-        "by several points, more than the rows above differ."
-    )
+def _distinct(names: list[str], what: str) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{what}: two folders are called {name!r} (wanted a name for each)", 2)
+    return names
+
+
+def name_of(data: str | Path) -> str:
+    """The last part of a folder's path, "demo" for the demo."""
+    return Path(data).resolve().name
+
+
+def _by_method(images: Images, scores: NDArray[np.float64], options: Options) -> dict[str, Any]:
+    """Each method's fakes against all reals."""
+    methods = np.array(images.methods)
+    found = {}
+    for method in sorted(set(images.methods) - {"real"}):
+        mine = np.flatnonzero((methods == method) | (images.labels == 0))
+        videos = [images.videos[index] for index in mine]
+        levels = evaluate_with_intervals(videos, images.labels[mine], scores[mine], options.resamples, options.seed)
+        found[method] = levels
+    return found
+
+
+def _write_extra(out: Path, name: str, result: dict[str, Any], figure: Any, metrics: dict[str, Any]) -> None:
+    plots.save_figure(figure(result, title_of(metrics)), out / f"{name}.png")
+    write_json(out / f"{name}.json", result)
+    print(f"wrote {name}.json and {name}.png to {out}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("--data", type=cli.non_empty, required=True, help='"demo" or a folder of prepared images')
+    parser.add_argument(
+        "run", type=cli.path, nargs="+", metavar="RUN", help="run folder of train.py, or one of save_pretrained"
+    )
+    parser.add_argument(
+        "--data",
+        type=cli.non_empty,
+        nargs="+",
+        required=True,
+        metavar="demo|FOLDER",
+        help='"demo" or a folder of prepared images',
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="which split to score (default: test)")
     parser.add_argument("--out", type=cli.path, help="folder for the results (default: RUN/DATA-SPLIT)")
+    parser.add_argument("--robustness", action="store_true", help="score again under 5 degradations, 5 strengths each")
+    parser.add_argument("--calibration", action="store_true", help="ECE, and a temperature fitted on the val split")
+    parser.add_argument(
+        "--resamples",
+        type=non_negative_int,
+        default=RESAMPLES,
+        help="of the videos, for the 95 %% intervals (default: %(default)s; 0: none)",
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the resamples (default: %(default)s)")
     add_compute_options(parser)
     add_workers_option(parser)
     return parser
 
 
 def _summary(run: Path, data: str, split: str, images: Images, config: dict[str, Any]) -> dict[str, Any]:
+    trained = config.get("data") or {}  # what train.py wrote; unknown of a model of save_pretrained
     return {
         "run": str(run),
         "model": model_name(config["model"]),
@@ -161,7 +237,8 @@ def _summary(run: Path, data: str, split: str, images: Images, config: dict[str,
         "fingerprint": images.fingerprint,
         "split": split,
         "image_size": config["image_size"],
-        "trivial_baseline_auc": _baseline(data, images),
+        "trained_on": {"fingerprint": trained.get("fingerprint"), "methods": trained.get("methods")},
+        "trivial_baseline_auc": _baseline(data, split, images.image_size, images.fingerprint),
         "always_fake_acc": float(images.labels.mean()),
     }
 
@@ -175,23 +252,24 @@ def model_name(arguments: dict[str, Any]) -> str:
     return f"{'PANet' if attention else 'RECCE'} {variant}"
 
 
-def _baseline(data: str, images: Images) -> float | None:
-    """None, and a line that says why, where the training split can't be read: the scores are worth having without."""
+@functools.lru_cache
+def _baseline(data: str, split: str, image_size: int, fingerprint: str) -> float | None:
+    """None, and a line that says why, where the training split can't be read: the scores are worth having without.
+
+    Worked out once for several runs; by the fingerprint, so that changed data are worked out anew.
+    """
     try:
-        return trivial_baseline_auc(open_split(data, "train", images.image_size), images)
+        train, test = (open_split(data, name, image_size) for name in ("train", split))
+        return trivial_baseline_auc(train, test)
     except UserError as error:
         print(f"no trivial baseline: {error}")
         return None
 
 
-def _title(metrics: dict[str, Any]) -> str:
-    return f"{metrics['model']} on {Path(metrics['data']).resolve().name} ({metrics['split']})"
-
-
 def _write_pictures(
     out: Path, model: nn.Module, images: Images, scores: NDArray[np.float64], metrics: dict[str, Any]
 ) -> None:
-    title = _title(metrics)
+    title = title_of(metrics)
     if metrics["data"] == "demo":
         title += ": a demonstration on drawn faces, not FaceForensics++"
     videos = video_scores(images.videos, images.labels, scores)

@@ -6,7 +6,7 @@ Colours are from Okabe and Ito's palette, which colour-blind readers can tell ap
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from files import replacing
 from metrics import THRESHOLD, VideoScores, equal_error_rate
 
+ERROR = "|difference|"  # between an image and its reconstruction, in shares of the full range
+HEAT_LEGEND = "over the grey image: dark is a map's lowest, yellow its highest value, both written below"
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE: Any = {
     "font.size": 9,
@@ -43,6 +45,15 @@ class Example(NamedTuple):
     score: float
     reconstruction: NDArray[np.float32] | None = None
     attention: NDArray[np.float32] | None = None
+
+
+class HeatRow(NamedTuple):
+    """One row of a heat map figure: text beside it, images (S, S, 3) in [0, 1], and maps (S, S) by name."""
+
+    text: str
+    image: NDArray[np.float32]
+    reconstruction: NDArray[np.float32] | None
+    maps: Mapping[str, NDArray[np.float32]]
 
 
 def roc_figure(
@@ -71,7 +82,7 @@ def roc_figure(
         axes.plot([], [], " ", label=_baseline_text(baseline_auc))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance: AUC 0.500")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=_wrapped(title, 58))
+        axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=wrapped(title, 58))
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.legend(loc="lower right", title="dots: equal error rate", alignment="left")
@@ -92,7 +103,7 @@ def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: 
         axes.axvline(THRESHOLD, color="black", linewidth=1, linestyle="--")
         axes.text(THRESHOLD + 0.01, 0.97, "called fake →", transform=axes.get_xaxis_transform(), va="top")
         axes.text(THRESHOLD - 0.01, 0.97, "← called real", transform=axes.get_xaxis_transform(), va="top", ha="right")
-        axes.set(xlim=(0, 1), xlabel="fake probability", ylabel="share of the class (%)", title=_wrapped(title, 76))
+        axes.set(xlim=(0, 1), xlabel="fake probability", ylabel="share of the class (%)", title=wrapped(title, 76))
         axes.margins(y=0.2)
         axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
         figure.legend(loc="outside lower center", ncols=2)
@@ -112,9 +123,9 @@ def grid_figure(examples: Sequence[Example], title: str) -> Figure:
             _show_input(axes, example)
         if rows == 4:
             _show_reconstructions(figure, grid, examples)
-        for axes, name in zip(grid[:, 0], ("input", "reconstruction", "|difference|", "attention map"), strict=False):
+        for axes, name in zip(grid[:, 0], ("input", "reconstruction", ERROR, "attention map"), strict=False):
             axes.set_ylabel(name)
-        figure.suptitle(_wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
+        figure.suptitle(wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
         figure.supxlabel(
             "GT: ground truth, Pred: prediction (fake probability); framed and bold: wrong", fontsize=8, color=GREY
         )
@@ -143,15 +154,52 @@ def _show_reconstructions(figure: Figure, grid: NDArray[Any], examples: Sequence
         assert example.reconstruction is not None and example.attention is not None
         axes[1].imshow(np.clip(example.reconstruction, 0, 1))
         axes[2].imshow(difference, cmap="magma", norm=scale)
-        low, high = float(example.attention.min()), float(example.attention.max())
-        axes[3].imshow(example.image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
-        axes[3].imshow(example.attention, cmap="viridis", alpha=0.55, vmin=low, vmax=max(high, low + 1e-6))
-        axes[3].set_xlabel(f"{low:.2f} to {high:.2f}", fontsize=7, labelpad=2)
+        _overlay(axes[3], example.image, example.attention)
     figure.colorbar(
         ScalarMappable(scale, "magma"), ax=grid[2].tolist(), label="share of full range", aspect=8, pad=0.01
     )
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=grid[3].tolist(), aspect=8, pad=0.01)
     bar.set_ticks([0, 1], labels=["its lowest", "its highest"])
+
+
+def heat_figure(rows: Sequence[HeatRow], title: str) -> Figure:
+    """A row an image: the input, its reconstruction where there is one, then each map over the grey input.
+
+    Under a map stands its range. The reconstruction's error is drawn alone, all rows on one scale.
+    """
+    names = [*(["reconstruction"] if rows[0].reconstruction is not None else []), *rows[0].maps]
+    with matplotlib.rc_context(STYLE):
+        columns = 1 + len(names)
+        figure = Figure(figsize=(1.6 * columns + 0.4, 1.75 * len(rows) + 0.9), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        for axes, name in zip(grid[0], ["input", *names], strict=True):
+            axes.set_title(name, fontsize=8, loc="center")
+        worst = max(float(row.maps[ERROR].max()) for row in rows) if ERROR in names else 0.0
+        for line, row in zip(grid, rows, strict=True):
+            line[0].imshow(row.image)
+            line[0].set_ylabel(row.text, fontsize=8)
+            for axes, name in zip(line[1:], names, strict=True):
+                if name == "reconstruction":
+                    axes.imshow(np.clip(np.asarray(row.reconstruction), 0, 1))
+                elif name == ERROR:
+                    axes.imshow(row.maps[name], cmap="magma", vmin=0, vmax=max(worst, 1e-3))
+                    axes.set_xlabel(f"up to {float(row.maps[name].max()):.2f}", fontsize=7, labelpad=2)
+                else:
+                    _overlay(axes, row.image, row.maps[name])
+        figure.suptitle(wrapped(title, 20 * columns), fontsize=9, x=0.01, ha="left")
+        figure.supxlabel(HEAT_LEGEND, fontsize=8, color=GREY)
+    return figure
+
+
+def _overlay(axes: Axes, image: NDArray[np.float32], values: NDArray[np.float32]) -> None:
+    """A map over the grey image, coloured from its lowest to its highest value, which stand below."""
+    low, high = float(values.min()), float(values.max())
+    axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(values, cmap="viridis", alpha=0.55, vmin=low, vmax=max(high, low + 1e-6))
+    axes.set_xlabel(f"{low:.2f} to {high:.2f}", fontsize=7, labelpad=2)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -164,7 +212,7 @@ def _baseline_text(auc: float | None) -> str:
     return "trivial cues: no training split" if auc is None else f"trivial cues alone: AUC {auc:.3f}"
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """In lines, as matplotlib takes any folder's name: `$` begins no formula, and bytes that are no text become "?"."""
     text = text.encode(errors="replace").decode().replace("$", r"\$")
     return "\n".join(textwrap.wrap(text, width))

@@ -8,8 +8,9 @@ The largest face is found and cropped as prepare.py does, in a video followed fr
 in pixels of the upright image, and null with `--crop none`, which takes the image's central square as it is. A video's
 probability is the mean over those of its frames that show the face; its line has `frames`, a list of {"frame",
 "fake_probability", "box"}, in place of `box`. With `--annotate`, `annotated` names the picture drawn, for a video its
-middle frame. A folder stands for all images and videos below it, sorted. An input that fails gives one line on standard
-error, the others still their result, and the exit code is 1.
+middle frame, and `curve` the curve of a video's frames; with `--clip` too, `clip` is the video with box and probability
+in every frame. A folder stands for all images and videos below it, sorted. An input that fails gives one line on
+standard error, the others still their result, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ import cli
 from annotate import annotated
 from checkpoint import load_run
 from cli import Parser, UserError, positive_int
+from clips import Box, Judged, curve_figure, listed, rounded, write_annotated
 from data import square
 from distributed import pick_device
 from evaluate import model_name
@@ -37,20 +39,21 @@ from files import files_below, make_folder, replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD
+from plots import save_figure
 from scoring import add_compute_options, probabilities
 from tracks import boxes, follow
 from video import VIDEO_SUFFIXES, sample_frames
 
-Box = tuple[float, float, float, float]
-DRAWN = ".annotated.png"  # how the names of pictures end that --annotate drew; no inputs when found in a folder
+DRAWN, EXPLAINED = ".annotated", ".explained"  # in names of what was drawn here; no inputs when found in a folder
 
 
 class View(NamedTuple):
-    """One picture to judge: the still itself or one frame of a video, and its face's box."""
+    """One picture: the still itself or one frame of a video, its face's box, and whether it can be judged."""
 
     frame: int
     image: np.ndarray
     box: Box | None
+    is_judged: bool
 
 
 class Predictor:
@@ -60,7 +63,8 @@ class Predictor:
         run: a run folder of train.py, or one of save_pretrained.
         crop: "face" to find and crop the largest face, "none" to take the whole picture.
         frames: how many frames of a video to look at.
-        annotate: a folder for annotated pictures.
+        annotate: a folder for annotated pictures and videos' curves.
+        clip: whether to write annotated videos there too.
         device, amp, batch_size: see scoring.py.
     """
 
@@ -71,13 +75,14 @@ class Predictor:
         crop: str = "face",
         frames: int = 32,
         annotate: Path | None = None,
+        clip: bool = False,
         device: torch.device | None = None,
         amp: str = "none",
         batch_size: int = 32,
     ) -> None:
         self.run, self.frames, self.amp, self.batch_size = run, frames, amp, batch_size
-        self.annotate = annotate
-        self._drawn: dict[Path, Path] = {}
+        self.annotate, self.clip = annotate, clip
+        self._names = DistinctNames()
         self.device = device or pick_device("auto")
         self.model: nn.Module
         self.model, config = load_run(run, self.device)
@@ -86,9 +91,9 @@ class Predictor:
 
     def predict(self, path: Path) -> dict[str, Any]:
         """The result for one image or video, ready for JSON. Raises UserError naming a file that can't be judged."""
-        is_video = path.suffix.lower() in VIDEO_SUFFIXES
-        views = self._views(path, is_video)
-        scores = self._score(views)
+        views = self.views(path)
+        shown = [view for view in views if view.is_judged]
+        scores = self._score(shown)
         if not np.isfinite(scores).all():
             raise UserError(f"{path}: the model's score is not finite (its weights may be damaged)")
         probability = float(scores.mean())
@@ -97,71 +102,106 @@ class Predictor:
             "fake_probability": probability,
             "prediction": "fake" if probability >= THRESHOLD else "real",
         }
-        if is_video:
-            result["frames"] = [
-                {"frame": view.frame, "fake_probability": float(score), "box": _rounded(view.box)}
-                for view, score in zip(views, scores, strict=True)
-            ]
-        else:
-            result["box"] = _rounded(views[0].box)
+        found = dict(zip((view.frame for view in shown), scores.tolist(), strict=True))
+        judged = [Judged(view.frame, found.get(view.frame), view.box) for view in views]
+        result |= {"frames": listed(judged)} if is_video(path) else {"box": rounded(views[0].box)}
         result |= {"model": self.name, "run": str(self.run)}
         if self.annotate:
-            view = views[len(views) // 2]
-            result["annotated"] = self._write_picture(path, annotated(view.image, view.box, probability))
+            result |= self._draw(path, shown[len(shown) // 2], judged, probability)
         return result
 
-    def _write_picture(self, source: Path, picture: np.ndarray) -> str:
-        """Write DIR/NAME.annotated.png; a number tells apart sources of the same name in different folders."""
-        assert self.annotate
-        target, number = self.annotate / f"{source.stem}{DRAWN}", 2
-        while self._drawn.setdefault(target, source) != source:
-            target, number = self.annotate / f"{source.stem}-{number}{DRAWN}", number + 1
-        with replacing(target) as file:
-            file.write(encode_rgb(picture, ".png"))
-        return str(target)
+    def _draw(self, path: Path, view: View, judged: list[Judged], probability: float) -> dict[str, str]:
+        """Write the pictures of one input; their paths by what they are."""
+        pictures = {"annotated": self._target(path, ".png")}
+        with replacing(pictures["annotated"]) as file:
+            file.write(encode_rgb(annotated(view.image, view.box, probability), ".png"))
+        if is_video(path):
+            pictures["curve"] = self._target(path, ".curve.png")
+            save_figure(curve_figure(judged, probability, f"{path.name}, {self.name}"), pictures["curve"])
+        if is_video(path) and self.clip:
+            pictures["clip"] = self._target(path, ".mp4")
+            write_annotated(path, pictures["clip"], judged)
+        return {name: str(target) for name, target in pictures.items()}
 
-    def _views(self, path: Path, is_video: bool) -> list[View]:
-        """The picture, or those of the chosen frames that show the face."""
-        pictures = sample_frames(path, self.frames) if is_video else [(0, read_rgb(path))]
+    def _target(self, source: Path, suffix: str) -> Path:
+        """DIR/NAME.annotated.SUFFIX; a number tells apart sources of the same name in different folders."""
+        assert self.annotate
+        return self.annotate / f"{self._names.of(source)}{DRAWN}{suffix}"
+
+    def views(self, path: Path) -> list[View]:
+        """The picture, or the chosen frames of a video. Raises UserError where none shows a face."""
+        pictures = sample_frames(path, self.frames) if is_video(path) else [(0, read_rgb(path))]
         if self.detector is None:
-            return [View(frame, image, None) for frame, image in pictures]
+            return [View(frame, image, None, is_judged=True) for frame, image in pictures]
         track = boxes(follow([self.detector.detect(image) for _, image in pictures]), missing="drop")
-        views = [View(frame, image, box) for (frame, image), box in zip(pictures, track, strict=True) if box]
-        if not views:
-            where = f"in any of {len(pictures)} frames" if is_video else "found"
+        if not any(track):
+            where = f"in any of {len(pictures)} frames" if is_video(path) else "found"
             raise UserError(f"{path}: no face {where} (--crop none takes pictures that are face crops already)")
-        return views
+        return [
+            View(frame, image, box, is_judged=box is not None)
+            for (frame, image), box in zip(pictures, track, strict=True)
+        ]
+
+    def crops(self, views: list[View]) -> torch.Tensor:
+        """What the network sees of them: uint8 (N, 3, S, S)."""
+        crops = [square(self._crop(view), self.image_size) for view in views]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def _score(self, views: list[View]) -> np.ndarray:
-        crops = [square(self._crop(view), self.image_size) for view in views]
-        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        batches = images.split(self.batch_size)
+        batches = self.crops(views).split(self.batch_size)
         return np.concatenate([probabilities(self.model, batch.to(self.device), self.amp) for batch in batches])
 
     def _crop(self, view: View) -> np.ndarray:
         return view.image if view.box is None else square_crop(view.image, view.box, CROP_SCALE)
 
 
+class DistinctNames:
+    """A name for each source's pictures: its own, with a number where another source has the same."""
+
+    def __init__(self) -> None:
+        self._source_of: dict[str, Path] = {}
+
+    def of(self, source: Path) -> str:
+        """The source's name without suffix; the same source always has the same."""
+        name, number = source.stem, 2
+        while self._source_of.setdefault(name, source) != source:
+            name, number = f"{source.stem}-{number}", number + 1
+        return name
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code, 1 where an input failed."""
     args = _parser().parse_args(argv)
+    if args.clip and not args.annotate:
+        raise UserError("--clip needs --annotate DIR, the folder to write to", 2)
     predictor = Predictor(
         args.run,
         crop=args.crop,
         frames=args.frames,
         annotate=args.annotate,
+        clip=args.clip,
         device=pick_device(args.device),
         amp=args.amp,
         batch_size=args.batch_size,
     )
     if args.annotate:
         make_folder(args.annotate)
+    return each_input(args.paths, lambda path: print(json.dumps(predictor.predict(path)), flush=True))
+
+
+def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
+    """Do it for every file of the paths; the exit code, 1 where one failed, which a line on standard error names."""
     failed = False
-    for item in expand(args.paths):
+    for item in expand(paths):
         try:
             if isinstance(item, UserError):
                 raise item
-            print(json.dumps(predictor.predict(item)), flush=True)
+            action(item)
         except UserError as error:
             failed = True
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -175,18 +215,18 @@ def expand(paths: list[Path]) -> Iterator[Path | UserError]:
             yield path if path.exists() else UserError(f"{path}: no such file or folder")
             continue
         found = files_below(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-        files = [file for file in found if not file.name.endswith(DRAWN)]
+        files = [file for file in found if not _is_drawn(file)]
         if not files:
             yield UserError(f"{path}: holds no image or video")
         yield from files
 
 
-def _rounded(box: Box | None) -> list[float] | None:
-    return None if box is None else [round(side, 1) for side in box]
+def _is_drawn(file: Path) -> bool:
+    return file.stem.removesuffix(".curve").endswith((DRAWN, EXPLAINED))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """What to judge with what, and how the face is found: RUN, PATH..., --crop."""
     parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
     parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
@@ -195,8 +235,14 @@ def _parser() -> argparse.ArgumentParser:
         default="face",
         help="find and crop the largest face, or take the picture as a face crop already (default: face)",
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_input_options(parser)
     parser.add_argument("--frames", type=positive_int, default=32, help="frames of a video to judge (default: 32)")
     parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="draw box and probability into pictures here")
+    parser.add_argument("--clip", action="store_true", help="write annotated videos there too (H.264)")
     add_compute_options(parser)
     return parser
 

@@ -22,6 +22,7 @@ from distributed import Processes
 from files import make_folder, read_json, remove_partial_files, write_json
 from lock import locked
 from logs import PARTS, Row
+from methods import listed
 from panet_layers.models import PANet, PANetLoss
 
 LOCK = ".lock"
@@ -143,7 +144,11 @@ def describe(settings: Settings, processes: Processes, model: nn.Module, images:
         "arguments": asdict(settings),
         "model": model.config,
         "image_size": settings.image_size,
-        "data": {"description": images.description, "fingerprint": images.fingerprint},
+        "data": {
+            "description": images.description,
+            "fingerprint": images.fingerprint,
+            "methods": None if settings.methods is None else sorted(set(listed(settings.methods))),
+        },
         "processes": processes.world,
         "commit": _commit(),
         "versions": {

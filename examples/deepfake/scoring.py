@@ -35,17 +35,29 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
-    """Fake probabilities (B,) of uint8 images (B, 3, S, S) on the model's device.
-
-    The sigmoid is taken in float64, so that confident images do not tie at 1.
-    """
+def fake_logits(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
+    """The logit (B,) of being fake of uint8 images (B, 3, S, S) on the model's device."""
     dtype = AMP_DTYPES[amp]
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
         logits = model(to_unit_range(images)).logits
+    return only_logit(logits).double().cpu().numpy()
+
+
+def only_logit(logits: Tensor) -> Tensor:
+    """(B, 1) -> (B,). UserError for a model with more outputs, of which none is known to mean "fake"."""
     if logits.shape[1] != 1:
         raise UserError(f"the model has {logits.shape[1]} outputs: want one, the logit of being fake")
-    return logits[:, 0].double().sigmoid().cpu().numpy()
+    return logits[:, 0]
+
+
+def to_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sigmoid, in float64, so that confident images do not tie at 1."""
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def probabilities(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
+    """Fake probabilities (B,) of uint8 images (B, 3, S, S) on the model's device."""
+    return to_probabilities(fake_logits(model, images, amp))
 
 
 def score_images(
@@ -57,13 +69,25 @@ def score_images(
     workers: int | None = None,
 ) -> NDArray[np.float64]:
     """Fake probabilities (N,) of a data set, in its order. UserError names an image whose score is not finite."""
+    return to_probabilities(score_logits(model, images, device, batch_size, amp, workers))
+
+
+def score_logits(
+    model: nn.Module,
+    images: Images,
+    device: torch.device,
+    batch_size: int,
+    amp: str = "none",
+    workers: int | None = None,
+) -> NDArray[np.float64]:
+    """The logits (N,) behind `score_images`."""
     scores = np.empty(len(images))
     if workers is None:
         workers = min(4, cores()) if images.files else 0
     batches = EvalBatches(images, batch_size)
     loaded = load(batches, workers, pin=device.type == "cuda")
     for batch, _, indices in tqdm(loaded, "scoring", len(batches), leave=False, disable=None, unit="batch"):
-        found = probabilities(model, batch.to(device, non_blocking=True), amp)
+        found = fake_logits(model, batch.to(device, non_blocking=True), amp)
         scores[indices.numpy()] = found
         if not np.isfinite(found).all():
             bad = indices[int(np.flatnonzero(~np.isfinite(found))[0])]

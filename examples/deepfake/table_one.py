@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluate import FFPP_METHODS, PAPER_TABLE_1
 from files import read_json
 from manifest import MANIFEST
+from tables import FFPP_METHODS, PAPER_TABLE_1
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}

@@ -28,6 +28,7 @@ from data import Images, open_split, to_unit_range
 from distributed import Processes, join, main_process
 from interrupt import Interrupt
 from logs import PARTS, Row, RunLog, shown
+from methods import of_methods
 from metrics import binary_metrics
 from run import Run, saved_config, start
 from scoring import AMP_DTYPES
@@ -202,6 +203,7 @@ def train_from(argv: Sequence[str] | None) -> None:
             cache = Path(settings.cache) if settings.cache else None
             splits = ("train", "val", "test") if settings.watch_test else ("train", "val")
             data = {split: open_split(settings.data, split, settings.image_size, cache) for split in splits}
+            data = {split: of_methods(images, settings.methods) for split, images in data.items()}
         check(settings, processes, data["train"])
         run = start(settings, processes, data["train"], saved)
         with run.folder(fresh=saved is None):

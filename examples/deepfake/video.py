@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -40,6 +41,12 @@ def count_frames(path: str | Path) -> int:
     return sum(1 for _ in _decode(path))
 
 
+def frame_rate(path: str | Path) -> Fraction:
+    """Frames a second, on average; 25 where the container does not say."""
+    with _opened(path) as container:
+        return container.streams.video[0].average_rate or Fraction(25)
+
+
 def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
     """`count` frames of a video (all of a shorter one) by the index rule over its decoded frames: (index, RGB) pairs.
 
@@ -61,7 +68,7 @@ def frames_at(path: str | Path, indices: Collection[int]) -> list[tuple[int, np.
     return chosen
 
 
-def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int = 25) -> None:
+def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fraction = 25) -> None:
     """Write uint8 RGB frames (H, W, 3), H and W even, as H.264 (libx264, yuv420p) in MP4.
 
     The same frames give the same bytes. The file appears whole or not at all; UserError where it can't be written.

@@ -15,12 +15,14 @@ from torch import nn
 import cli
 import evaluate
 import plots
+import tables
+from bootstrap import evaluate_with_intervals
 from cli import UserError
 from data import open_split, to_unit_range
-from evaluate import choose_examples, report
-from metrics import evaluate_scores
+from evaluate import choose_examples
 from panet_layers.models import PANetOutput
 from scoring import score_images
+from tables import report
 
 PICTURES = ("roc.png", "scores.png", "grid.png")
 
@@ -66,8 +68,10 @@ def test_metrics_are_those_of_the_listed_scores(run, folder, tmp_path, capsys):
     assert scores == pytest.approx(expected.tolist(), abs=1e-6)
     assert [row["prediction"] for row in rows] == ["fake" if s >= 0.5 else "real" for s in scores]
 
-    again = evaluate_scores([row["video"] for row in rows], images.labels, scores)
+    again = evaluate_with_intervals([row["video"] for row in rows], images.labels, scores)
     assert {name: written[name] for name in ("frame", "video")} == again
+    assert written["methods"] == {"swap": again}
+    assert written["bootstrap"] == {"resamples": 1000, "seed": 0, "by": "video"}
     assert (written["frame"]["n_real"], written["frame"]["n_fake"]) == (6, 6)
     assert (written["video"]["n_real"], written["video"]["n_fake"]) == (3, 3)
     assert written["checkpoint_epoch"] == 3
@@ -118,7 +122,7 @@ def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, ca
     assert "no trivial baseline" in capsys.readouterr().out
 
 
-def table(data, counts=(140, 560), methods=evaluate.FFPP_METHODS, split="test"):
+def table(data, counts=(140, 560), methods=tables.FFPP_METHODS, split="test"):
     level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
     level |= {"n_real": counts[0], "n_fake": counts[1]}
     metrics = {"model": "PANet paper", "data": data, "split": split, "checkpoint_epoch": 1, "description": "these"}

@@ -16,7 +16,7 @@ from annotate import FAKE_COLOUR, REAL_COLOUR, annotated
 from cli import UserError
 from data import square, to_unit_range
 from faces import FaceDetector, square_crop
-from video import write_clip
+from video import count_frames, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,18 @@ def test_frames_are_spread_over_the_video(run, clip, capsys):
 
 
 def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, capsys):
-    for name in ("b.png", "a/z.JPG", "c/d/e.webp", ".hidden.png", ".hidden/f.png", "b.annotated.png"):
+    for name in (
+        "b.png",
+        "a/z.JPG",
+        "c/d/e.webp",
+        ".hidden.png",
+        ".hidden/f.png",
+        "b.annotated.png",
+        "b.annotated.curve.png",
+    ):
         save(tmp_path / name, astronaut()[:100, :100])
     (tmp_path / "c" / "up").symlink_to("..")
+    (tmp_path / "a" / "clip.annotated.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
     code, lines, errors = call(capsys, run, tmp_path, "--crop", "none", "--frames", 1)
@@ -139,6 +148,7 @@ def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys)
         (["", "{tmp}"], "RUN: is empty", 2),
         (["{run}", ""], "PATH: is empty", 2),
         (["{run}", "{tmp}", "--annotate", ""], "--annotate: is empty", 2),
+        (["{run}", "{tmp}", "--clip"], "--annotate", 2),
         (["{run}", "{tmp}", "--frames", "0"], "'0'", 2),
         (["{run}", "{tmp}", "--crop", "eyes"], "'eyes'", 2),
         (["{run}", "{tmp}", "--annotate", "{run}/config.json"], "config.json", 1),
@@ -162,10 +172,15 @@ def test_pictures_are_drawn_apart_from_their_sources(run, clip, tmp_path, capsys
     pixels = astronaut()
     photos = [save(tmp_path / name, pixels) for name in ("a/photo.png", "b/photo.png")]
     out = tmp_path / "a"
-    code, lines, _ = call(capsys, run, *photos, clip, "--annotate", out)
+    code, lines, _ = call(capsys, run, *photos, clip, "--annotate", out, "--clip")
     assert code == 0
     drawn = [line["annotated"] for line in lines]
     assert drawn == [str(out / name) for name in ("photo.annotated.png", "photo-2.annotated.png", "clip.annotated.png")]
+    assert all("curve" not in line and "clip" not in line for line in lines[:2])
+    with Image.open(lines[2]["curve"]) as curve:
+        curve.verify()
+    assert (lines[2]["curve"], lines[2]["clip"]) == (f"{out}/clip.annotated.curve.png", f"{out}/clip.annotated.mp4")
+    assert count_frames(lines[2]["clip"]) == count_frames(clip) == 13
     for photo in photos:
         assert np.array_equal(np.asarray(Image.open(photo)), pixels)
     picture = np.asarray(Image.open(drawn[0]))

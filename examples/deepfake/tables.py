@@ -1,0 +1,86 @@
+"""The table that an evaluation prints: its figures with their intervals, the yardsticks, and the paper's Table I."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then LQ (c40)
+    ("Xception", 95.73, 96.30, 86.86, 89.30),
+    ("RECCE", 97.06, 99.32, 91.03, 95.02),
+    ("PANet", 97.26, 99.37, 91.37, 94.90),
+)
+FFPP_METHODS = {"real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"}
+FIGURES = ("acc", "balanced_acc", "auc", "ap", "eer")
+COLUMNS = "{:<28}" + "{:>13}" * len(FIGURES) + "{:>7}{:>7}"
+
+
+def report(metrics: dict[str, Any], methods: set[str]) -> str:
+    """The table: this run's figures in %, the yardsticks, and the paper's Table I with what it may be compared to."""
+    epoch = metrics["checkpoint_epoch"]
+    lines = [title_of(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
+    lines.append(COLUMNS.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
+    for level in ("frame", "video"):
+        lines += _rows(f"this run, by {level}", metrics[level])
+    of_method = metrics.get("methods", {})
+    if len(of_method) > 1:
+        for name, levels in of_method.items():
+            lines += _rows(f"{_short(name)}, by video", levels["video"])
+    auc = metrics["trivial_baseline_auc"]
+    trivial = "no training split" if auc is None else f"{100 * auc:.2f}"
+    lines.append(_row("trivial cues alone", "-", "-", trivial, "-", "-"))
+    always = f"{100 * metrics['always_fake_acc']:.2f}"
+    lines.append(_row('always answering "fake"', always, "50.00", "50.00", "-", "50.00"))
+    if "ci95" in metrics["frame"]:
+        lines.append(
+            f"in brackets: 95 % intervals by bootstrap over videos, {metrics['bootstrap']['resamples']} resamples"
+        )
+
+    lines += ["", "The paper's Table I, FaceForensics++ (FF++), in %:"]
+    lines.append("{:<28}{:>8}{:>8}{:>10}{:>8}".format("", "HQ ACC", "AUC", "LQ ACC", "AUC"))
+    lines += ["{:<28}{:>8.2f}{:>8.2f}{:>10.2f}{:>8.2f}".format(*row) for row in PAPER_TABLE_1]
+    lines.append(_comparability(metrics, methods))
+    return "\n".join(lines)
+
+
+def title_of(metrics: dict[str, Any]) -> str:
+    """Which model, on which data."""
+    return f"{metrics['model']} on {Path(metrics['data']).resolve().name} ({metrics['split']})"
+
+
+def interval(bounds: list[float]) -> str:
+    """An interval of fractions, in %."""
+    return f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def _rows(name: str, level: dict[str, Any]) -> list[str]:
+    """A level's figures and, below them, their intervals."""
+    rows = [_row(name, *(f"{100 * level[key]:.2f}" for key in FIGURES), level["n_real"], level["n_fake"])]
+    if "ci95" in level:
+        rows.append(_row("", *(interval(level["ci95"][key]) for key in FIGURES)))
+    return rows
+
+
+def _row(name: str, *cells: Any) -> str:
+    return COLUMNS.format(name, *cells, *[""] * (len(FIGURES) + 2 - len(cells))).rstrip()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 17 else name[:16] + "…"
+
+
+def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
+    """The honest sentence under the paper's rows."""
+    if metrics["data"] == "demo":
+        return "!! DEMONSTRATION on drawn faces, NOT FF++: these figures are no result and compare with no row above !!"
+    video = metrics["video"]
+    counts = (video["n_real"], video["n_fake"])
+    if metrics["split"] != "test" or methods != FFPP_METHODS or counts != (140, 560):
+        return (
+            "These data are NOT FF++'s test split (140 real videos, 560 fakes by its four methods): "
+            "this run's figures do not compare with the paper's rows."
+        )
+    return (
+        "The counts and methods are those of FF++'s test split. Mind that the preparation of the crops alone moves ACC "
+        "by several points, more than the rows above differ."
+    )

@@ -1,0 +1,143 @@
+"""The ablation: every case with every seed once, resumed where it stopped, and a table of the runs' own figures."""
+
+import statistics
+
+import pytest
+from small_run import log_rows, write_images
+
+import ablate
+import cli
+from ablate import gather, markdown
+from files import read_json, write_json
+
+SMALL = [
+    "--variant",
+    "tiny",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "8",
+    "--workers",
+    "0",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data") / "noise")
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit:
+        cli.run(lambda: ablate.main([str(argument) for argument in arguments]))
+    printed = capsys.readouterr()
+    return exit.value.code, printed.out, printed.err.strip().splitlines()
+
+
+def save_results(out, case, seed, auc, acc=0.5):
+    """What evaluate.py leaves of one run, as far as the table reads it."""
+    folder = out / case / f"seed{seed}" / "faces-test"
+    folder.mkdir(parents=True)
+    level = {"auc": auc, "acc": acc}
+    others = {"trivial_baseline_auc": 0.55, "always_fake_acc": 0.8}
+    write_json(folder / "metrics.json", {"frame": level, "video": level, **others})
+
+
+def test_the_default_is_each_layer_alone_and_each_moved_about():
+    assert len(ablate.ALL) == len(set(ablate.ALL)) == 25
+    assert len(ablate.DEFAULT) == 16
+    for place in ("none", "common", "fusion", "guided", "final"):
+        assert {(place, "none"), ("none", place), (place, "final"), ("common", place)} <= set(ablate.DEFAULT)
+
+
+def test_trains_evaluates_and_goes_on_where_it_stopped(data, tmp_path, capsys, monkeypatch):
+    command = ["--data", data, "--out", tmp_path / "out", "--cases", "none/none", "fusion/none", *SMALL]
+    trained = []
+    train = ablate.train.main
+
+    def stop_after_the_second(arguments):
+        trained.append(arguments)
+        train(arguments)
+        if len(trained) == 2:
+            raise KeyboardInterrupt  # trained, not evaluated
+
+    monkeypatch.setattr(ablate.train, "main", stop_after_the_second)
+    code, _, _ = call(capsys, *command, "--seeds", 0, 1)
+    assert code == 130
+    assert [row["seeds"] for row in read_json(tmp_path / "out" / "ablation.json")["cases"]] == [[0]]
+    code, printed, _ = call(capsys, *command, "--seeds", 0, 1)
+    assert code == 0
+    assert len(trained) == 5  # one of them resumed with nothing left to train
+    assert "seed0: done before" in printed
+
+    cases = read_json(tmp_path / "out" / "ablation.json")["cases"]
+    assert [(row["emam"], row["scam"], row["seeds"]) for row in cases] == [
+        ("none", "none", [0, 1]),
+        ("fusion", "none", [0, 1]),
+    ]
+    for row in cases:
+        for i, seed in enumerate(row["seeds"]):
+            run = tmp_path / "out" / f"{row['emam']}-{row['scam']}" / f"seed{seed}"
+            assert len(log_rows(run)) == 1
+            arguments = read_json(run / "config.json")["arguments"]
+            assert (arguments["emam"], arguments["scam"], arguments["seed"]) == (row["emam"], row["scam"], seed)
+            found = read_json(run / "noise-test" / "metrics.json")
+            for name in ("frame.auc", "frame.acc", "video.auc", "video.acc"):
+                level, key = name.split(".")
+                assert row[name]["values"][i] == found[level][key]
+    assert (tmp_path / "out" / "ablation.md").read_text() in printed
+
+    code, _, errors = call(capsys, *command, "--lr", "0.1")
+    assert (code, len(errors)) == (1, 1) and "made with another training" in errors[0]
+
+
+def test_mean_spread_and_difference_by_seed(tmp_path):
+    for case, values in {"none-none": {0: 0.70, 1: 0.80, 2: 0.90}, "common-final": {1: 0.83, 2: 0.91}}.items():
+        for seed, auc in values.items():
+            save_results(tmp_path, case, seed, auc)
+    save_results(tmp_path, "final-none", 5, 0.6)
+    plain, panet, other = gather(tmp_path, "faces")
+    assert (panet["emam"], panet["scam"], other["emam"]) == ("common", "final", "final")
+    assert plain["frame.auc"]["mean"] == pytest.approx(0.8)
+    assert plain["frame.auc"]["std"] == pytest.approx(0.1)
+    difference = panet["from_none"]["frame.auc"]  # seeds 1 and 2 alone
+    assert difference["values"] == pytest.approx([0.03, 0.01])
+    assert difference["std"] == pytest.approx(statistics.stdev([0.03, 0.01]))
+    assert plain["from_none"]["frame.auc"] is None
+    assert other["frame.auc"]["std"] is None and other["from_none"]["frame.auc"] is None  # no seed in common
+    table = markdown([plain, panet, other], "faces")
+    assert "| common | final | 2 | 87.00 ± 5.66 (+2.00 ± 1.41) |" in table
+    assert "| final | none | 1 | 60.00 |" in table
+    assert "AUC 55.00" in table and "ACC 80.00" in table
+    assert "demonstration" not in table and "demonstration" in markdown([plain], "demo")
+
+
+def test_without_none_none_there_is_no_difference(tmp_path):
+    save_results(tmp_path, "common-final", 0, 0.7)
+    (row,) = gather(tmp_path, "faces")
+    assert set(row["from_none"].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cases", "none"], "'none' is no EMAM/SCAM"),
+        (["--cases", "common/nowhere"], "'common/nowhere'"),
+        (["--seeds", "-1"], "'-1'"),
+        (["--seed", "3"], "--seed is ablate.py's own"),
+        (["--emam", "final"], "--emam is ablate.py's own"),
+        (["--resume"], "--resume is ablate.py's own"),
+        (["--epochs", "0"], "'0'"),
+        (["--colour", "red"], "--colour"),
+        (["--variant", "tiny", "--pretrained"], "--pretrained"),
+    ],
+)
+def test_bad_arguments_give_one_line_before_anything_is_begun(arguments, words, tmp_path, capsys):
+    code, printed, errors = call(capsys, "--data", "demo", "--out", tmp_path / "out", *arguments)
+    assert (code, printed, len(errors)) == (2, "", 1)
+    assert words in errors[0]
+    assert not (tmp_path / "out").exists()
