@@ -231,11 +231,12 @@ _BATCHES: tuple[Shape, ...] = tuple((b, *shape[1:]) for b in (8, 128, 256) for s
 SUITES = {
     "gpu": (
         Plan(("emam", "cbam"), GPU_SHAPES, ("bfloat16",), how=_GRAPHS),
-        Plan(("emam", "cbam"), (_NARROW,), ("bfloat16",), how=_ALL),
+        Plan(("emam", "cbam"), (_NARROW,), ("bfloat16",), how=_COMPILED),
         Plan(("emam", "scam", BOTH), (_NARROW, _WIDE), ("bfloat16",), how=_GRAPHS),
         Plan(("emam", "cbam"), GPU_SHAPES, ("bfloat16",), ("channels_last",), _GRAPHS),
         Plan(("emam",), _BATCHES, ("bfloat16",), how=_GRAPHS),
         Plan(("emam", "cbam"), GPU_SHAPES, ("float32",), how=_GRAPHS),
+        Plan(("emam", "cbam"), (_NARROW,), ("bfloat16",), how=_ALL),
         Plan(("emam", "cbam"), (_NARROW, _WIDE), ("float16",), ("contiguous", "channels_last"), _GRAPHS),
         Plan(("emam", "cbam"), GPU_SHAPES[1:], ("bfloat16",), how=_COMPILED),
         # From here on what completes the list.

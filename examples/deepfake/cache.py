@@ -49,32 +49,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with reading_input():
         data = {split: open_split(arguments.data, split, arguments.image_size) for split in arguments.splits}
-        check_space(arguments.cache, list(data.values()))
+        check_space(arguments.cache, data)
     make_folder(arguments.cache)
     with locked(arguments.cache / ".lock", f"{arguments.cache}: another cache.py is at work there"):
         for split, images in data.items():
             build(images, arguments.cache, split, arguments.workers)
 
 
-def check_space(cache: Path, data: Sequence[Images]) -> None:
-    """UserError where the disk has not the room, which would else show after an hour."""
-    needed = sum(3 * images.image_size**2 * len(images) for images in data)
+def check_space(cache: Path, data: dict[str, Images]) -> None:
+    """UserError where the disk has not the room for the arrays left to build, which would else show after an hour."""
+    left = [images for split, images in data.items() if not is_built(images, cache, split)]
+    needed = sum(3 * images.image_size**2 * len(images) for images in left)
     parent = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise UserError(f"{cache}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
 
 
+def is_built(images: Images, cache: Path, split: str) -> bool:
+    """Whether a split's array is there, whole and of these images."""
+    try:
+        open_cached(cache, split, description(images.fingerprint, len(images), images.image_size))
+    except UserError:
+        return False
+    return True
+
+
 def build(images: Images, cache: Path, split: str, workers: int) -> None:
     """Write a split's array and, last, its description, unless both are there and of these images."""
     wanted = description(images.fingerprint, len(images), images.image_size)
     file = array_file(cache, split, images.image_size)
-    try:
-        open_cached(cache, split, wanted)
+    if is_built(images, cache, split):
         print(f"{file}: is there")
         return
-    except UserError:
-        file.with_suffix(".json").unlink(missing_ok=True)
+    file.with_suffix(".json").unlink(missing_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     try:
         array = np.lib.format.open_memmap(  # the header, and a file of the array's size

@@ -18,20 +18,24 @@ from files import read_json
 from panet_layers.models import PANetLoss
 from run import build_model
 
-TIMED_STEPS = 3
+TIMED_STEPS, MOST_SAMPLES = 3, 5
 
 
 def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
     """Seconds and bytes to prepare all sources: one video of the middle is prepared, and counts for every other."""
-    sample = tasks[len(tasks) // 2]
-    with tempfile.TemporaryDirectory() as folder:
-        task = dataclasses.replace(sample, folder=Path(folder) / "sample")
-        detector()  # loaded once, whatever the number of videos
-        started = time.monotonic()
-        prepare_one(task)
-        seconds = time.monotonic() - started
-        crops = max(1, len(read_json(task.folder / RECORD)["rows"]))
-        size = sum(file.stat().st_size for file in task.folder.iterdir())
+    detector()  # loaded once, whatever the number of videos
+    middle = len(tasks) // 2
+    for sample in tasks[middle : middle + MOST_SAMPLES]:  # one that gives crops
+        with tempfile.TemporaryDirectory() as folder:
+            task = dataclasses.replace(sample, folder=Path(folder) / "sample")
+            started = time.monotonic()
+            prepare_one(task)
+            seconds = time.monotonic() - started
+            crops = len(read_json(task.folder / RECORD)["rows"])
+            size = sum(file.stat().st_size for file in task.folder.iterdir())
+        if crops:
+            break
+    crops = max(1, crops)
     images = round(sum(task.count or crops for task in tasks) * crops / (sample.count or crops))
     return seconds / crops * images / max(1, min(workers, len(tasks))), size // crops * images
 

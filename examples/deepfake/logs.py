@@ -55,6 +55,11 @@ class RunLog:
             disable=not (self.main and sys.stderr.isatty()),
         )
 
+    def restore(self, history: list[Row]) -> None:
+        """Write log.csv as the checkpoint has it: a kill may have come between the two."""
+        if self.main and history:
+            write_csv(self.out / "log.csv", history)
+
     def epoch(self, history: list[Row]) -> None:
         """Report the epoch that just ended: the last row of the run's history."""
         if not self.main:

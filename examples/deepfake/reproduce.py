@@ -16,6 +16,7 @@ import argparse
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cli
 import config
@@ -25,29 +26,36 @@ import reproduction_report
 from checkpoint import CONFIG
 from cli import Parser, UserError, positive_int, reading_input
 from config import Settings
-from files import make_folder
+from destination import claim_destination
 from manifest import MANIFEST
 from reproduction_report import LOG, read_log
 from steps import Step, run_step, run_steps
 from table_one import MODELS, Result, read_result
 
+RECIPE = "reproduce.json"
+OWN = {"seed", "cache", "model", "data", "out", "emam", "scam", "methods", "watch_test"}  # of train.py's options
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     args = _parser().parse_args(argv)
+    args.models, args.compressions = list(dict.fromkeys(args.models)), list(dict.fromkeys(args.compressions))
     with reading_input():
         settings = {model: _settings(args, model) for model in args.models}
         tasks = {compression: _tasks(args, compression) for compression in args.compressions}
     steps = plan(args, settings)
+    if args.plan:
+        show_plan(args, steps, settings, tasks)
+        return
+    with reading_input():
+        claim_destination(args.out, RECIPE, _recipe(args))
     if args.step is not None:
         run_step(steps, args.step)
         return
     show_plan(args, steps, settings, tasks)
-    if args.plan:
-        return
-    make_folder(args.out)
     run_steps(steps)
-    where = reproduction_report.write(args.out / "report", results(args), _data(args), args.also_chosen_on_test)
+    report = args.out / "report"
+    where = reproduction_report.write(report, results(args), _data(args), _recipe(args), args.also_chosen_on_test)
     print(f"== report: {where}")
 
 
@@ -100,7 +108,10 @@ def show_plan(
         return
     workers = prepare.parse_arguments([str(args.source), str(args.out), *args.prepare]).workers
     seconds = room = 0.0
+    left = [step.name for step in steps if not step.done()]
     for compression, sources in tasks.items():
+        if f"prepare {compression}" not in left:
+            continue
         took, size = estimates.preparing(sources, workers)
         print(f"prepare {compression}: about {estimates.shown(took)}, {estimates.gigabytes(size)}")
         seconds, room = seconds + took, room + size
@@ -109,8 +120,8 @@ def show_plan(
         count = chosen.epochs * (images // chosen.batch_size)
         took = count * estimates.training_step(chosen, args.processes)
         print(f"train {model} once: {count} steps, about {estimates.shown(took)}")
-        seconds += took * args.seeds * len(tasks)
-    print(f"in all about {estimates.shown(seconds)} of work on this machine and {estimates.gigabytes(room)} of crops")
+        seconds += took * sum(name.startswith("train ") and name.split()[2] == model for name in left)
+    print(f"left: about {estimates.shown(seconds)} to prepare and train here, {estimates.gigabytes(room)} of crops")
     free = estimates.free_space(args.out)
     if free < room:
         raise UserError(f"{args.out}: {estimates.gigabytes(free)} free, about {estimates.gigabytes(room)} needed")
@@ -140,18 +151,29 @@ def _metrics(run: Path, compression: str) -> Path:
 
 
 def _settings(args: argparse.Namespace, model: str) -> Settings:
-    given, resume = config.parse([*args.train, "--model", model, "--data", "data", "--out", "out"])
-    if resume or {"seed", "cache"} & given.keys():
-        raise UserError("--train takes no --resume, --seed or --cache: the plan gives them", exit_code=2)
-    return config.settle(given)
+    given, resume = config.parse(args.train)
+    own = sorted(OWN & given.keys())
+    if resume or own:
+        raise UserError(f"--train takes no --{own[0] if own else 'resume'}: the plan gives it", exit_code=2)
+    return config.settle({**given, "model": model, "data": "data", "out": "out"})
 
 
 def _tasks(args: argparse.Namespace, compression: str) -> list[prepare.Task]:
     given = [str(args.source), "unused", "--compression", compression, "--profile", args.profile, *args.prepare]
     arguments = prepare.parse_arguments(given)
+    planned = (compression, args.profile, None, (1, 1), None)
+    found = tuple(getattr(arguments, name) for name in ("compression", "profile", "frames", "shard", "index"))
+    if found != planned:
+        raise UserError("--prepare takes no --compression, --profile, --frames, --shard or --index", exit_code=2)
     tasks, missing, _ = prepare.plan(arguments)
     prepare.check_missing(missing, arguments)
     return tasks
+
+
+def _recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """What all the runs of a folder share; seeds, models and compressions may be added to."""
+    recipe = {"source": str(args.source.resolve()), "profile": args.profile, "train": shlex.join(args.train)}
+    return recipe | {"prepare": shlex.join(args.prepare), "also_chosen_on_test": args.also_chosen_on_test}
 
 
 def _words(text: str) -> list[str]:

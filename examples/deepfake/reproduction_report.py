@@ -27,20 +27,24 @@ th:first-child, td:first-child {{text-align: left}} img {{max-width: 100%}}</sty
 {}"""
 
 
-def write(out: Path, results: Sequence[Result], data: dict[str, Path], chosen_on_test: bool = False) -> Path:
+def write(
+    out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any], chosen_on_test: bool = False
+) -> Path:
     """Write report.md, its pictures and report.html to the folder; the path of report.html."""
     make_folder(out)
     ffpp = is_ffpp(results, data)
     save_figure(figures_plot(results, data, ffpp), out / "figures.png")
     save_figure(curves_plot(results, data), out / "curves.png")
-    text = report(results, data, ffpp, chosen_on_test)
+    text = report(results, data, ffpp, recipe, chosen_on_test)
     _write(out / "report.md", text)
     page = markdown.markdown(text, extensions=["tables"])
     _write(out / "report.html", PAGE.format(re.sub(r'src="([^"]+)"', lambda m: f'src="{_inline(out / m[1])}"', page)))
     return out / "report.html"
 
 
-def report(results: Sequence[Result], data: dict[str, Path], ffpp: bool, chosen_on_test: bool = False) -> str:
+def report(
+    results: Sequence[Result], data: dict[str, Path], ffpp: bool, recipe: dict[str, Any], chosen_on_test: bool = False
+) -> str:
     """The whole report in Markdown."""
     parts = ["# Table I: Xception, RECCE and PANet", _what(results, ffpp)]
     for compression in data:
@@ -50,7 +54,7 @@ def report(results: Sequence[Result], data: dict[str, Path], ffpp: bool, chosen_
         if chosen_on_test:
             parts.append(_chosen_on_test(here))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
-    parts += ["## How it was made", _how(results)]
+    parts += ["## How it was made", _how(results, recipe)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -59,13 +63,14 @@ def _what(results: Sequence[Result], ffpp: bool) -> str:
     spread = f"Mean and standard deviation over {seeds} seeds, in %." if seeds > 1 else "One seed, so no spread. In %."
     if not ffpp:
         return (
-            "**These data are not FaceForensics++** (its test split has 140 real videos and 560 fakes by four "
-            "methods): a stand-in that shows the road works. No figure here compares with the paper's. " + spread
+            "**This is not FaceForensics++'s whole test split** (140 real videos and 560 fakes by four methods; the "
+            "counts here stand below), so no figure here compares with the paper's. " + spread
         )
     return (
         f"The data have the counts and methods of FaceForensics++'s test split. {spread} The verdict says whether the "
         "paper's figure, which is of one training, lies where one more of our trainings would with 95 % (Student's t "
-        "over the seeds). It knows of no other difference: how the crops are cut alone moves ACC by several points."
+        "over the seeds); of a dozen such verdicts one or two are \"outside\" by chance alone. It knows of no other "
+        "difference: how the crops are cut alone moves ACC by several points."
     )
 
 
@@ -156,8 +161,9 @@ def _chosen_on_test(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _how(results: Sequence[Result]) -> str:
-    lines = ["| training | epoch chosen on val | val AUC | commit |", "|---|---|---|---|"]
+def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
+    lines = [f"`{name}`: {value or 'as they default'}  " for name, value in recipe.items()]
+    lines += ["", "| training | epoch chosen on val | val AUC | commit |", "|---|---|---|---|"]
     for r in results:
         best = max(read_log(r.run), key=lambda row: int(row["best"]) * int(row["epoch"]))
         commit = (read_json(r.run / "config.json").get("commit") or "unknown")[:10]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scipy import stats
+
 from files import read_json
 from manifest import MANIFEST
 from tables import FFPP_METHODS, PAPER_TABLE_1
@@ -16,7 +18,6 @@ from tables import FFPP_METHODS, PAPER_TABLE_1
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
 FFPP_TEST = (140, 560)  # real and fake videos
-T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's, two-sided
 
 
 class Cell(NamedTuple):
@@ -39,8 +40,12 @@ class Cell(NamedTuple):
         """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
         if self.spread is None:
             return None
-        n = len(self.values)
-        return T_95.get(n - 1, 2.0) * self.spread / math.sqrt(n)
+        return self._t * self.spread / math.sqrt(len(self.values))
+
+    @property
+    def _t(self) -> float:
+        """Student's t for 95 %, two-sided."""
+        return float(stats.t.ppf(0.975, len(self.values) - 1))
 
     def __str__(self) -> str:
         return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
@@ -51,9 +56,9 @@ class Cell(NamedTuple):
             return ""
         if self.spread is None:
             return f"{self.mean - self.paper:+.2f}, one seed: no spread to judge by"
-        n = len(self.values)
-        reach = T_95.get(n - 1, 2.0) * self.spread * math.sqrt(1 + 1 / n)  # of one more training
-        return f"{self.mean - self.paper:+.2f}, " + ("within" if abs(self.mean - self.paper) <= reach else "outside")
+        reach = self._t * self.spread * math.sqrt(1 + 1 / len(self.values))  # of one more training
+        verdict = "within" if abs(self.mean - self.paper) <= reach else "outside"
+        return f"{self.mean - self.paper:+.2f}, {verdict} ±{reach:.2f}"
 
 
 class Result(NamedTuple):

@@ -37,6 +37,7 @@ from scoring import AMP_DTYPES
 def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) -> None:
     """Run the epochs that are left; after each, score the val split, keep the best weights, write a checkpoint."""
     progress = run.progress
+    log.restore(progress.history)
     while progress.epoch < run.settings.epochs:
         waiting = train_one_epoch(run, data["train"], log, interrupt)
         started = time.monotonic()

@@ -8,6 +8,7 @@ import os
 import torch
 from torch import Tensor
 
+MOST_PIXELS = 2**31 - 4096  # of a map: kernels count them in 32 bits, a block at a time
 LEAST_CAPABILITY = (8, 0)  # Ampere: bfloat16 and the shared memory that the kernels count on
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -29,6 +30,12 @@ def why_not(x: Tensor) -> str | None:
         wanted, found = LEAST_CAPABILITY[0], f"{properties.major}.{properties.minor}"
         return f"it needs compute capability {wanted}.0 (Ampere) or later, and {x.device} has {found}"
     return None
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raise ValueError where x (B, C, H, W) has larger maps than the kernels can count."""
+    if x.shape[2] * x.shape[3] >= MOST_PIXELS:
+        raise ValueError(f"backend 'triton' takes maps of less than {MOST_PIXELS} pixels, got {tuple(x.shape)}")
 
 
 def preferred(x: Tensor) -> bool:

@@ -8,11 +8,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 from cases import run  # noqa: E402
-from on_device import LAYOUTS, SMALL, placed  # noqa: E402
+from on_device import LARGER_EMAM, LAYOUTS, SMALL, placed  # noqa: E402
 
 
 def main(device: torch.device) -> None:
-    for case in SMALL:
+    for case in (*SMALL, LARGER_EMAM):
         for layout in LAYOUTS:
             for dtype in (torch.float32, torch.float16):
                 outcome = run(*placed(case, device, dtype, layout))

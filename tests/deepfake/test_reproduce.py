@@ -83,13 +83,16 @@ def test_the_plan_tells_time_and_room(tmp_path, capsys):
     reproduce.main([str(tree), str(tmp_path / "out"), "--seeds", "1", "--plan", *TINY])
     out = capsys.readouterr().out
     assert re.search(r"prepare c23: about [\d.]+ (s|min), [\d.]+ MB", out)
-    assert re.search(r"train panet once: \d+ steps, about", out) and "in all about" in out
+    assert re.search(r"train panet once: \d+ steps, about", out) and "left: about" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train", "--seed 3"], "--train takes no --resume, --seed or --cache"),
+        (["--train", "--seed 3"], "--train takes no --seed"),
+        (["--train", "--model panet"], "--train takes no --model"),
+        (["--train", "--epochs 2 --resume"], "--train takes no --resume"),
+        (["--prepare", "--methods Deepfakes FaceSwap --comp c40"], "--prepare takes no --compression"),
         (["--train", "--epochs none"], "--epochs"),
         (["--train", "'unclosed"], "No closing quotation"),
         (["--seeds", "0"], "--seeds"),
@@ -113,10 +116,13 @@ def test_from_videos_to_the_report(tmp_path, capfd):
         reproduce.main([*command, "--step", "4"])
     reproduce.main([*command, "--no-estimate"])
     report = (tmp_path / "out" / "report" / "report.md").read_text()
-    assert "These data are not FaceForensics++" in report and "| PANet |" in report
+    assert "not FaceForensics++'s whole test split" in report and "| PANet |" in report
     capfd.readouterr()
     reproduce.main([*command, "--no-estimate"])
     assert capfd.readouterr().out.count("done already") == 5
+    with pytest.raises(UserError, match="made with another train") as error:
+        reproduce.main([*command, "--no-estimate", "--train", "--variant tiny --epochs 2 --batch-size 4"])
+    assert error.value.exit_code == 2
 
 
 # --- table
@@ -125,9 +131,9 @@ def test_from_videos_to_the_report(tmp_path, capfd):
 def test_mean_spread_and_verdict():
     values = Cell((96.0, 97.0, 98.0), paper=97.26)
     assert (values.mean, values.spread) == (97.0, 1.0)
-    assert str(values) == "97.00 ± 1.00" and values.verdict() == "-0.26, within"
-    assert Cell((96.9, 97.0, 97.1), paper=99.0).verdict() == "-2.00, outside"
-    assert values.interval == pytest.approx(4.30 / math.sqrt(3))
+    assert str(values) == "97.00 ± 1.00" and values.verdict() == "-0.26, within ±4.97"
+    assert Cell((96.9, 97.0, 97.1), paper=99.0).verdict() == "-2.00, outside ±0.50"
+    assert values.interval == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
     one = Cell((97.0,), paper=97.26)
     assert one.spread is None and one.verdict() == "-0.26, one seed: no spread to judge by"
 
@@ -196,9 +202,10 @@ def test_only_ffpps_own_test_split_is_compared(tmp_path):
 
 def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
     data = data_folder(tmp_path / "data", FFPP)
-    page = reproduction_report.write(tmp_path / "report", some_results(tmp_path, videos=(15, 60)), data)
+    results = some_results(tmp_path, videos=(15, 60))
+    page = reproduction_report.write(tmp_path / "report", results, data, {"profile": "recce"})
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "These data are not FaceForensics++" in text and "97.26" not in text and "0.05" not in text
+    assert "not FaceForensics++'s whole test split" in text and "97.26" not in text and "0.05" not in text
     assert "| PANet | 83.00 ± 0.00 | 93.00 ± 0.00 |" in text and "f00d" in text
     assert "Chosen on the test split" not in text
     html = page.read_text()
@@ -207,9 +214,10 @@ def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
 
 def test_the_report_on_ffpp_compares(tmp_path):
     data = data_folder(tmp_path / "data", FFPP)
-    reproduction_report.write(tmp_path / "report", some_results(tmp_path), data, chosen_on_test=True)
+    recipe = {"train": "--epochs 2"}
+    reproduction_report.write(tmp_path / "report", some_results(tmp_path), data, recipe, chosen_on_test=True)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "99.37" in text and "outside" in text and "80.0 %" in text
     assert "PANet less RECCE, seed by seed, by frame" in text and "(the paper's: +0.05)" in text
     assert "| PANet | 60.00 ± 0.00 | 70.00 ± 0.00 |" in text  # the best of each column over the epochs
-    assert "0123456789" in text
+    assert "0123456789" in text and "`train`: --epochs 2" in text

@@ -23,6 +23,7 @@ from test_golden import GOLDEN, build, expected_outcome, load
 from test_precision import lowered, plain_run
 from torch.autograd import gradcheck
 
+from panet_layers import SCAM
 from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
 
 SLOW = {1, 2, 11}  # in the interpreter
@@ -164,9 +165,27 @@ def test_non_finite_input_spreads_alike(value, device, either_forward):
 
 
 def test_offsets_of_64_bits(device, either_forward, monkeypatch):
-    """Planes of more than 2^31 elements do not fit in a test, but the code for them does."""
+    """The code for planes that span more than 2^31 elements, on a small one."""
     monkeypatch.setattr(tiling, "WIDE", 0)
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
+
+
+@pytest.mark.xdist_group("most of the GPU's memory")
+def test_channels_far_apart(device, in_passes):
+    """Four channels 720 million numbers apart, in memory that is reserved and hardly touched."""
+    case, apart = EmamCase(1, 4, 1, 5, 6), 720_000_000
+    dense, grad = (t.to(device) for t in tensors(case, dtype=torch.float16))
+    x = torch.empty(3 * apart + 30, dtype=torch.float16, device=device)
+    x = x.as_strided((1, 4, 5, 6), (4 * apart, apart, 6, 1)).copy_(dense)
+    layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
+    assert_same(run(layer, x, grad), run(layer, dense, grad), 0)
+
+
+def test_maps_of_more_pixels_than_32_bits_count():
+    x = torch.empty(1).expand(1, 8, 46341, 46341)
+    for layer in (EmamCase(1, 8, 2, 1, 1).layer(dtype=torch.float32), SCAM(8)):
+        with pytest.raises(ValueError, match=r"maps of less than 2147479552 pixels, got \(1, 8, 46341, 46341\)"):
+            with_backend(layer, "triton")(x)
 
 
 @pytest.mark.interpreted

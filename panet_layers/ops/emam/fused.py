@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..chunks import accumulation_dtype
+from ..fusion import check_pixels
 from .chunked import Parameters, Saved, saved_shapes
 
 
@@ -39,6 +40,7 @@ def _channels_innermost(sides: Tensor) -> Tensor:
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
+    check_pixels(x)
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
     saved = empty_saved(x, groups)

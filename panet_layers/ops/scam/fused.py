@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..chunks import accumulation_dtype
+from ..fusion import check_pixels
 from . import kernels
 from .chunked import Parameters
 
@@ -54,8 +55,7 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
 
     `running` holds the mean and variance that normalise the logits; None takes the batch's own.
     """
-    if x.shape[2] * x.shape[3] >= 2**31:
-        raise ValueError(f"backend 'triton' counts a map's pixels in 32 bits, got {tuple(x.shape)}")
+    check_pixels(x)
     if x.numel() == 0:
         return torch.empty_like(x), Saved(*(t.zero_() for t in empty_saved(x, len(params.fc1))))
     params = _in_dtype(params, accumulation_dtype(x.dtype))

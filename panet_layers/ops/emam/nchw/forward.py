@@ -240,7 +240,8 @@ def _scale(x, out, gate, at, to, mask, sc, oc, start, stop, ACC: tl.constexpr):
     out += tl.cast(start, tl.int64) * oc + to
     for c in range(start, stop, 4):
         mask1, mask2, mask3 = mask & (c + 1 < stop), mask & (c + 2 < stop), mask & (c + 3 < stop)
-        x1, out1, x3, out3 = x + sc, out + oc, x + 3 * sc, out + 3 * oc
+        x1, out1 = x + sc, out + oc
+        x3, out3 = x1 + sc + sc, out1 + oc + oc  # 3 * sc could pass 2^31
         values0, values1 = tl.load(x, mask=mask, other=0), tl.load(x1, mask=mask1, other=0)
         values2, values3 = tl.load(x1 + sc, mask=mask2, other=0), tl.load(x3, mask=mask3, other=0)
         tl.store(out, (values0.to(ACC) * gate).to(out.dtype.element_ty), mask=mask)
