@@ -36,7 +36,16 @@ def run_onnx(path, x):
 def check(model, path, name, tolerance=EQUAL):
     for size in sizes(name):
         x = images(name, *size)
-        assert_same(run_onnx(path, x), outputs(model(x)), tolerance)
+        assert_same(run_onnx(path, x), outputs(model(x)), max(tolerance, budget(model, x)))
+
+
+def budget(model, x):
+    """What two ways to round may differ by: each is at most twice as far from float64 as PyTorch's is, and so three.
+
+    Only PANet's deep decoder comes near `EQUAL` with it.
+    """
+    exact, plain = outputs(copy.deepcopy(model).double()(x.double())), outputs(model(x))
+    return 3 * max((plain[key] - value).abs().max().item() for key, value in exact.items() if value.numel())
 
 
 @pytest.mark.parametrize("name", HOSTS)
