@@ -93,7 +93,7 @@ def _stage_place(model: nn.Module, stage: Stage, seen: Observation) -> Place:
     A few of timm's names do not exist, are never called, or are of modules that put something else out.
     """
     own = dict(model.named_modules(remove_duplicate=False)).get(stage.name)
-    if own is not None and (found := _described_map(model, output_of(own), stage, seen)):
+    if own is not None and (found := _described_map(model, output_of(own), stage, seen, by_name=True)):
         # In a list the map may stand beside what goes on from it; so it is refined where it was made.
         made = seen.makers.get((output_of(own), found.element))
         if made is not None:
@@ -133,11 +133,18 @@ def _first_map(model: nn.Module, shapes: Shapes, image: Image) -> Map | None:
     return None
 
 
-def _described_map(model: nn.Module, module: nn.Module, stage: Stage, seen: Observation) -> Map | None:
-    """The map of the stage's channels and reduction that the module puts out when it is called, if it does."""
+def _described_map(
+    model: nn.Module, module: nn.Module, stage: Stage, seen: Observation, by_name: bool = False
+) -> Map | None:
+    """The map of the stage's channels and reduction that the module puts out when it is called, if it does.
+
+    by_name: the stage is this module, so that the channels tell enough where it puts one map out; unpadded convolutions
+    make small maps smaller than the reduction says.
+    """
     for element, shape in _tensors(seen.outputs.get(module, [None])[0]):
         layouts = read_layout(shape, seen.image, stage.channels, stage.reduction)
-        layouts = [layout for layout in layouts if at_reduction(layout, seen.image, stage.reduction)]
+        if not (by_name and element is None):
+            layouts = [layout for layout in layouts if at_reduction(layout, seen.image, stage.reduction)]
         if layouts:
             return Map(element, _preferred(model, layouts))
     return None
