@@ -119,21 +119,23 @@ def _row(network: str, contender: str, pass_: str, timing: Timing, options: argp
 
 
 def markdown(rows: list[table.Row]) -> str:
-    """Images a second, and behind it how much of the plain network's that is."""
-    lines = ["| network, images | layer after each stage | inference, images/s | | training, images/s | |"]
-    lines.append("|---|---|---:|---:|---:|---:|")
+    """The plain network's images a second, and how much of it is left with a layer: the median of the rounds' ratios."""
+    lines = ["| network, images | layer after each stage | inference | training |"]
+    lines.append("|---|---|---:|---:|")
     for (network, shape, contender), group in table.grouped(rows, ("layer", "shape", "contender")).items():
         passes = {row["pass"]: row for row in group}
-        cells = [cell for pass_ in PASSES for cell in _cells(passes.get(pass_))]
+        cells = [_cell(passes.get(pass_)) for pass_ in PASSES]
         lines.append(f"| {network}, {shape} | {contender} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cells(row: table.Row | None) -> tuple[str, str]:
+def _cell(row: table.Row | None) -> str:
     if row is None:
-        return "", ""
+        return ""
+    if row["contender"] != PLAIN:
+        return f"{float(row['speedup']):.0%}"
     images = int(row["shape"].split("x")[0])
-    return f"{1e3 * images / float(row['milliseconds']):.3g}", f"{float(row['speedup']):.0%}"
+    return f"{1e3 * images / float(row['milliseconds']):.3g} images/s"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import functional
 from .backends import check_backend
+from .convolutions import check_convolutions
 from .tracing import fx_leaf
 
 
@@ -69,6 +70,7 @@ class EMAM(nn.Module):
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
+        check_convolutions(self, conv1x1, conv3x3)
         return functional.emam(
             *(x, conv1x1.weight, conv1x1.bias, conv3x3.weight, conv3x3.bias, gn.weight, gn.bias),  # type: ignore[arg-type]
             groups=self.groups,

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from . import functional
 from .backends import check_backend
 from .checkpoints import rename_channel_keys, rename_scam_keys, rename_spatial_keys
+from .convolutions import check_convolutions
 from .tracing import fx_leaf
 
 
@@ -102,6 +103,7 @@ class SpatialAttention(nn.Module):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
+        check_convolutions(self, self.conv)
         return functional.spatial_attention(x, self.conv.weight, self.bn)
 
 
@@ -159,6 +161,7 @@ class SCAM(nn.Module):
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
+        check_convolutions(self, spatial.conv)
         if not self.channel.is_plain():
             return spatial(self.channel(x))
         return functional.scam(

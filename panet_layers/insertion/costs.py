@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+
+from ..backends import use_backend
 
 BATCH = 2  # batch normalisation in training wants more than one value
 
@@ -24,6 +26,10 @@ class Cost(NamedTuple):
     parameters: int
     macs: int
     activation_bytes: int
+
+    def times(self, calls: int) -> Cost:
+        """The cost of several calls of the same layer."""
+        return Cost(self.parameters, calls * self.macs, calls * self.activation_bytes)
 
 
 class Row(NamedTuple):
@@ -63,7 +69,7 @@ class CostReport(NamedTuple):
 
 def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     """The cost of `layer` on an image's map of `shape` (C, H, W), counted on a copy; the MACs of EMAM and SCAM by the
-    reference backend. Raises ValueError where the layer changes the map's shape.
+    reference backend. Raises ValueError where the layer changes the map's shape or dtype.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
@@ -71,14 +77,13 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     parameters = list(layer.parameters())
     like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
     x = torch.zeros(BATCH, *shape, device=like.device, dtype=like.dtype, requires_grad=True)
-    kept = _kept(layer, x, {p.data_ptr() for p in parameters})
     for part in layer.modules():
         if hasattr(part, "backend"):
-            part.backend = "reference"  # type: ignore[assignment]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        out = layer(x)
-    if out.shape != x.shape:
-        raise ValueError(f"{type(layer).__name__} made {tuple(out.shape)} of a map of {tuple(x.shape)}")
+            part.backend = None  # type: ignore[assignment]
+    with use_backend("auto"):  # one that was named may be for another device than the model's of now
+        kept = _kept(layer, x, {p.data_ptr() for p in parameters})
+    with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
@@ -91,7 +96,10 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
-        layer(x)
+        out: Any = layer(x)
+    if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
+        made = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{type(layer).__name__} made {made} of a map of {tuple(x.shape)} in {x.dtype}")
     return sum(t.untyped_storage().nbytes() for t in kept.values() if t.data_ptr() not in parameters)
 
 

@@ -31,7 +31,8 @@ def insert_attention(
         layer: called with the channels of each place, gives the layer: `EMAM`, `partial(SCAM, reduction=8)`, or any
             module from (B, C, H, W) to the same.
         example_input: what the dry run calls the model with, as `model(x)`, `model(*tuple)` or `model(**dict)`; its
-            first tensor of four dimensions is the images (B, C, H, W). Default: two black images of timm's size.
+            first tensor of four dimensions is the images (B, C, H, W). Default: two black images of timm's size. Where
+            maps are tokens, later images must have its proportions, and no tokens may be dropped.
 
     The dry run (once, in evaluation mode, without gradients) shows where the channels are. Outputs may be (B, C, H, W),
     (B, H, W, C) or tokens (B, N, C), where class and register tokens ahead of the map pass unrefined; of a list, tuple
@@ -84,4 +85,7 @@ def _refinement(place: Place, model: nn.Module, layer: Callable[[int], nn.Module
 def _row(place: Place, layer: nn.Module) -> Row:
     layout = place.layout
     shape = (layout.channels, layout.height, layout.width)
-    return Row(place.name, str(layout), type(layer).__name__, cost(layer, shape))
+    try:
+        return Row(place.name, str(layout), type(layer).__name__, cost(layer, shape).times(place.calls))
+    except Exception as error:
+        raise ValueError(f"the layer for {place.name!r} does not refine a map of {shape}: {error}") from error

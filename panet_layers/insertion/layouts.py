@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-MOST_PREFIX_TOKENS = 32
+PREFIXES = (0, 1, 2, 3, 4, 5, 8, 9)  # class and register tokens of the networks there are
 
 
 class Image(NamedTuple):
@@ -47,10 +47,15 @@ class Layout:
         """
         if tokens == self.height * self.width:
             return self.height, self.width
-        height = round(math.sqrt(tokens * self.height / self.width))
-        if self.order is not None or height < 1 or tokens % height:
-            raise ValueError(f"{tokens} tokens are no map in the proportion {self.height}:{self.width}")
-        return height, tokens // height
+        height = max(1, round(math.sqrt(tokens * self.height / self.width)))
+        width = tokens // height
+        apart = abs(height - width * self.height / self.width)  # as when a map was read
+        if self.order is not None or tokens % height or apart >= 0.5:
+            raise ValueError(
+                f"{tokens} tokens are no map in the proportion {self.height}:{self.width}, that of the example_input "
+                "with which the layer was inserted"
+            )
+        return height, width
 
 
 def read_layout(
@@ -91,7 +96,7 @@ def _tokens(shape: tuple[int, ...], image: Image, reduction: float | None) -> li
     """The map nearest to the reduction; where that is unknown, the one behind the fewest tokens."""
     _, tokens, channels = shape
     found = []
-    for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 1) + 1):
+    for prefix in (prefix for prefix in PREFIXES if prefix < tokens):
         pixels = tokens - prefix
         height = max(1, round(math.sqrt(pixels * image.height / image.width)))
         layout = Layout("tokens", channels, height, pixels // height, prefix)

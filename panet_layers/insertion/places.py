@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -31,12 +31,16 @@ class Map(NamedTuple):
 
 
 class Place(NamedTuple):
-    """name: as asked for. module: whose output is refined. element: of the output, or None for all of it."""
+    """name: as asked for. module: whose output is refined. element: of the output, or None for all of it.
+
+    calls: how often the module was called for a batch.
+    """
 
     name: str
     module: nn.Module
     layout: Layout
     element: Element
+    calls: int = 1
 
 
 def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) -> list[Place]:
@@ -46,9 +50,9 @@ def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) ->
         if not described:
             raise ValueError('at="stages" needs timm\'s feature_info, which the model has not; give module names')
         return [_stage_place(model, stage, seen) for stage in described]
-    names = [at] if isinstance(at, str) else list(at)
-    if not names:
-        raise ValueError(f"at must name at least one module, got {at!r}")
+    names: list[Any] = [at] if isinstance(at, str) else list(at) if isinstance(at, Iterable) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"at must be a module's name, a pattern, or several of them, got {at!r}")
     return [_named_place(model, name, seen) for name in _matches(model, names)]
 
 
@@ -74,17 +78,23 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
-    module = output_of(model.get_submodule(name))
+    named = model.get_submodule(name)
+    module = output_of(named)
     calls = seen.outputs.get(module)
     if not calls:
         raise ValueError(f"module {_described(name, module)} was not called in the dry run, so it gave no feature map")
+    if named in seen.outputs and len(seen.outputs[named]) != len(calls):
+        raise ValueError(
+            f"module {_described(name, named)} ends in {type(module).__name__}, which is called elsewhere too; name "
+            "another module"
+        )
     found = {_first_map(model, shapes, seen.image) for shapes in calls}
     one = found.pop()
     if one is None or found:
         given = ", then ".join(dict.fromkeys(map(str, calls)))
         wanted = "one feature map, (B, C, H, W), (B, H, W, C) or (B, tokens, C), the same in every call"
         raise ValueError(f"module {_described(name, module)} gave {given} for {seen.image}; wanted is {wanted}")
-    return Place(name, module, _in_rows(model, name, one.layout), one.element)
+    return Place(name, module, _in_rows(model, name, one.layout), one.element, len(calls))
 
 
 def _stage_place(model: nn.Module, stage: Stage, seen: Observation) -> Place:

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..emam import EMAM
 from ..scam import SCAM, ChannelAttention, SpatialAttention
-from .costs import CostReport, Row, cost
+from .costs import Cost, CostReport, Row, cost
 from .observation import dry_run
 from .refinement import Refinement
 
@@ -24,12 +24,12 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
     Raises ValueError where there is no input to run the model on, or it fails on it.
     """
     layers = _layers(model)
-    maps: dict[nn.Module, tuple[int, ...]] = {}
+    maps: dict[nn.Module, list[tuple[int, ...]]] = {}
 
-    def note(module: nn.Module, args: Any) -> None:
-        maps.setdefault(module, tuple(args[0].shape[1:]))
+    def note(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        maps.setdefault(module, []).append(tuple((*args, *kwargs.values())[0].shape[1:]))
 
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         dry_run(model, example_input)
     finally:
@@ -37,11 +37,17 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
             handle.remove()
     return CostReport(
         tuple(
-            Row(name, "x".join(map(str, maps[layer])), type(layer).__name__, cost(layer, maps[layer]))
+            Row(name, "x".join(map(str, maps[layer][0])), type(layer).__name__, _cost(layer, maps[layer]))
             for layer, name in layers.items()
             if layer in maps
         )
     )
+
+
+def _cost(layer: nn.Module, maps: list[tuple[int, ...]]) -> Cost:
+    """The sum over the layer's calls."""
+    calls = [cost(layer, shape) for shape in maps]
+    return Cost(calls[0].parameters, sum(c.macs for c in calls), sum(c.activation_bytes for c in calls))
 
 
 def _layers(model: nn.Module) -> dict[nn.Module, str]:

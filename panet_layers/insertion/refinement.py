@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tracing import fx_leaf
 from .layouts import Layout
 from .observation import Element
 
@@ -38,6 +39,7 @@ class Refinement(nn.Module):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("position", None if order is None else order.argsort(), persistent=False)
 
+    @fx_leaf
     def forward(self, output: Any) -> Any:
         """The module's output, refined."""
         if self.element is None:
@@ -90,13 +92,19 @@ def detach(module: nn.Module) -> None:
     """Take every refinement from `module` that it runs or keeps for another."""
     for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
         del module._forward_hooks[key]
-    for name in [name for name in module._modules if name.startswith(NAME)]:
+    ours = [name for name, child in module._modules.items() if name.startswith(NAME) and isinstance(child, Refinements)]
+    for name in ours:
         delattr(module, name)
 
 
 def refine(module: nn.Module, args: Any, output: Any) -> Any:
     """The forward hook of a module with refinements."""
     holder, name = _holder(module)
+    if name not in holder._modules:
+        raise RuntimeError(
+            f"{type(holder).__name__} has lost its inserted layer, as when a conversion put a new module in its place; "
+            "convert first, insert after"
+        )
     for refinement in getattr(holder, name):
         output = refinement(output)
     return output

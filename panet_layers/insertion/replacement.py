@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..emam import EMAM
 from ..scam import SCAM
+from .refinement import Refinement, Refinements
 
 EQUAL = 1e-10  # in float64, relative to the largest output
 _OURS = (EMAM, SCAM)
@@ -69,35 +70,56 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
             swapped.append(Swapped(name, type(module).__name__, type(new).__name__))
         elif reason:
             left.append(Left(name, type(module).__name__, reason))
-        if new is not None or reason or isinstance(module, _OURS):
+        if new is not None or isinstance(module, _OURS):
             settled.update(module.modules())
-    if not swaps and _candidates(model):
+    if not swaps and _is_candidate(model):
         left = [Left("", type(model).__name__, "is the model itself; load its state_dict into EMAM or SCAM")]
     for parent in model.modules():
-        for name, child in parent.named_children():
+        for name, child in list(parent._modules.items()):  # named_children() gives a shared child once
             if child in swaps:
                 setattr(parent, name, swaps[child])
-    return ReplacementReport(tuple(swapped), tuple(left))
+    return ReplacementReport(tuple(swapped), tuple(row for row in left if not _holds(row.name, swapped)))
+
+
+def _holds(name: str, swapped: list[Swapped]) -> bool:
+    """Whether something inside the module was swapped."""
+    return any(swap.name.startswith(f"{name}.") for swap in swapped)
 
 
 def _replacement(module: nn.Module) -> tuple[nn.Module | None, str]:
     """The layer that computes what the module does, or None and why; no reason where it is nothing of the kind."""
-    candidates = _candidates(module)
-    if not candidates:
-        return None, "has not the parameters of EMA or CBAM" if _NAMES.search(type(module).__name__) else ""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+    if not _is_candidate(module):
+        named = _NAMES.search(type(module).__name__) and not isinstance(module, (Refinement, Refinements))
+        return None, "has not the parameters of EMA or CBAM" if named else ""
+    if any(_has_hooks(part) for part in module.modules()):
         return None, "has hooks that would be lost"
     reason = ""
-    for candidate in candidates:
+    for candidate in _candidates(module):
         reason = _difference(module, candidate)
         if not reason:
-            return candidate.train(module.training), ""
+            for part in candidate.modules():
+                if not isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):  # these have the old one's mode
+                    part.training = module.training
+            return candidate, ""
     return None, reason
 
 
-def _candidates(module: nn.Module) -> list[nn.Module]:
+def _is_candidate(module: nn.Module) -> bool:
+    """Whether a layer takes the module's weights, and no module inside it is one already."""
+    if isinstance(module, (Refinement, Refinements)) or next(_candidates(module), None) is None:
+        return False
+    return not any(_is_candidate(child) for child in module.children())
+
+
+def _candidates(module: nn.Module) -> Iterator[EMAM | SCAM]:
     """The layers that take the module's weights."""
-    return [*_as_emam(module), *_as_scam(module)]
+    yield from _as_emam(module)
+    yield from _as_scam(module)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    forward, backward = module._forward_hooks or module._forward_pre_hooks, module._backward_hooks
+    return bool(forward or backward or module._backward_pre_hooks)
 
 
 def _difference(old: nn.Module, new: nn.Module) -> str:
@@ -158,7 +180,7 @@ def _as_scam(module: nn.Module) -> Iterator[SCAM]:
     channels, hidden = fc2.weight.shape
     for flipped in (False, True):
         layer = SCAM(channels, max(1, channels // hidden), kernel_size=conv.kernel_size[0])
-        layer.channel.fc1, layer.channel.fc2 = copy.deepcopy(fc1), copy.deepcopy(fc2)
+        layer.channel.fc1, layer.channel.fc2 = fc1, fc2
         weight = conv.weight.detach()
         layer.spatial.conv.weight = _parameter(weight.flip(1) if flipped else weight, like=conv.weight)
         layer.spatial.bn = None if norm is None else _plain_norm(norm)  # type: ignore[assignment]
@@ -188,6 +210,7 @@ def _plain_norm(norm: nn.Module) -> nn.Module:
         dtype=None if like is None else like.dtype,
     )
     plain.load_state_dict(norm.state_dict())
+    plain.training = norm.training
     for new, old in zip(plain.parameters(), norm.parameters()):
         new.requires_grad_(old.requires_grad)
     return plain

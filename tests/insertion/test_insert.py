@@ -409,7 +409,7 @@ def test_profile_finds_native_and_inserted_layers():
     ("model", "at", "layer", "options", "message"),
     [
         (resnet, "layer5", EMAM, {}, r"no module 'layer5'; near it are layer"),
-        (resnet, [], EMAM, {}, r"at must name at least one module, got \[\]"),
+        (resnet, [], EMAM, {}, r"at must be a module's name, a pattern, or several of them, got \[\]"),
         (resnet, "fc", EMAM, {}, r"module 'fc' \(Linear\) gave \(2, 3\)"),
         (resnet, "layer1", partial(EMAM, groups=7), {}, r"'layer1', a map of 32 channels: channels must be divisible"),
         (resnet, "layer1", lambda c: None, {}, r"layer\(32\) must be an nn.Module, got None"),
@@ -432,7 +432,7 @@ def test_profile_finds_native_and_inserted_layers():
         ),
         (lambda: Gives(lambda x: {1: [x]}), "stage", EMAM, {"example_input": X}, r"'stage' \(Stage\) gave \{1: \{0: "),
         (resnet, "layer1", EMAM(32), {}, r"give its class, not EMAM\("),
-        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d made \(2, 32, 38, 38\) of a map of \(2, 32, 40"),
+        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d made \(2, 32, 38, 38\) in torch.float32 of a map of \(2, 32, 40"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 8, 8, 8)),
             "0",
@@ -496,3 +496,90 @@ def test_layouts_are_read_off_shapes(height, width, stride, channels, prefix, ki
     found = read_layout(shape, Image(2, height * stride, width * stride), channels, stride)
     assert expected in found
     assert len(found) == 1 or kind != "tokens"
+
+
+# --- what a reviewer tried
+
+
+def test_a_container_that_ends_in_a_shared_module_is_refused():
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), act), nn.Sequential(nn.Conv2d(8, 8, 3), act))
+    with pytest.raises(ValueError, match=r"'0' \(Sequential\) ends in ReLU, which is called elsewhere too"):
+        insert_attention(model, "0", EMAM, example_input=X)
+
+
+def test_calls_are_counted():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
+    model.append(model[1])
+    once = insert_attention(copy.deepcopy(model), "0", EMAM, example_input=X).total
+    twice = insert_attention(model, "1", EMAM, example_input=X).total
+    assert twice == once.times(2) == profile(model, X).total and twice.parameters == once.parameters
+
+
+def test_a_sequence_that_is_no_map_is_refused():
+    model = Gives(lambda x: x.flatten(2).mT[:, :77])
+    with pytest.raises(ValueError, match=r"\(2, 77, 16\)"):
+        insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 64))
+
+
+def test_tokens_of_other_proportions_are_refused():
+    model = Gives(lambda x: x.flatten(2).mT)
+    insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 128))
+    with pytest.raises(ValueError, match=r"144 tokens are no map in the proportion 16:32, that of the example_input"):
+        model(torch.zeros(2, 3, 48, 48))
+
+
+def test_the_users_own_children_stay():
+    model = Gives(lambda x: x)
+    model.stage.inserted_attention_map = nn.Conv2d(1, 1, 1)
+    insert_attention(model, "stage", EMAM, example_input=X)
+    remove_attention(model)
+    assert list(model.stage._modules) == ["inserted_attention_map"]
+
+
+def test_a_conversion_that_drops_the_layer_is_told():
+    model = Gives(lambda x: x)
+    insert_attention(model, "stage", EMAM, example_input=X)
+    del model.stage.inserted_attention
+    with pytest.raises(RuntimeError, match=r"Stage has lost its inserted layer.*convert first, insert after"):
+        model(X)
+
+
+def test_a_backend_for_another_device_than_the_models_of_now():
+    insert_attention(resnet(), "layer4", partial(EMAM, backend="triton"))
+
+
+@pytest.mark.parametrize("at", [None, 3, [None], ["layer1", 2], ""])
+def test_what_is_no_name(at):
+    with pytest.raises(ValueError, match="at must be a module's name"):
+        insert_attention(resnet(), at, EMAM)
+
+
+@pytest.mark.parametrize("layer", [lambda c: nn.Flatten(), lambda c: nn.Conv2d(c, 2 * c, 1), lambda c: nn.LSTM(7, 7)])
+def test_a_layer_that_is_none(layer):
+    with pytest.raises(ValueError, match=r"the layer for 'layer4' does not refine a map of \(96, 5, 5\)"):
+        insert_attention(resnet(), "layer4", layer)
+
+
+def test_symbolic_tracing_calls_refinements():
+    model = Gives(lambda x: x.flatten(2).mT)
+    insert_attention(model, "stage", EMAM, example_input=X)
+    graph = torch.fx.symbolic_trace(model)
+    assert torch.equal(graph(X), model(X))
+
+
+@pytest.mark.parametrize("name", ["conv1x1", "conv3x3"])
+def test_an_adapter_in_a_convolutions_place_is_refused(name):
+    class Adapter(nn.Module):
+        def __init__(self, conv):
+            super().__init__()
+            self.weight, self.bias = conv.weight, conv.bias
+
+    layer = EMAM(16)
+    setattr(layer, name, Adapter(getattr(layer, name)))
+    with pytest.raises(TypeError, match=r"EMAM reads its convolutions' weights.*got Adapter"):
+        layer(torch.zeros(1, 16, 4, 4))
+    scam = SCAM(16)
+    scam.spatial.conv = Adapter(scam.spatial.conv)
+    with pytest.raises(TypeError, match="got Adapter"):
+        scam(torch.zeros(1, 16, 4, 4))

@@ -11,8 +11,9 @@ from lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
 from safetensors import safe_open
 from timm.layers.cbam import CbamModule, LightCbamModule
 from torch import nn
+from torch.nn.utils import prune
 
-from panet_layers import EMAM, SCAM, replace_attention
+from panet_layers import EMAM, SCAM, insert_attention, replace_attention
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -154,3 +155,62 @@ def test_the_old_checkpoint_loads_into_the_new_model():
     model = copy.deepcopy(old)
     replace_attention(model)
     model.load_state_dict(old.state_dict())
+
+
+class Residual(nn.Module):
+    """A block with a promising name around a layer of the kind."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return x + self.layer(x)
+
+
+class BottleneckCBAM(Residual):
+    pass
+
+
+def test_what_surrounds_a_lookalike_hides_it_not():
+    model = host(Residual(CBAM(32)), BottleneckCBAM(EMA(32)), nn.Sequential(nn.ReLU(), CbamModule(32)))
+    report = replace_attention(model)
+    assert [swap.name for swap in report.swapped] == ["1.layer", "2.layer", "3.1"] and not report.left
+
+
+def test_a_network_whose_only_parameters_are_a_lookalikes():
+    model = nn.ModuleDict({"net": nn.Sequential(nn.ReLU(), CBAM(32))})
+    assert [swap.name for swap in replace_attention(model).swapped] == ["net.1"]
+
+
+def test_an_inserted_lookalike():
+    model = host()
+    x = torch.randn(2, 3, 11, 9, dtype=torch.float64)
+    insert_attention(model, "0", CbamModule, example_input=x.float())
+    model.double().eval()
+    expected = model(x)
+    assert [swap.was for swap in replace_attention(model).swapped] == ["CbamModule"]
+    assert_same({"output": model(x)}, {"output": expected})
+
+
+def test_a_module_under_two_names_of_one_parent():
+    cbam = CBAM(32)
+    model = host(cbam, cbam)
+    replace_attention(model)
+    assert isinstance(model[1], SCAM) and model[1] is model[2]
+
+
+def test_a_frozen_normalisation_stays_frozen():
+    model = host(CBAM(32)).train()
+    model[1].SpatialGate.spatial.bn.eval()
+    replace_attention(model)
+    assert model[1].training and not model[1].spatial.bn.training
+
+
+def test_hooks_inside_and_pruned_weights_are_left():
+    hooked, pruned = CBAM(32), CBAM(32)
+    hooked.ChannelGate.register_forward_hook(lambda *_: None)
+    prune.l1_unstructured(pruned.ChannelGate.mlp[1], "weight", 0.5)
+    report = replace_attention(host(hooked, pruned))
+    assert [left.name for left in report.left] == ["1", "2"]
+    assert all("hooks" in left.reason for left in report.left)
