@@ -119,7 +119,7 @@ def _row(network: str, contender: str, pass_: str, timing: Timing, options: argp
 
 
 def markdown(rows: list[table.Row]) -> str:
-    """The plain network's images a second, and how much of it is left with a layer: the median of the rounds' ratios."""
+    """The plain network's images a second, and what a layer leaves of it: the median of the rounds' ratios."""
     lines = ["| network, images | layer after each stage | inference | training |"]
     lines.append("|---|---|---:|---:|")
     for (network, shape, contender), group in table.grouped(rows, ("layer", "shape", "contender")).items():

@@ -34,7 +34,8 @@ def contract(
     instances, k, sides = means.shape
     batch, channels, height, width = x.shape
     groups = channels // k
-    t = tiling(x, k, cost=3)
+    # Where groups are small, a thread keeps the sums of many: at as many numbers as elsewhere it would spill.
+    t = tiling(x, k, cost=3, numbers=16 if k <= 8 else 32)
     total = delta.sum(1)
     slices = max(t.column_blocks, t.row_chunks)
     side_parts = mean.new_empty((slices, instances, sides, 2, k))
