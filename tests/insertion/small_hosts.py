@@ -1,0 +1,43 @@
+"""Small networks to insert layers into, and an input for them that is no square."""
+
+from collections import namedtuple
+
+import timm
+import torch
+from torch import nn
+
+from panet_layers.insertion.refinement import Refinement
+
+X = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+
+
+def resnet(**options):
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=3, **options).eval()
+
+
+def inserted(model):
+    return [name for name, module in model.named_modules() if isinstance(module, Refinement)]
+
+
+class Gives(nn.Module):
+    """A network of one convolution, `stage`, which gives what `form` makes of its map."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.conv, self.stage, self.form = nn.Conv2d(3, 16, 4, 4), Stage(form), form
+
+    def forward(self, x):
+        return self.stage(self.conv(x))
+
+
+class Stage(nn.Module):
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, x):
+        return self.form(x)
+
+
+Pair = namedtuple("Pair", "map other")

@@ -1,0 +1,81 @@
+"""What a model with inserted layers can still do: be copied, stored, compiled, exported, traced, checkpointed."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import timm
+import torch
+from cases import EXACT
+from small_hosts import Gives, X, inserted, resnet
+from torch.utils.checkpoint import checkpoint
+
+from panet_layers import EMAM, insert_attention, remove_attention
+
+
+def test_copies_have_layers_of_their_own():
+    model = resnet()
+    insert_attention(model, "stages", EMAM)
+    twin = copy.deepcopy(model)
+    file = io.BytesIO(pickle.dumps(model))
+    stored = pickle.load(file)
+    assert torch.equal(twin(X), model(X)) and torch.equal(stored(X), model(X))
+    with torch.no_grad():
+        for key, p in twin.named_parameters():
+            if "inserted_attention" in key:
+                p.add_(1.0)
+    assert not torch.equal(twin(X), model(X)) and torch.equal(stored(X), model(X))
+    remove_attention(twin)
+    assert inserted(model) and not inserted(twin)
+
+
+def test_state_dict_round_trip():
+    model, other = resnet(), resnet()
+    insert_attention(model, "stages", EMAM)
+    insert_attention(other, "stages", EMAM)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(X), model(X))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_mambaout"])
+def test_compiles_without_a_graph_break(name):
+    torch._dynamo.reset()
+    model = timm.create_model(name, num_classes=3).eval()
+    insert_attention(model, "stages", EMAM)
+    x = torch.randn(2, 3, 160, 160)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_exports(name):
+    model = timm.create_model(name, num_classes=3).eval()
+    insert_attention(model, "stages", EMAM)
+    x = torch.randn(2, 3, 160, 160)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    x = torch.randn(5, 3, 160, 160)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_gradient_checkpointing_runs_the_layers():
+    model = resnet().double().train()
+    insert_attention(model, "stages", EMAM)
+    x = X.double()
+    model(x).sum().backward()
+    expected = {k: p.grad.clone() for k, p in model.named_parameters()}
+    model.zero_grad()
+    model.set_grad_checkpointing()
+    model(x).sum().backward()
+    for key, p in model.named_parameters():
+        assert (p.grad - expected[key]).abs().max() < EXACT, key
+    model.zero_grad()
+    checkpoint(model.layer1, model.maxpool(model.act1(model.bn1(model.conv1(x)))), use_reentrant=False).sum().backward()
+    assert model.layer1[-1].inserted_attention[0].layer.conv1x1.weight.grad is not None
+
+
+def test_symbolic_tracing_calls_refinements():
+    model = Gives(lambda x: x.flatten(2).mT)
+    insert_attention(model, "stage", EMAM, example_input=X)
+    graph = torch.fx.symbolic_trace(model)
+    assert torch.equal(graph(X), model(X))

@@ -1,0 +1,163 @@
+"""What insert_attention refuses, by name and without changing anything, and what inserted layers refuse."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_hosts import Gives, X, inserted, resnet
+from torch import nn
+
+from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers.insertion.layouts import Image, Layout, read_layout
+
+
+@pytest.mark.parametrize(
+    ("model", "at", "layer", "options", "message"),
+    [
+        (resnet, "layer5", EMAM, {}, r"no module 'layer5'; near it are layer"),
+        (resnet, [], EMAM, {}, r"at must be a module's name, a pattern, or several of them, got \[\]"),
+        (resnet, "fc", EMAM, {}, r"module 'fc' \(Linear\) gave \(2, 3\)"),
+        (resnet, "layer1", partial(EMAM, groups=7), {}, r"'layer1', a map of 32 channels: channels must be divisible"),
+        (resnet, "layer1", lambda c: None, {}, r"layer\(32\) must be an nn.Module, got None"),
+        (resnet, "layer1", EMAM, {"example_input": torch.zeros(2, 4, 64, 64)}, r"failed on the given example_input"),
+        (
+            resnet,
+            "layer1",
+            EMAM,
+            {"example_input": torch.zeros(2, 4)},
+            r"images of shape \(B, C, H, W\), got \[\(2, 4\)\]",
+        ),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "0", EMAM, {}, r"example_input is needed"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "stages", EMAM, {"example_input": X}, r"needs timm's feature_info"),
+        (
+            lambda: Gives(lambda x: x.flatten(1)),
+            "stage",
+            EMAM,
+            {"example_input": X},
+            r"'stage' \(Stage\) gave \(2, 3072\)",
+        ),
+        (lambda: Gives(lambda x: {1: [x]}), "stage", EMAM, {"example_input": X}, r"'stage' \(Stage\) gave \{1: \{0: "),
+        (resnet, "layer1", EMAM(32), {}, r"give its class, not EMAM\("),
+        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d made \(2, 32, 38, 38\)"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 8, 8, 8)),
+            "0",
+            EMAM,
+            {"example_input": torch.zeros(2, 3, 64, 64)},
+            r"8x8x8 could be \(B, C, H, W\) and \(B, H, W, C\)",
+        ),
+    ],
+)
+def test_errors_name_the_place_and_change_nothing(model, at, layer, options, message):
+    model = model()
+    before = [name for name, _ in model.named_modules()]
+    with pytest.raises(ValueError, match=message):
+        insert_attention(model, at, layer, **options)
+    assert [name for name, _ in model.named_modules()] == before
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_a_module_that_is_not_called():
+    model = Gives(lambda x: x)
+    model.spare = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match=r"'spare' \(Conv2d\) was not called"):
+        insert_attention(model, "spare", EMAM, example_input=X)
+
+
+def test_a_module_that_gives_different_maps():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.AvgPool2d(2)
+
+        def forward(self, x):
+            return self.pool(self.pool(x))
+
+    with pytest.raises(ValueError, match=r"'pool' \(AvgPool2d\) gave \(2, 3, 32, 24\), then \(2, 3, 16, 12\)"):
+        insert_attention(Twice(), "pool", partial(EMAM, groups=1), example_input=X)
+
+
+def test_nothing_is_built_in_where_one_place_cannot_take_it():
+    model = resnet()
+    with pytest.raises(ValueError, match="fc"):
+        insert_attention(model, ["layer1", "fc"], EMAM)
+    assert not inserted(model)
+
+
+@given(
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    stride=st.integers(1, 32),
+    channels=st.integers(3, 400),
+    prefix=st.integers(0, 5),
+    kind=st.sampled_from(["NCHW", "NHWC", "tokens"]),
+)
+def test_layouts_are_read_off_shapes(height, width, stride, channels, prefix, kind):
+    shape = {
+        "NCHW": (2, channels, height, width),
+        "NHWC": (2, height, width, channels),
+        "tokens": (2, prefix + height * width, channels),
+    }[kind]
+    expected = Layout(kind, channels, height, width, prefix if kind == "tokens" else 0)
+    found = read_layout(shape, Image(2, height * stride, width * stride), channels, stride)
+    assert expected in found
+    assert len(found) == 1 or kind != "tokens"
+
+
+def test_a_container_that_ends_in_a_shared_module_is_refused():
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), act), nn.Sequential(nn.Conv2d(8, 8, 3), act))
+    with pytest.raises(ValueError, match=r"'0' \(Sequential\) ends in ReLU, which is called elsewhere too"):
+        insert_attention(model, "0", EMAM, example_input=X)
+
+
+def test_a_sequence_that_is_no_map_is_refused():
+    model = Gives(lambda x: x.flatten(2).mT[:, :77])
+    with pytest.raises(ValueError, match=r"\(2, 77, 16\)"):
+        insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 64))
+
+
+def test_tokens_of_other_proportions_are_refused():
+    model = Gives(lambda x: x.flatten(2).mT)
+    insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 128))
+    with pytest.raises(ValueError, match=r"144 tokens are no map in the proportion 16:32, that of the example_input"):
+        model(torch.zeros(2, 3, 48, 48))
+
+
+def test_a_conversion_that_drops_the_layer_is_told():
+    model = Gives(lambda x: x)
+    insert_attention(model, "stage", EMAM, example_input=X)
+    del model.stage.inserted_attention
+    with pytest.raises(RuntimeError, match=r"Stage has lost its inserted layer.*convert first, insert after"):
+        model(X)
+
+
+@pytest.mark.parametrize("at", [None, 3, [None], ["layer1", 2], ""])
+def test_what_is_no_name(at):
+    with pytest.raises(ValueError, match="at must be a module's name"):
+        insert_attention(resnet(), at, EMAM)
+
+
+@pytest.mark.parametrize("layer", [lambda c: nn.Flatten(), lambda c: nn.Conv2d(c, 2 * c, 1), lambda c: nn.LSTM(7, 7)])
+def test_a_layer_that_is_none(layer):
+    with pytest.raises(ValueError, match=r"the layer for 'layer4' does not refine a map of \(96, 5, 5\)"):
+        insert_attention(resnet(), "layer4", layer)
+
+
+@pytest.mark.parametrize("name", ["conv1x1", "conv3x3"])
+def test_an_adapter_in_a_convolutions_place_is_refused(name):
+    class Adapter(nn.Module):
+        def __init__(self, conv):
+            super().__init__()
+            self.weight, self.bias = conv.weight, conv.bias
+
+    layer = EMAM(16)
+    setattr(layer, name, Adapter(getattr(layer, name)))
+    with pytest.raises(TypeError, match=r"EMAM reads its convolutions' weights.*got Adapter"):
+        layer(torch.zeros(1, 16, 4, 4))
+    scam = SCAM(16)
+    scam.spatial.conv = Adapter(scam.spatial.conv)
+    with pytest.raises(TypeError, match="got Adapter"):
+        scam(torch.zeros(1, 16, 4, 4))
