@@ -38,7 +38,7 @@ import plots
 import robustness
 from bootstrap import RESAMPLES, evaluate_with_intervals
 from checkpoint import load_run
-from cli import Parser, UserError, non_negative_int
+from cli import Parser, UserError, non_negative_int, reading_input
 from cues import trivial_baseline_auc
 from data import SPLITS, Images, open_split, to_unit_range
 from distributed import pick_device
@@ -107,9 +107,10 @@ def evaluate(run: Path, data: str, split: str = "test", out: Path | None = None,
 
 def _evaluate(run: Path, data: str, split: str, out: Path | None, options: Options) -> Evaluation:
     device = options.device or pick_device("auto")
-    model, config = load_run(run, device)
-    images = open_split(data, split, config["image_size"])
-    val = open_split(data, "val", config["image_size"]) if options.calibration else None
+    with reading_input():
+        model, config = load_run(run, device)
+        images = open_split(data, split, config["image_size"])
+        val = open_split(data, "val", config["image_size"]) if options.calibration else None
     out = make_folder(out or run / f"{name_of(data)}-{split}")
 
     def score(these: Images) -> NDArray[np.float64]:
@@ -150,10 +151,11 @@ def _evaluate_each(runs: list[Path], data: list[str], split: str, out: Path | No
     if out is None and len(runs) > 1:
         raise UserError("several RUNs need --out, the folder for their tables", 2)
     for run in runs:  # all of them and all data first: what is wrong with the last is known before hours of scoring
-        image_size = load_run(run)[1]["image_size"]
-        for name in data:
-            for needed in (split, "val") if options.calibration else (split,):
-                open_split(name, needed, image_size)
+        with reading_input():
+            image_size = load_run(run)[1]["image_size"]
+            for name in data:
+                for needed in (split, "val") if options.calibration else (split,):
+                    open_split(name, needed, image_size)
 
     found: list[dict[str, Any]] = []
     for run, run_name in zip(runs, run_names, strict=True):

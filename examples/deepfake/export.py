@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import cli
 from checkpoint import load_run
-from cli import Parser, UserError
+from cli import Parser, UserError, reading_input
 from evaluate import model_name
 from faces import CROP_SCALE
 from files import replacing
@@ -47,7 +47,8 @@ def export(run: Path, out: Path) -> None:
         import onnxscript  # noqa: F401  (torch.onnx needs it, and says so late)
     except ImportError as error:
         raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"') from error
-    detector, config = load_run(run)
+    with reading_input():
+        detector, config = load_run(run)
     size = config["image_size"]
     program = torch.onnx.export(
         Logits(detector),

@@ -29,7 +29,7 @@ from torch import nn
 import cli
 from annotate import annotated
 from checkpoint import load_run
-from cli import Parser, UserError, positive_int
+from cli import Parser, UserError, positive_int, reading_input
 from clips import Box, Judged, curve_figure, listed, rounded, write_annotated
 from data import square
 from distributed import pick_device
@@ -85,7 +85,8 @@ class Predictor:
         self._names = DistinctNames()
         self.device = device or pick_device("auto")
         self.model: nn.Module
-        self.model, config = load_run(run, self.device)
+        with reading_input():
+            self.model, config = load_run(run, self.device)
         self.image_size, self.name = config["image_size"], model_name(config["model"])
         self.detector = FaceDetector() if crop == "face" else None
 

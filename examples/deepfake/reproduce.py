@@ -27,7 +27,7 @@ from checkpoint import CONFIG
 from cli import Parser, UserError, positive_int, reading_input
 from config import Settings
 from destination import claim_destination
-from manifest import MANIFEST
+from manifest import MANIFEST, SPLITS
 from reproduction_report import LOG, read_log
 from steps import Step, run_step, run_steps
 from table_one import MODELS, Result, read_result
@@ -116,15 +116,21 @@ def show_plan(
         print(f"prepare {compression}: about {estimates.shown(took)}, {estimates.gigabytes(size)}")
         seconds, room = seconds + took, room + size
     for model, chosen in settings.items():
-        images = sum(task.count or 1 for task in next(iter(tasks.values())) if task.source.split == "train")
-        count = chosen.epochs * (images // chosen.batch_size)
-        took = count * estimates.training_step(chosen, args.processes)
-        print(f"train {model} once: {count} steps, about {estimates.shown(took)}")
-        seconds += took * sum(name.startswith("train ") and name.split()[2] == model for name in left)
-    print(f"left: about {estimates.shown(seconds)} to prepare and train here, {estimates.gigabytes(room)} of crops")
+        train, val, test = (_images(next(iter(tasks.values())), split) / chosen.batch_size for split in SPLITS)
+        training, scoring = estimates.step_times(chosen, args.processes)
+        scoring_test = test * scoring * args.processes  # evaluate.py is one process
+        each = {"train": chosen.epochs * (train * training + val * scoring), "evaluate": scoring_test}
+        for kind, took in each.items():
+            print(f"{kind} {model} once: about {estimates.shown(took)}")
+            seconds += took * sum(name.split()[0] == kind and name.split()[2] == model for name in left)
+    print(f"left: about {estimates.shown(seconds)} here, {estimates.gigabytes(room)} of crops")
     free = estimates.free_space(args.out)
     if free < room:
         raise UserError(f"{args.out}: {estimates.gigabytes(free)} free, about {estimates.gigabytes(room)} needed")
+
+
+def _images(tasks: list[prepare.Task], split: str) -> int:
+    return sum(task.count or 1 for task in tasks if task.source.split == split)
 
 
 def results(args: argparse.Namespace) -> list[Result]:

@@ -67,7 +67,7 @@ def _what(results: Sequence[Result], ffpp: bool) -> str:
             "counts here stand below), so no figure here compares with the paper's. " + spread
         )
     return (
-        f"The data have the counts and methods of FaceForensics++'s test split. {spread} The verdict says whether the "
+        f"The test videos are those of FaceForensics++'s test split, by name. {spread} The verdict says whether the "
         "paper's figure, which is of one training, lies where one more of our trainings would with 95 % (Student's t "
         "over the seeds); of a dozen such verdicts one or two are \"outside\" by chance alone. It knows of no other "
         "difference: how the crops are cut alone moves ACC by several points."

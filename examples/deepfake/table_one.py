@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+import ffpp
 from files import read_json
 from manifest import MANIFEST
-from tables import FFPP_METHODS, PAPER_TABLE_1
+from tables import PAPER_TABLE_1
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
-FFPP_TEST = (140, 560)  # real and fake videos
 
 
 class Cell(NamedTuple):
@@ -100,9 +100,13 @@ def gains(results: Sequence[Result], compression: str, metric: str, level: str =
 
 
 def is_ffpp(results: Sequence[Result], data: dict[str, Path]) -> bool:
-    """Whether every run was tested on FF++'s test split, by the counts of videos and the methods of the manifest."""
+    """Whether every run was tested on FF++'s official test split: the videos by name, all of them and no other.
+
+    A set of forge.py's with the same counts and folders has other splits, so it does not pass for FF++.
+    """
+    official = _official_test()
     counts = {(r.metrics["video"]["n_real"], r.metrics["video"]["n_fake"]) for r in results}
-    return counts == {FFPP_TEST} and all(_methods(folder) == FFPP_METHODS for folder in data.values())
+    return counts == {(140, 560)} and all(_tested(folder) == official for folder in data.values())
 
 
 def read_result(run: Path, metrics: Path, model: str, compression: str, seed: int) -> Result:
@@ -110,6 +114,15 @@ def read_result(run: Path, metrics: Path, model: str, compression: str, seed: in
     return Result(model, compression, seed, run, read_json(metrics))
 
 
-def _methods(folder: Path) -> set[str]:
+def _official_test() -> set[tuple[str, str]]:
+    """The method and id of each video."""
+    pairs = ffpp.official_pairs()["test"]
+    fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
+    reals = {("real", video_id) for pair in pairs for video_id in pair}
+    return reals | {(method, name) for method in ffpp.METHODS for name in fakes}
+
+
+def _tested(folder: Path) -> set[tuple[str, str]]:
     with open(folder / MANIFEST, encoding="utf-8") as file:
-        return {json.loads(line)["method"] for line in file}
+        rows = [json.loads(line) for line in file]
+    return {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}

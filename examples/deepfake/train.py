@@ -22,7 +22,7 @@ import cli
 import config
 from batches import EvalBatches, TrainBatches, Waited, load, seed_for
 from checkpoint import BEST, CONFIG
-from cli import UserError
+from cli import UserError, reading_input
 from config import Settings
 from data import Images, open_split, to_unit_range
 from distributed import Processes, join, main_process
@@ -193,14 +193,15 @@ def train_from(argv: Sequence[str] | None) -> None:
     if resume and "out" not in given:
         raise UserError("--resume needs --out RUN, the run to continue", exit_code=2)
     out = Path(given.get("out", ""))
-    saved = saved_config(out) if resume else None
+    with reading_input():
+        saved = saved_config(out) if resume else None
     settings = config.settle_resumed(given, saved["arguments"], out / CONFIG) if saved else config.settle(given)
     if not saved and main_process() and (Path(settings.out) / CONFIG).exists():
         raise UserError(f"{settings.out} already holds a run: add --resume to continue it, or choose another --out", 2)
 
     torch.set_num_threads(settings.threads or local_cores())
     with join(settings.device) as processes:
-        with processes.one_voice():
+        with processes.one_voice(), reading_input():
             cache = Path(settings.cache) if settings.cache else None
             splits = ("train", "val", "test") if settings.watch_test else ("train", "val")
             data = {split: open_split(settings.data, split, settings.image_size, cache) for split in splits}

@@ -86,10 +86,10 @@ def test_one_run_on_several_sets_goes_into_its_folder(places, tmp_path, capsys):
         (["{0}/first", "{0}/second", "--data", "{0}/one"], "--out", 2),
         (["{0}/first", "{0}/first/../first", "--data", "{0}/one", "--out", "{1}"], "two folders are called 'first'", 2),
         (["{0}/first", "--data", "{0}/one", "{0}/one", "--out", "{1}"], "two folders are called 'one'", 2),
-        (["{0}/first", "{0}/third", "--data", "{0}/one", "--out", "{1}"], "third does not exist", 1),
-        (["{0}/first", "--data", "{0}/one", "{0}/none", "--out", "{1}"], "none: no such folder", 1),
+        (["{0}/first", "{0}/third", "--data", "{0}/one", "--out", "{1}"], "third does not exist", 2),
+        (["{0}/first", "--data", "{0}/one", "{0}/none", "--out", "{1}"], "none: no such folder", 2),
         (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--resamples", "-1"], "'-1'", 2),
-        (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--calibration"], "the val split is empty", 1),
+        (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--calibration"], "the val split is empty", 2),
         (["{0}/first", "--data", "demo", "--split", "val", "--out", "{1}", "--calibration"], "fitted on val", 2),
     ],
 )

@@ -161,9 +161,9 @@ def test_the_grid_shows_both_classes_and_some_mistakes(cases):
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["{tmp}/nowhere", "--data", "{data}"], "nowhere does not exist", 1),
-        (["{run}", "--data", "{tmp}/nowhere"], "nowhere", 1),
-        (["{run}", "--data", "{data}", "--split", "val"], "val split is empty", 1),
+        (["{tmp}/nowhere", "--data", "{data}"], "nowhere does not exist", 2),
+        (["{run}", "--data", "{tmp}/nowhere"], "nowhere", 2),
+        (["{run}", "--data", "{data}", "--split", "val"], "val split is empty", 2),
         (["{run}", "--data", "{data}", "--split", "dev"], "'dev'", 2),
         (["{run}", "--data", "{data}", "--device", "toaster"], "--device toaster", 2),
         (["{run}", "--data", "{data}", "--batch-size", "0"], "'0'", 2),

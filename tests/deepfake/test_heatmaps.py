@@ -149,7 +149,7 @@ def test_the_probability_is_predicts(tmp_path, capsys):
     ("arguments", "words", "code"),
     [
         (["{0}", "{0}"], "--out", 2),
-        (["{0}/nowhere", "{0}", "--out", "{0}/out"], "nowhere does not exist", 1),
+        (["{0}/nowhere", "{0}", "--out", "{0}/out"], "nowhere does not exist", 2),
         (["{0}", "{0}", "--out", "{0}/out", "--frames", "0"], "'0'", 2),
     ],
 )

@@ -58,4 +58,4 @@ def test_missing_packages_are_named_in_one_line(tmp_path, capsys, monkeypatch):
 def test_a_run_that_is_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.run(lambda: export.main([str(tmp_path / "nowhere")]))
-    assert exit.value.code == 1 and "nowhere does not exist" in capsys.readouterr().err
+    assert exit.value.code == 2 and "nowhere does not exist" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prepare_for_tests import save_tree
 
+import ffpp
 import reproduce
 import reproduction_report
 import steps
@@ -83,7 +84,8 @@ def test_the_plan_tells_time_and_room(tmp_path, capsys):
     reproduce.main([str(tree), str(tmp_path / "out"), "--seeds", "1", "--plan", *TINY])
     out = capsys.readouterr().out
     assert re.search(r"prepare c23: about [\d.]+ (s|min), [\d.]+ MB", out)
-    assert re.search(r"train panet once: \d+ steps, about", out) and "left: about" in out
+    assert re.search(r"train panet once: about \d", out) and re.search(r"evaluate recce once: about \d", out)
+    assert re.search(r"left: about .+ here, .+ of crops", out)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +174,19 @@ def result(folder: Path, model: str, seed: int, auc: float, videos=(140, 560)) -
     return Result(model, "c23", seed, run, metrics)
 
 
-def data_folder(folder: Path, methods) -> dict[str, Path]:
+def data_folder(folder: Path, own_ids=False, missing=0) -> dict[str, Path]:
+    """A manifest with FF++'s test videos, or with as many under other ids, as forge.py would name them."""
+    pairs = ffpp.official_pairs()["test"]
+    if own_ids:
+        pairs = [(f"{2 * number:03d}", f"{2 * number + 1:03d}") for number in range(len(pairs))]
+    fakes = [f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])]
+    videos = [("real", name) for pair in pairs for name in pair] + [(m, name) for m in ffpp.METHODS for name in fakes]
+    rows = [{"path": f"{m}/{name}/0.png", "method": m, "video": name, "split": "test"} for m, name in videos[missing:]]
+    rows += [{"problem": "missing", "method": m, "video": name, "split": "test"} for m, name in videos[:missing]]
+    rows.append({"path": "real/001/0.png", "method": "real", "video": "001", "split": "train"})
     folder.mkdir()
-    (folder / "manifest.jsonl").write_text("".join(json.dumps({"method": name}) + "\n" for name in methods))
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"c23": folder}
-
-
-FFPP = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 
 
 def some_results(folder: Path, **options) -> list[Result]:
@@ -192,16 +200,18 @@ def test_gains_are_taken_seed_by_seed(tmp_path):
 
 
 def test_only_ffpps_own_test_split_is_compared(tmp_path):
-    own, other = data_folder(tmp_path / "own", FFPP), data_folder(tmp_path / "other", FFPP[:3])
+    own = data_folder(tmp_path / "own")
     results = some_results(tmp_path / "a")
-    assert is_ffpp(results, own) and not is_ffpp(results, other)
+    assert is_ffpp(results, own)
+    assert not is_ffpp(results, data_folder(tmp_path / "forged", own_ids=True))
+    assert not is_ffpp(results, data_folder(tmp_path / "gap", missing=1))
     assert not is_ffpp(some_results(tmp_path / "b", videos=(15, 60)), own)
     assert cell(results, "panet", "c23", "frame", "auc", ffpp=False).paper is None
     assert cell(results, "panet", "c23", "video", "auc", ffpp=True).paper is None
 
 
 def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
-    data = data_folder(tmp_path / "data", FFPP)
+    data = data_folder(tmp_path / "data")
     results = some_results(tmp_path, videos=(15, 60))
     page = reproduction_report.write(tmp_path / "report", results, data, {"profile": "recce"})
     text = (tmp_path / "report" / "report.md").read_text()
@@ -213,7 +223,7 @@ def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
 
 
 def test_the_report_on_ffpp_compares(tmp_path):
-    data = data_folder(tmp_path / "data", FFPP)
+    data = data_folder(tmp_path / "data")
     recipe = {"train": "--epochs 2"}
     reproduction_report.write(tmp_path / "report", some_results(tmp_path), data, recipe, chosen_on_test=True)
     text = (tmp_path / "report" / "report.md").read_text()

@@ -305,7 +305,7 @@ def test_the_command_prints_one_line_and_its_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "examples/deepfake/train.py")]
     command += arguments(tmp_path / "nowhere", tmp_path / "run")
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"error: {done.stderr.removeprefix('error: ').strip()}\n" and "nowhere" in done.stderr
 
 
