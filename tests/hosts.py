@@ -10,7 +10,7 @@ from cases import randomised
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from panet_layers import EMAM, SCAM
+from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.models import PANet
 
 LAYERS = {
@@ -19,15 +19,20 @@ LAYERS = {
     "cbam": lambda: SCAM(16, 4, mlp_bias=True, spatial_norm="batch"),
 }
 NETWORKS = {
-    "timm": lambda: timm.create_model(
-        "resnet18",
-        num_classes=3,
-        layers=(1, 1, 1, 1),
-        channels=(16, 16, 32, 32),
-        block_args={"attn_layer": EMAM},
-    ),
+    "timm": lambda: resnet(block_args={"attn_layer": EMAM}),
+    "inserted": lambda: with_layers(resnet()),
     "panet": lambda: PANet(variant="tiny", drop_rate=0.0, noise_std=0.0),
 }
+
+
+def resnet(**options: Any) -> nn.Module:
+    return timm.create_model("resnet18", num_classes=3, layers=(1, 1, 1, 1), channels=(16, 16, 32, 32), **options)
+
+
+def with_layers(model: nn.Module) -> nn.Module:
+    insert_attention(model, "stages", lambda channels: EMAM(channels, 4))
+    insert_attention(model, "layer3.0.conv1", lambda channels: SCAM(channels, 4))
+    return model
 
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:

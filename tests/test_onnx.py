@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the packages
 pytest.importorskip("onnxscript", reason="ONNX needs the packages of the extra `export`")
 
 EQUAL = 1e-5
-HOSTS = [*LAYERS, "timm", pytest.param("panet", marks=pytest.mark.slow)]  # about 20 s
+HOSTS = [*LAYERS, "timm", "inserted", pytest.param("panet", marks=pytest.mark.slow)]  # about 20 s
 DYNAMIC = ({0: "batch", 2: "height", 3: "width"},)
 
 
