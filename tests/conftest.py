@@ -2,11 +2,16 @@
 
 import os
 import re
+import sys
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads would only get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for benchmarks/
+
 from devices import on_gpu, on_interpreter
 from hypothesis import HealthCheck, settings
 

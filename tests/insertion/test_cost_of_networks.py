@@ -1,13 +1,8 @@
 """benchmarks/insertion.py: a row for every contender that passes its check, and no other."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import insertion, table, timing
 

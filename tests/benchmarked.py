@@ -1,0 +1,25 @@
+"""Runs the benchmarks in little, for the tests of them."""
+
+from __future__ import annotations
+
+import csv
+
+import torch
+
+from benchmarks import run
+
+TINY = ["--rounds", "3", "--threads", "1"]
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measure(tmp_path, *arguments):
+    """Exit code and results of run.py; PyTorch's threads are as before."""
+    out, threads = tmp_path / "results.csv", torch.get_num_threads()
+    try:
+        return run.main([*arguments, *TINY, "--out", str(out)]), out
+    finally:
+        torch.set_num_threads(threads)

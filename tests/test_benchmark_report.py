@@ -1,0 +1,112 @@
+"""benchmarks/report.py: tables in Markdown, the summary of a GPU, plots."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import plots, report, table
+
+
+@pytest.fixture
+def results(tmp_path):
+    def row(contender, pass_, milliseconds, speedup, kept=""):
+        empty = dict.fromkeys(table.COLUMNS, "")
+        return empty | {
+            "device": "cpu", "layer": "emam", "contender": contender, "pass": pass_, "shape": "8x728x19x19",
+            "groups": "8", "dtype": "float32", "layout": "contiguous", "threads": "2", "hardware": "a CPU",
+            "milliseconds": milliseconds, "speedup": speedup, "kept_bytes": kept, "peak_bytes": kept,
+            "peak_extra": kept, "commit": "abc1234", "date": "2025-01-01", "torch": "2.11",
+        }  # fmt: skip
+
+    path = tmp_path / "results.csv"
+    table.write(path, [
+        row("reference", "forward", "52.3", "1"), row("collapsed", "forward", "6.7", "7.81", "0"),
+        row("reference", "training", "155", "1", "35600000"), row("collapsed", "training", "30.1", "5.15", "1050000"),
+        row("copy", "forward", "0.22", "238"),
+    ])  # fmt: skip
+    return path
+
+
+def test_report_prints_a_markdown_table(results, capsys):
+    assert report.main([str(results)]) == 0
+    text = capsys.readouterr().out
+    assert "### a CPU, 2 threads: float32, contiguous" in text
+    assert "Commit abc1234 (2025-01-01, torch 2.11)." in text
+    assert "| emam | 8x728x19x19, G=8 | collapsed | 6.7 | 7.81 | 30.1 | 5.15 | 1.05 | 1.05 | 1.05 |" in text
+    assert "| emam | 8x728x19x19, G=8 | copy | 0.22 | 238 |  |  |  |  |  |" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
+    pytest.importorskip("matplotlib")
+    plot, text = tmp_path / "plot.png", tmp_path / "table.md"
+    assert report.main([str(results), "--plot", str(plot), "--out", str(text)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG") and text.read_text().startswith("###")
+
+
+def test_report_of_a_missing_table_fails_in_one_line(tmp_path, capsys):
+    assert report.main([str(tmp_path / "none.csv")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
+
+
+@pytest.fixture
+def gpu_results(tmp_path):
+    """What a GPU might give: two inputs, two passes, eager and in graphs."""
+    empty = dict.fromkeys(table.COLUMNS, "") | {
+        "device": "cuda", "layer": "emam", "groups": "8", "dtype": "bfloat16", "layout": "contiguous", "threads": "2",
+        "hardware": "a GPU", "commit": "abc1234", "date": "2025-01-01", "torch": "2.11", "speedup": "1",
+    }  # fmt: skip
+    times = {
+        "reference": 0.4, "published": 0.3, "triton": 0.08, "reference+compile": 0.2, "reference+graph": 0.36,
+        "triton+graph": 0.05, "reference+compile+graph": 0.15, "copy": 0.01,
+    }  # fmt: skip
+    path = tmp_path / "cuda.csv"
+    table.write(path, [
+        empty | {"contender": name, "pass": pass_, "shape": shape, "milliseconds": f"{time * scale * factor:.4g}"}
+        for shape, scale in (("32x728x19x19", 1), ("32x728x38x38", 4))
+        for pass_, factor in (("forward", 1), ("training", 3))
+        for name, time in times.items()
+    ])  # fmt: skip
+    return path
+
+
+def test_summary_of_a_gpu(gpu_results, capsys):
+    assert report.main([str(gpu_results), "--summary"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("### a GPU: bfloat16, contiguous, microseconds\n")
+    assert "| triton+graph against the best baseline | of the copy's speed |" in text
+    assert (
+        "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
+    )
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
+    rows = table.read(gpu_results)
+    scam = [row | {"layer": "scam", "groups": ""} for row in rows]
+    table.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
+    report.main([str(gpu_results), "--summary"])
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    (both,) = [line for line in lines if line[:3] == ["| emam-scam", "32x728x19x19, G=8", "forward"]]
+    (added,) = [line for line in lines if line[:3] == ["| emam + scam", "32x728x19x19, G=8", "forward"]]
+    assert both[3] == "400" and added[3] == "800" and len(both) == len(added)
+
+
+def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn, save, plot = {}, plots._save, tmp_path / "roofline.png"
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.update(figure=figure) or save(figure, path))
+    assert report.main([str(gpu_results), "--roofline", str(plot), "--out", str(tmp_path / "table.md")]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    forward, training = drawn["figure"].axes
+    (copy,) = forward.lines
+    megabytes = 2 * 2 * 32 * 728 * 19 * 19 / 1e6
+    assert copy.get_xdata()[0] == pytest.approx(megabytes) and copy.get_ydata()[0] == pytest.approx(megabytes / 0.01)
+    assert training.lines[0].get_ydata()[0] == pytest.approx(2.5 * megabytes / 0.03)
+
+
+def test_a_roofline_needs_a_copy(gpu_results, tmp_path, capsys):
+    rows = [row for row in table.read(gpu_results) if row["contender"] != "copy"]
+    table.write(gpu_results, rows)
+    assert report.main([str(gpu_results), "--roofline", str(tmp_path / "roofline.png")]) == 1
+    assert capsys.readouterr().err == "error: nothing to draw: the table has no row of 'copy'\n"
