@@ -76,7 +76,9 @@ def write_table(out: Path, data: str) -> None:
 
 def gather(out: Path, data: str) -> list[dict[str, Any]]:
     """Each case that has results: its runs by seed, the mean and spread of each figure, and those of the differences
-    from none/none with the same seed. The spread is the sample's standard deviation, null for one run."""
+    from none/none with the same seed. The spread is the sample's standard deviation, null for one run.
+
+    UserError where two runs were not tested on the same images."""
     found: list[dict[str, Any]] = []
     for case in ALL:
         folder = out / f"{case[0]}-{case[1]}"
@@ -86,7 +88,12 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
         runs = [read_json(_results(folder / f"seed{seed}", data)) for seed in seeds]
         if not runs:
             continue
-        row: dict[str, Any] = {"emam": case[0], "scam": case[1], "seeds": seeds}
+        fingerprint = found[0]["fingerprint"] if found else runs[0]["fingerprint"]
+        for seed, run in zip(seeds, runs, strict=True):
+            if run["fingerprint"] != fingerprint:
+                other = f"{run['fingerprint']}, not {fingerprint}"
+                raise UserError(f"{folder / f'seed{seed}'}: tested on other images than the other runs ({other})")
+        row: dict[str, Any] = {"emam": case[0], "scam": case[1], "seeds": seeds, "fingerprint": fingerprint}
         for level, key in FIGURES:
             row[f"{level}.{key}"] = _summary([run[level][key] for run in runs])
         row["trivial_baseline_auc"], row["always_fake_acc"] = (
@@ -119,6 +126,7 @@ def markdown(cases: Sequence[dict[str, Any]], data: str) -> str:
         trivial, always = cases[0]["trivial_baseline_auc"], cases[0]["always_fake_acc"]
         told = "not known" if trivial is None else f"{100 * trivial:.2f}"
         lines += ["", f"Trivial cues alone: AUC {told}. Always answering fake: ACC {100 * always:.2f}."]
+        lines += ["", f"Images: `{cases[0]['fingerprint']}`."]
     if data == "demo":
         lines += ["", "**The demo's faces are drawn: a demonstration, and no result.**"]
     return "\n".join(lines) + "\n"

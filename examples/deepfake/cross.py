@@ -39,6 +39,7 @@ def cells(run: str, metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "run": run,
             "data": data,
             "method": method,
+            "fingerprint": metrics["fingerprint"],
             "trained_on_it": was_taken(method),
             **found,
         }
@@ -69,6 +70,8 @@ def markdown(found: Sequence[dict[str, Any]], title: str) -> str:
             for run in runs:
                 row = [_text(by_place[(run, *column)], level, key) for column in columns]
                 text += f"| {_escaped(run)} | {' | '.join(row)} |\n"
+    sets = dict.fromkeys((cell["data"], cell["fingerprint"]) for cell in found)
+    text += "\n" + "".join(f"{_escaped(data)}: `{fingerprint}`  \n" for data, fingerprint in sets)
     counts = [_counts(by_place[(runs[0], *column)]) for column in columns]
     heads = [" ".join(_escaped(part) for part in column) for column in columns]
     text += f"\n## Videos, real + fake\n\n| {' | '.join(heads)} |\n|{'---|' * len(columns)}\n| {' | '.join(counts)} |\n"

@@ -8,6 +8,7 @@ from small_run import log_rows, write_images
 import ablate
 import cli
 from ablate import gather, markdown
+from cli import UserError
 from files import read_json, write_json
 
 SMALL = [
@@ -38,12 +39,12 @@ def call(capsys, *arguments):
     return exit.value.code, printed.out, printed.err.strip().splitlines()
 
 
-def save_results(out, case, seed, auc, acc=0.5):
+def save_results(out, case, seed, auc, acc=0.5, fingerprint="f00d"):
     """What evaluate.py leaves of one run, as far as the table reads it."""
     folder = out / case / f"seed{seed}" / "faces-test"
     folder.mkdir(parents=True)
     level = {"auc": auc, "acc": acc}
-    others = {"trivial_baseline_auc": 0.55, "always_fake_acc": 0.8}
+    others = {"trivial_baseline_auc": 0.55, "always_fake_acc": 0.8, "fingerprint": fingerprint}
     write_json(folder / "metrics.json", {"frame": level, "video": level, **others})
 
 
@@ -112,8 +113,16 @@ def test_mean_spread_and_difference_by_seed(tmp_path):
     table = markdown([plain, panet, other], "faces")
     assert "| common | final | 2 | 87.00 ± 5.66 (+2.00 ± 1.41) |" in table
     assert "| final | none | 1 | 60.00 |" in table
-    assert "AUC 55.00" in table and "ACC 80.00" in table
+    assert "AUC 55.00" in table and "ACC 80.00" in table and "`f00d`" in table
     assert "demonstration" not in table and "demonstration" in markdown([plain], "demo")
+
+
+def test_runs_on_other_images_are_not_put_together(tmp_path):
+    save_results(tmp_path, "none-none", 0, 0.7)
+    for seed in (0, 1):
+        save_results(tmp_path, "common-final", seed, 0.8, fingerprint="f00d" if seed == 0 else "beef")
+    with pytest.raises(UserError, match=r"common-final/seed1: tested on other images .*\(beef, not f00d\)"):
+        gather(tmp_path, "faces")
 
 
 def test_without_none_none_there_is_no_difference(tmp_path):

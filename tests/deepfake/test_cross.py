@@ -57,6 +57,8 @@ def test_each_run_on_each_method(places, tmp_path, capsys):
     table = (tmp_path / "cross.md").read_text()
     assert f"**{100 * found[3]['video']['auc']:.2f}** [" in table
     assert r"blend\|er" in table and "4 + 2" in table
+    for cell in found:
+        assert f"`{cell['fingerprint']}`" in table
     with Image.open(tmp_path / "cross.png") as image:
         image.verify()
     assert printed.count("this run, by frame") == 4
