@@ -18,7 +18,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,14 @@ import config
 import estimates
 import prepare
 import reproduction_report
-from cached_pixels import description, open_cached
-from checkpoint import CONFIG
 from cli import Parser, UserError, positive_int, reading_input
 from config import Settings
 from destination import claim_destination
 from files import read_json
-from manifest import MANIFEST, SPLITS, list_images
+from manifest import SPLITS, list_images
+from reproduction_plan import cached_splits, data_folders, metrics_file, plan, run_folder
 from steps import Step, run_step, run_steps
-from table_one import LOG, MODELS, Result, mismatch, read_log, read_result
+from table_one import MODELS, Result, read_result
 
 RECIPE = "reproduce.json"
 OWN = {
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     show_plan(args, steps, settings, tasks)
     run_steps(steps)
     report = args.out / "report"
-    where = reproduction_report.write(report, results(args), _data(args), recipe, args.also_chosen_on_test)
+    where = reproduction_report.write(report, results(args), data_folders(args), recipe, args.also_chosen_on_test)
     print(f"== report: {where}")
 
 
@@ -85,96 +83,6 @@ def joined(argv: Sequence[str]) -> list[str]:
         else:
             found.append(word)
     return found
-
-
-def plan(args: argparse.Namespace, settings: dict[str, Settings]) -> list[Step]:
-    """Every command, in order: preparations, caches, trainings, evaluations."""
-    preparations, caches, trainings, evaluations = [], [], [], []
-    for compression in args.compressions:
-        preparation = _preparation(args, compression)
-        preparations.append(preparation)
-        needs: tuple[Step, ...] = (preparation,)
-        if args.cache:
-            caches.append(_caching(args, compression, settings, needs))
-            needs += (caches[-1],)
-        for model, chosen in settings.items():
-            for seed in range(args.seeds):
-                training = _training(args, compression, model, seed, chosen.epochs, needs)
-                trainings.append(training)
-                evaluations.append(_evaluation(args, compression, model, seed, (preparation, training)))
-    return [*preparations, *caches, *trainings, *evaluations]
-
-
-def _preparation(args: argparse.Namespace, compression: str) -> Step:
-    data = _data(args)[compression]
-    given = (str(args.source), str(data), "--compression", compression, "--profile", args.profile, *args.prepare)
-    return Step(f"prepare {compression}", "prepare.py", given, done=(data / MANIFEST).is_file)
-
-
-def _caching(
-    args: argparse.Namespace, compression: str, settings: dict[str, Settings], needs: tuple[Step, ...]
-) -> Step:
-    size = next(iter(settings.values())).image_size
-    given = (str(_data(args)[compression]), str(_cache(args, compression)), "--image-size", str(size))
-    return Step(
-        *(f"cache {compression}", "cache.py", (*given, "--splits", *_cached_splits(args))),
-        done=partial(_is_cached, args, compression, settings, size),
-        needs=needs,
-    )
-
-
-def _training(
-    args: argparse.Namespace, compression: str, model: str, seed: int, epochs: int, needs: tuple[Step, ...]
-) -> Step:
-    run = _run(args, compression, model, seed)
-    given = ["--data", str(_data(args)[compression]), "--out", str(run), "--model", model, "--seed", str(seed)]
-    given += ["--watch-test"] if args.also_chosen_on_test else []
-    given += ["--cache", str(_cache(args, compression))] if args.cache else []
-    return Step(
-        *(f"train {compression} {model} seed {seed}", "train.py", (*given, *args.train)),
-        done=partial(is_trained, run, epochs),
-        needs=needs,
-        begun=run / CONFIG,
-        processes=args.processes,
-    )
-
-
-def _evaluation(args: argparse.Namespace, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
-    run = _run(args, compression, model, seed)
-    given = (str(run), "--data", str(_data(args)[compression]))
-    return Step(
-        *(f"evaluate {compression} {model} seed {seed}", "evaluate.py", given),
-        done=partial(is_evaluated, run, _metrics(run, compression)),
-        needs=needs,
-    )
-
-
-def is_trained(run: Path, epochs: int) -> bool:
-    """Whether so many epochs are in a run's log."""
-    return (run / LOG).is_file() and len(read_log(run)) >= epochs
-
-
-def is_evaluated(run: Path, metrics: Path) -> bool:
-    """Whether the metrics are of the run's best epoch, as far as it is trained, and of its data."""
-    return metrics.is_file() and (run / LOG).is_file() and mismatch(run, read_json(metrics)) is None
-
-
-def _is_cached(args: argparse.Namespace, compression: str, settings: dict[str, Settings], size: int) -> bool:
-    """Whether the arrays are there, or no training is left that would read them."""
-    runs = [(_run(args, compression, model, seed), model) for model in settings for seed in range(args.seeds)]
-    if all(is_trained(run, settings[model].epochs) for run, model in runs):
-        return True
-    data = _data(args)[compression]
-    if not (data / MANIFEST).is_file():
-        return False
-    records, fingerprint = list_images(data)
-    counts = Counter(record.split for record in records)
-    try:
-        for split in _cached_splits(args):
-            open_cached(_cache(args, compression), split, description(fingerprint, counts[split], size))
-    except UserError:
-        return False
-    return True
 
 
 def show_plan(args: argparse.Namespace, steps: list[Step], settings: dict[str, Settings], tasks: Tasks) -> None:
@@ -203,7 +111,7 @@ def show_estimate(args: argparse.Namespace, left: list[list[str]], settings: dic
                 found[name] = estimates.preparing(tasks[compression], workers)
             elif kind == "cache":
                 side = next(iter(settings.values())).image_size
-                found[name] = 0.0, sum(3 * side**2 * images[split] for split in _cached_splits(args))
+                found[name] = 0.0, sum(3 * side**2 * images[split] for split in cached_splits(args))
             else:
                 found[name] = _estimate_run(args, kind, settings[of[0]], measured[of[0]], images)
             took, size = found[name]
@@ -235,39 +143,19 @@ def _images(args: argparse.Namespace, compression: str, tasks: Tasks) -> Counter
         for task in tasks[compression]:
             counts[task.source.split] += task.count or 1
     else:
-        counts.update(record.split for record in list_images(_data(args)[compression])[0])
+        counts.update(record.split for record in list_images(data_folders(args)[compression])[0])
     return counts
 
 
 def results(args: argparse.Namespace) -> list[Result]:
     """What the evaluations found."""
     return [
-        read_result(run, _metrics(run, compression), model, compression, seed)
+        read_result(run, metrics_file(run, compression), model, compression, seed)
         for compression in args.compressions
         for model in args.models
         for seed in range(args.seeds)
-        for run in [_run(args, compression, model, seed)]
+        for run in [run_folder(args, compression, model, seed)]
     ]
-
-
-def _data(args: argparse.Namespace) -> dict[str, Path]:
-    return {compression: args.out / "data" / compression for compression in args.compressions}
-
-
-def _run(args: argparse.Namespace, compression: str, model: str, seed: int) -> Path:
-    return args.out / "runs" / f"{compression}-{model}-seed{seed}"
-
-
-def _metrics(run: Path, compression: str) -> Path:
-    return run / f"{compression}-test" / "metrics.json"
-
-
-def _cache(args: argparse.Namespace, compression: str) -> Path:
-    return args.out / "cache" / compression
-
-
-def _cached_splits(args: argparse.Namespace) -> list[str]:
-    return ["train", "val", *(["test"] if args.also_chosen_on_test else [])]
 
 
 def _settings(args: argparse.Namespace, model: str) -> Settings:

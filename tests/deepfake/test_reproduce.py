@@ -23,6 +23,7 @@ import steps
 from checkpoint import save_state
 from cli import UserError
 from coverage import official_test, read_coverage
+from reproduction_plan import is_evaluated
 from run import build_model
 from steps import Step
 from table_one import Cell, Result, cell, gains, paper_figure, read_result
@@ -413,10 +414,10 @@ def test_runs_on_other_data_are_not_joined(tmp_path):
 def test_metrics_of_another_epoch_or_data_are_refused(tmp_path, name, value):
     run = result(tmp_path, "panet", 0, 0.9, "f00d").run
     metrics = run / "c23-test" / "metrics.json"
-    assert reproduce.is_evaluated(run, metrics)
+    assert is_evaluated(run, metrics)
     read_result(run, metrics, "panet", "c23", 0)
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), name: value}))
-    assert not reproduce.is_evaluated(run, metrics)
+    assert not is_evaluated(run, metrics)
     with pytest.raises(UserError, match=rf"metrics.json: {name} {value}, but the training in .*seed0 has"):
         read_result(run, metrics, "panet", "c23", 0)
 
