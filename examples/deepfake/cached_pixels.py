@@ -45,7 +45,7 @@ def description(fingerprint: str, count: int, size: int) -> dict[str, Any]:
 def open_cached(cache: Path, split: str, wanted: dict[str, Any]) -> CachedPixels:
     """The array of a split. UserError, with the way out, unless it is there, whole, and of these very images."""
     file = array_file(cache, split, wanted["image_size"])
-    advice = f"run cache.py DATA {cache} --image-size {wanted['image_size']}"
+    advice = f"run cache.py DATA {cache} --image-size {wanted['image_size']} --splits {split}"
     if not file.with_suffix(".json").is_file() or not file.is_file():
         raise UserError(f"{file}: no such cache ({advice})", exit_code=2)
     found = read_json(file.with_suffix(".json"))

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,11 +22,18 @@ from run import build_model
 TIMED_STEPS, MOST_SAMPLES = 3, 5
 
 
+class Measured(NamedTuple):
+    """Of one model: seconds of a step of training, seconds to score a batch, and bytes of a run."""
+
+    training: float
+    scoring: float
+    room: int
+
+
 def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
-    """Seconds and bytes to prepare all sources: one video of the middle is prepared, and counts for every other."""
+    """Seconds and bytes to prepare all sources: one video is prepared, and counts for every other."""
     detector()  # loaded once, whatever the number of videos
-    middle = len(tasks) // 2
-    for sample in tasks[middle : middle + MOST_SAMPLES]:  # one that gives crops
+    for sample in samples(tasks):
         with tempfile.TemporaryDirectory() as folder:
             task = dataclasses.replace(sample, folder=Path(folder) / "sample")
             started = time.monotonic()
@@ -40,8 +48,18 @@ def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
     return seconds / crops * images / max(1, min(workers, len(tasks))), size // crops * images
 
 
-def step_times(settings: Settings, processes: int) -> tuple[float, float]:
-    """Seconds of one step of training, and to score a batch, timed on random images; no image is read from a disk.
+def samples(tasks: Sequence[Task]) -> Sequence[Task]:
+    """A few videos of about the mean number of frames, as decoding takes as long whatever their number."""
+    counts = [task.count or 0 for task in tasks]
+    mean = sum(counts) / len(counts)
+    nearest = min(counts, key=lambda count: abs(count - mean))
+    near = [task for task, count in zip(tasks, counts, strict=True) if count == nearest]
+    middle = len(near) // 2
+    return near[middle : middle + MOST_SAMPLES]
+
+
+def measure(settings: Settings, processes: int) -> Measured:
+    """Time steps on random images (no image is read from a disk), and count what last.pt and best/ hold.
 
     On a CPU the paper's variant is timed on a part of a batch, which has its time within some ten percent.
     """
@@ -62,7 +80,13 @@ def step_times(settings: Settings, processes: int) -> tuple[float, float]:
         model.eval()(images)
 
     training, scoring = (_seconds(work, device) * batch / timed for work in (train, score))
-    return training, scoring
+    return Measured(training, scoring, _run_size(model))
+
+
+def _run_size(model: torch.nn.Module) -> int:
+    """The weights twice, in last.pt and in best/, and Adam's two moments of each parameter."""
+    weights, moments = model.state_dict().values(), 2 * list(model.parameters())
+    return sum(2 * tensor.nbytes for tensor in weights) + sum(tensor.nbytes for tensor in moments)
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

@@ -7,14 +7,17 @@ FFPP is FaceForensics++'s tree, or one of forge.py's. The recipe is the paper's,
 are RECCE's (--profile recce). --train and --prepare change both, for all models alike. The epoch is chosen on the
 validation split. A step that was done is not done again; a training that was stopped goes on: the same command goes on
 after a kill. Machines that share OUT can each take one step of the plan (--step N), as the jobs of a SLURM array do:
-first those that prepare, then those that train, then those that evaluate. --processes K trains on K GPUs.
+first those that prepare, then (--cache) those that decode, those that train, those that evaluate. --processes K trains
+on K GPUs.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from functools import partial
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,163 +26,204 @@ import config
 import estimates
 import prepare
 import reproduction_report
-from checkpoint import CONFIG
 from cli import Parser, UserError, positive_int, reading_input
 from config import Settings
 from destination import claim_destination
-from manifest import MANIFEST, SPLITS
-from reproduction_report import LOG, read_log
+from files import read_json
+from manifest import SPLITS, list_images
+from reproduction_plan import cached_splits, data_folders, metrics_file, plan, run_folder
 from steps import Step, run_step, run_steps
 from table_one import MODELS, Result, read_result
 
 RECIPE = "reproduce.json"
-OWN = {"seed", "cache", "model", "data", "out", "emam", "scam", "methods", "watch_test"}  # of train.py's options
+OWN = {
+    **dict.fromkeys(("seed", "model", "data", "out", "resume", "watch_test"), "the plan gives it"),
+    "cache": "give reproduce.py --cache, which makes one for all trainings",
+    "emam": "PANet has it where the paper has it; ablate.py moves it",
+    "scam": "PANet has it where the paper has it; ablate.py moves it",
+    "methods": "Table I is of all methods; --prepare '--methods ...' takes fewer for train and test alike",
+}
+"""Of train.py's options, those that --train does not take, and why."""
+FREE = {"source", "destination", "workers", "shard", "allow_missing"}
+"""Of prepare.py's arguments, those that decide no crop: the manifest tells what is missing."""
+
+Tasks = dict[str, list[prepare.Task]]  # by compression
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     args.models, args.compressions = list(dict.fromkeys(args.models)), list(dict.fromkeys(args.compressions))
     with reading_input():
         settings = {model: _settings(args, model) for model in args.models}
-        tasks = {compression: _tasks(args, compression) for compression in args.compressions}
-    steps = plan(args, settings)
+        recipe = _recipe(args, settings[args.models[0]])
+        steps = plan(args, settings)
+        tasks: Tasks = {} if args.step is not None else _tasks(args, steps)
     if args.plan:
         show_plan(args, steps, settings, tasks)
         return
     with reading_input():
-        claim_destination(args.out, RECIPE, _recipe(args))
+        claim(args.out, recipe)
     if args.step is not None:
         run_step(steps, args.step)
         return
     show_plan(args, steps, settings, tasks)
     run_steps(steps)
     report = args.out / "report"
-    where = reproduction_report.write(report, results(args), _data(args), _recipe(args), args.also_chosen_on_test)
+    where = reproduction_report.write(report, results(args), data_folders(args), recipe, args.also_chosen_on_test)
     print(f"== report: {where}")
 
 
-def plan(args: argparse.Namespace, settings: dict[str, Settings]) -> list[Step]:
-    """Every command, in order: preparations, trainings, evaluations."""
-    preparations, trainings, evaluations = [], [], []
-    for compression, data in _data(args).items():
-        given = (str(args.source), str(data), "--compression", compression, "--profile", args.profile)
-        manifest = data / MANIFEST
-        preparations.append(
-            Step(f"prepare {compression}", "prepare.py", given + tuple(args.prepare), done=manifest.is_file)
-        )
-        for model in args.models:
-            for seed in range(args.seeds):
-                run, name = _run(args, compression, model, seed), f"{compression} {model} seed {seed}"
-                watch = ("--watch-test",) if args.also_chosen_on_test else ()
-                arguments = ("--data", str(data), "--out", str(run), "--model", model, "--seed", str(seed), *watch)
-                trainings.append(
-                    Step(
-                        *(f"train {name}", "train.py", arguments + tuple(args.train)),
-                        done=partial(is_trained, run, settings[model].epochs),
-                        needs=(manifest,),
-                        begun=run / CONFIG,
-                        processes=args.processes,
-                    )
-                )
-                metrics = _metrics(run, compression)
-                evaluations.append(
-                    Step(
-                        *(f"evaluate {name}", "evaluate.py", (str(run), "--data", str(data))),
-                        done=metrics.is_file,
-                        needs=(manifest, run / "best"),
-                    )
-                )
-    return [*preparations, *trainings, *evaluations]
+def joined(argv: Sequence[str]) -> list[str]:
+    """`--train X` as `--train=X`, and --prepare: argparse takes an X of one option for an option of its own."""
+    found: list[str] = []
+    for word in argv:
+        if found and found[-1] in ("--train", "--prepare"):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
-def is_trained(run: Path, epochs: int) -> bool:
-    """Whether so many epochs are in a run's log."""
-    return (run / LOG).is_file() and len(read_log(run)) >= epochs
-
-
-def show_plan(
-    args: argparse.Namespace, steps: list[Step], settings: dict[str, Settings], tasks: dict[str, list[prepare.Task]]
-) -> None:
+def show_plan(args: argparse.Namespace, steps: list[Step], settings: dict[str, Settings], tasks: Tasks) -> None:
     """Print every step, and how long they should take and how much room, measured here."""
+    left = []
     for number, step in enumerate(steps, 1):
-        print(f"{number:>4}  {'done' if step.done() else '    '}  {step.name:<34} python {shlex.join(step.command())}")
-    if not args.estimate or all(step.done() for step in steps):
-        return
-    workers = prepare.parse_arguments([str(args.source), str(args.out), *args.prepare]).workers
-    seconds = room = 0.0
-    left = [step.name for step in steps if not step.done()]
-    for compression, sources in tasks.items():
-        if f"prepare {compression}" not in left:
-            continue
-        took, size = estimates.preparing(sources, workers)
-        print(f"prepare {compression}: about {estimates.shown(took)}, {estimates.gigabytes(size)}")
-        seconds, room = seconds + took, room + size
-    for model, chosen in settings.items():
-        train, val, test = (_images(next(iter(tasks.values())), split) / chosen.batch_size for split in SPLITS)
-        training, scoring = estimates.step_times(chosen, args.processes)
-        scoring_test = test * scoring * args.processes  # evaluate.py is one process
-        each = {"train": chosen.epochs * (train * training + val * scoring), "evaluate": scoring_test}
-        for kind, took in each.items():
-            print(f"{kind} {model} once: about {estimates.shown(took)}")
-            seconds += took * sum(name.split()[0] == kind and name.split()[2] == model for name in left)
-    print(f"left: about {estimates.shown(seconds)} here, {estimates.gigabytes(room)} of crops")
+        done = step.done()
+        left += [] if done else [step.name.split()]
+        print(f"{number:>4}  {'done' if done else '    '}  {step.name:<34} python {shlex.join(step.command())}")
+    if args.estimate and left:
+        show_estimate(args, left, settings, tasks)
+
+
+def show_estimate(args: argparse.Namespace, left: list[list[str]], settings: dict[str, Settings], tasks: Tasks) -> None:
+    """Print how long the steps left (the words of their names) should take, and how much room."""
+    workers = _prepare_arguments(args, args.compressions[0], args.prepare).workers
+    counts = {compression: _images(args, compression, tasks) for compression in args.compressions}
+    wanted = {name[2] for name in left if len(name) > 2}
+    measured = {model: estimates.measure(settings[model], args.processes) for model in settings if model in wanted}
+    found: dict[str, tuple[float, float]] = {}
+    for kind, compression, *of in left:
+        name = " ".join([kind, compression, *of[:1]])
+        if name not in found:
+            images = counts[compression]
+            if kind == "prepare":
+                found[name] = estimates.preparing(tasks[compression], workers)
+            elif kind == "cache":
+                side = next(iter(settings.values())).image_size
+                found[name] = 0.0, sum(3 * side**2 * images[split] for split in cached_splits(args))
+            else:
+                found[name] = _estimate_run(args, kind, settings[of[0]], measured[of[0]], images)
+            took, size = found[name]
+            about = "" if kind == "cache" else f"about {estimates.shown(took)}, "  # reading images is left out
+            print(f"{name}{' once' if of else ''}: {about}{estimates.gigabytes(size)}")
+    totals = [found[" ".join(name[:3])] for name in left]
+    seconds, room = (sum(values) for values in zip(*totals, strict=True))
+    print(f"left: about {estimates.shown(seconds)} here, {estimates.gigabytes(room)}")
     free = estimates.free_space(args.out)
     if free < room:
         raise UserError(f"{args.out}: {estimates.gigabytes(free)} free, about {estimates.gigabytes(room)} needed")
 
 
-def _images(tasks: list[prepare.Task], split: str) -> int:
-    return sum(task.count or 1 for task in tasks if task.source.split == split)
+def _estimate_run(
+    args: argparse.Namespace, kind: str, chosen: Settings, measured: estimates.Measured, images: Counter[str]
+) -> tuple[float, float]:
+    """Seconds and bytes of a training or an evaluation."""
+    batches = {split: count / chosen.batch_size for split, count in images.items()}
+    if kind == "evaluate":  # one process, whatever those of the training
+        return batches["test"] * measured.scoring * args.processes, 0.0
+    scored = batches["val"] + (batches["test"] if args.also_chosen_on_test else 0)
+    return chosen.epochs * (batches["train"] * measured.training + scored * measured.scoring), measured.room
+
+
+def _images(args: argparse.Namespace, compression: str, tasks: Tasks) -> Counter[str]:
+    """How many images each split has, or will have."""
+    counts: Counter[str] = Counter(dict.fromkeys(SPLITS, 0))
+    if compression in tasks:
+        for task in tasks[compression]:
+            counts[task.source.split] += task.count or 1
+    else:
+        counts.update(record.split for record in list_images(data_folders(args)[compression])[0])
+    return counts
 
 
 def results(args: argparse.Namespace) -> list[Result]:
     """What the evaluations found."""
     return [
-        read_result(run, _metrics(run, compression), model, compression, seed)
+        read_result(run, metrics_file(run, compression), model, compression, seed)
         for compression in args.compressions
         for model in args.models
         for seed in range(args.seeds)
-        for run in [_run(args, compression, model, seed)]
+        for run in [run_folder(args, compression, model, seed)]
     ]
 
 
-def _data(args: argparse.Namespace) -> dict[str, Path]:
-    return {compression: args.out / "data" / compression for compression in args.compressions}
-
-
-def _run(args: argparse.Namespace, compression: str, model: str, seed: int) -> Path:
-    return args.out / "runs" / f"{compression}-{model}-seed{seed}"
-
-
-def _metrics(run: Path, compression: str) -> Path:
-    return run / f"{compression}-test" / "metrics.json"
-
-
 def _settings(args: argparse.Namespace, model: str) -> Settings:
-    given, resume = config.parse(args.train)
-    own = sorted(OWN & given.keys())
-    if resume or own:
-        raise UserError(f"--train takes no --{own[0] if own else 'resume'}: the plan gives it", exit_code=2)
-    return config.settle({**given, "model": model, "data": "data", "out": "out"})
+    try:
+        given, resume = config.parse(args.train)
+        for name in [*given, *(["resume"] if resume else [])]:
+            if name in OWN:
+                raise UserError(f"takes no --{name.replace('_', '-')}: {OWN[name]}")
+        return config.settle({**given, "model": model, "data": "data", "out": "out"})
+    except UserError as error:
+        raise UserError(f"--train {error}") from error
 
 
-def _tasks(args: argparse.Namespace, compression: str) -> list[prepare.Task]:
-    given = [str(args.source), "unused", "--compression", compression, "--profile", args.profile, *args.prepare]
-    arguments = prepare.parse_arguments(given)
+def _prepare_arguments(args: argparse.Namespace, compression: str, more: Sequence[str]) -> argparse.Namespace:
+    given = [str(args.source), "unused", "--compression", compression, "--profile", args.profile, *more]
+    try:
+        arguments = prepare.parse_arguments(given)
+    except UserError as error:
+        raise UserError(f"--prepare {error}") from error
     planned = (compression, args.profile, None, (1, 1), None)
     found = tuple(getattr(arguments, name) for name in ("compression", "profile", "frames", "shard", "index"))
     if found != planned:
         raise UserError("--prepare takes no --compression, --profile, --frames, --shard or --index", exit_code=2)
-    tasks, missing, _ = prepare.plan(arguments)
-    prepare.check_missing(missing, arguments)
-    return tasks
+    return arguments
 
 
-def _recipe(args: argparse.Namespace) -> dict[str, Any]:
-    """What all the runs of a folder share; seeds, models and compressions may be added to."""
-    recipe = {"source": str(args.source.resolve()), "profile": args.profile, "train": shlex.join(args.train)}
-    return recipe | {"prepare": shlex.join(args.prepare), "also_chosen_on_test": args.also_chosen_on_test}
+def _tasks(args: argparse.Namespace, steps: list[Step]) -> Tasks:
+    """The videos to prepare where that is left. UserError where some are missing: known before any work begins."""
+    found = {}
+    left = {step.name for step in steps if not step.done()}
+    for compression in args.compressions:
+        if f"prepare {compression}" in left:
+            arguments = _prepare_arguments(args, compression, args.prepare)
+            found[compression], missing, _ = prepare.plan(arguments)
+            prepare.check_missing(missing, arguments)
+            if not found[compression]:
+                raise UserError(f"{args.source}: has no video in {compression}")
+    return found
+
+
+def _recipe(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """What decides the results of a folder, as far as it differs from the defaults; OUT's runs share it.
+
+    Seeds, models and compressions may be added to; where the videos are and how fast the machine works may change.
+    """
+    free = (config.FREE_ON_RESUME - {"epochs"}) | OWN.keys()
+    defaults = Settings(data="", out="")
+    trained = {name: value for name, value in vars(settings).items() if value != getattr(defaults, name)}
+    usual = vars(_prepare_arguments(args, args.compressions[0], []))
+    given = vars(_prepare_arguments(args, args.compressions[0], args.prepare))
+    prepared = {name: value for name, value in given.items() if value != usual[name] and name not in FREE}
+    return {
+        "profile": args.profile,
+        "train": {name: value for name, value in trained.items() if name not in free},
+        "prepare": {name: value.name if isinstance(value, Path) else value for name, value in prepared.items()},
+        "processes": args.processes,
+        "also_chosen_on_test": args.also_chosen_on_test,
+    }
+
+
+def claim(out: Path, recipe: dict[str, Any]) -> None:
+    """Claim OUT for the recipe. UserError where another was begun there."""
+    file, asked = out / RECIPE, "also_chosen_on_test"
+    if recipe[asked] and file.is_file() and not read_json(file).get(asked):
+        raise UserError(
+            f"--also-chosen-on-test: the trainings in {out} log no figures of the test split (wanted a new OUT)"
+        )
+    claim_destination(out, RECIPE, recipe)
 
 
 def _words(text: str) -> list[str]:
@@ -201,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", choices=("recce", "bench32"), default="recce", help="frames (default: recce)")
     parser.add_argument("--train", type=_words, default=[], metavar="'ARGS'", help="more arguments for train.py")
     parser.add_argument("--prepare", type=_words, default=[], metavar="'ARGS'", help="more arguments for prepare.py")
+    parser.add_argument("--cache", action="store_true", help="decode the crops once, for all trainings (cache.py)")
     parser.add_argument("--processes", type=positive_int, default=1, help="GPUs of one training (default: 1)")
     parser.add_argument("--plan", action="store_true", help="print the steps and what they will take; run nothing")
     parser.add_argument("--no-estimate", dest="estimate", action="store_false", help="print the plan without timing")
@@ -208,7 +253,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--also-chosen-on-test",
         action="store_true",
-        help="a column, labelled so, with the best epoch's figures by the test split, as RECCE's code chooses",
+        help="a table, labelled so, of the best of all epochs by the test split, for ACC and AUC each, as RECCE's code "
+        "chooses; from the first training on, it cannot be added later",
     )
     return parser
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import base64
-import csv
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import markdown
 import matplotlib
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 
+from checkpoint import CONFIG
+from cli import UserError
+from coverage import Coverage, read_coverage
 from files import make_folder, read_json, replacing
 from plots import BLUE, GREY, ORANGE, STYLE, save_figure
-from table_one import COMPRESSIONS, MODELS, Cell, Result, cell, gains, is_ffpp
+from table_one import COMPRESSIONS, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
-LOG = "log.csv"
+PAPERS = {"profile": "recce", "train": {}, "prepare": {}, "processes": 1}
+"""The recipe that Table I asks for, as reproduce.py notes it: no option is given."""
 METRICS = {"acc": "ACC", "auc": "AUC"}
 PAGE = """<!doctype html><meta charset="utf-8"><title>Table I, reproduced</title>
 <style>body {{font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}}
@@ -31,26 +34,46 @@ def write(
     out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any], chosen_on_test: bool = False
 ) -> Path:
     """Write report.md, its pictures and report.html to the folder; the path of report.html."""
+    coverages = {compression: read_coverage(folder) for compression, folder in data.items()}
+    check_same_data(results, coverages)
+    text = report(results, coverages, recipe, chosen_on_test)
     make_folder(out)
-    ffpp = is_ffpp(results, data)
-    save_figure(figures_plot(results, data, ffpp), out / "figures.png")
-    save_figure(curves_plot(results, data), out / "curves.png")
-    text = report(results, data, ffpp, recipe, chosen_on_test)
+    save_figure(figures_plot(results, coverages), out / "figures.png")
+    save_figure(curves_plot(results, coverages), out / "curves.png")
     _write(out / "report.md", text)
     page = markdown.markdown(text, extensions=["tables"])
     _write(out / "report.html", PAGE.format(re.sub(r'src="([^"]+)"', lambda m: f'src="{_inline(out / m[1])}"', page)))
     return out / "report.html"
 
 
+def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> None:
+    """UserError where runs of one compression were tested on other data than its manifest lists now."""
+    for compression, coverage in coverages.items():
+        runs = defaultdict(list)
+        for r in results:
+            if r.compression == compression:
+                runs[r.metrics["fingerprint"]].append(r.run.name)
+        others = [f"{', '.join(names)} on {mark[:10]}" for mark, names in runs.items() if mark != coverage.fingerprint]
+        if others:
+            raise UserError(
+                f"{compression}: the manifest is {coverage.fingerprint[:10]}, but other data were tested: "
+                f"{'; '.join(others)} (wanted one manifest: remove these runs, and they are trained again)"
+            )
+
+
 def report(
-    results: Sequence[Result], data: dict[str, Path], ffpp: bool, recipe: dict[str, Any], chosen_on_test: bool = False
+    results: Sequence[Result],
+    coverages: Mapping[str, Coverage],
+    recipe: dict[str, Any],
+    chosen_on_test: bool = False,
 ) -> str:
     """The whole report in Markdown."""
-    parts = ["# Table I: Xception, RECCE and PANet", _what(results, ffpp)]
-    for compression in data:
+    parts = ["# Table I: Xception, RECCE and PANet", _what(results, coverages, recipe)]
+    for compression, coverage in coverages.items():
         here = [r for r in results if r.compression == compression]
-        parts += [f"## {COMPRESSIONS[compression]}", _yardsticks(here), _table(results, compression, ffpp)]
-        parts += [_gain(results, compression, ffpp), _by_method(here)]
+        parts += [f"## {COMPRESSIONS[compression]}", _yardsticks(here), _gaps(coverage)]
+        parts += [_table(here, compression, coverage.is_ffpp), _gain(here, compression, coverage.is_ffpp)]
+        parts += [_by_method(here, level) for level in ("frame", "video")]
         if chosen_on_test:
             parts.append(_chosen_on_test(here))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
@@ -58,20 +81,29 @@ def report(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(results: Sequence[Result], ffpp: bool) -> str:
+def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any]) -> str:
     seeds = len({r.seed for r in results})
     spread = f"Mean and standard deviation over {seeds} seeds, in %." if seeds > 1 else "One seed, so no spread. In %."
-    if not ffpp:
-        return (
-            "**This is not FaceForensics++'s whole test split** (140 real videos and 560 fakes by four methods; the "
-            "counts here stand below), so no figure here compares with the paper's. " + spread
+    other = [COMPRESSIONS[compression] for compression, coverage in coverages.items() if not coverage.is_ffpp]
+    parts = []
+    if other:
+        named = " and ".join(other) + (" is" if len(other) == 1 else " are")
+        which = "This is" if len(other) == len(coverages) else named
+        parts.append(
+            f"**{which} not FaceForensics++'s whole test split** (140 real videos and 560 fakes by four methods; the "
+            "counts here stand below), so its figures do not compare with the paper's."
         )
-    return (
-        f"The test videos are those of FaceForensics++'s test split, by name. {spread} The verdict says whether the "
-        "paper's figure, which is of one training, lies where one more of our trainings would with 95 % (Student's t "
-        "over the seeds); of a dozen such verdicts one or two are \"outside\" by chance alone. It knows of no other "
-        "difference: how the crops are cut alone moves ACC by several points."
-    )
+    if len(other) < len(coverages):
+        changed = [f"`{name}`: {_shown(recipe[name])}" for name in PAPERS if recipe[name] != PAPERS[name]]
+        if changed:
+            parts.append(f"**This is not the paper's recipe** ({'; '.join(changed)}), whatever the verdicts say.")
+        parts.append(
+            "The verdict says whether the paper's figure, which is of one training, lies where one more of our "
+            "trainings would with 95 % (Student's t over the seeds): by chance alone, one verdict in twenty says "
+            f'"outside". Where one more training may lie over {WIDEST:g} points away, it says "cannot tell" instead of '
+            '"within". It knows of no other difference: how the crops are cut alone moves ACC by several points.'
+        )
+    return "\n\n".join([*parts, spread])
 
 
 def _yardsticks(results: Sequence[Result]) -> str:
@@ -84,9 +116,19 @@ def _yardsticks(results: Sequence[Result]) -> str:
     ]
     if trivial is not None:
         lines.append(f"Trivial cues (spectrum, colours, noise, file size) reach an AUC of {100 * trivial:.1f} %. ")
-    fingerprints = {r.metrics["fingerprint"] for r in results}
-    lines.append(f"Manifest: `{', '.join(sorted(fingerprints))}`.")
+    lines.append(f"Manifest: `{metrics['fingerprint']}`.")
     return "".join(lines)
+
+
+def _gaps(coverage: Coverage) -> str:
+    """What gave no crop, and which of FF++'s test videos lack."""
+    counted = ", ".join(f"{count} {what}" for what, count in sorted(coverage.problems.items())) or "nothing"
+    text = f"Without a crop, in all splits: {counted}."
+    if coverage.official:
+        names = ", ".join("/".join(video) for video in coverage.lacking) if coverage.is_ffpp else ""
+        text += f" The test videos are FaceForensics++'s, by name; {len(coverage.lacking) or 'none'} of its 700 lacking"
+        text += f": {names}." if names else "."
+    return text
 
 
 def _table(results: Sequence[Result], compression: str, ffpp: bool) -> str:
@@ -126,20 +168,16 @@ def _signed(found: Cell) -> str:
     return f"{found.mean:+.2f} ± {found.interval:.2f} (95 % interval of the mean){sure}"
 
 
-def _by_method(results: Sequence[Result]) -> str:
-    """AUC of each forgery against all reals, by frame, from each run's scores."""
-    columns: dict[str, dict[str, list[float]]] = {}
-    for r in results:
-        with open(r.run / f"{r.compression}-test" / "scores.csv", newline="", encoding="utf-8") as file:
-            rows = [(row["method"], int(row["label"]), float(row["fake_probability"])) for row in csv.DictReader(file)]
-        for method in sorted({name for name, label, _ in rows if label}):
-            chosen = [(label, score) for name, label, score in rows if name == method or not label]
-            auc = 100 * roc_auc_score(*zip(*chosen, strict=True))
-            columns.setdefault(method, {}).setdefault(r.model, []).append(float(auc))
-    lines = [f"| AUC by frame | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+def _by_method(results: Sequence[Result], level: str) -> str:
+    """AUC of each forgery against all reals, where there are several."""
+    methods = list(results[0].metrics["methods"])
+    if len(methods) < 2:
+        return ""
+    lines = [f"| AUC by {level} | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
     for model, name in MODELS.items():
-        cells = [Cell(tuple(found[model])) for found in columns.values() if model in found]
-        if cells:
+        found = [r.metrics["methods"] for r in results if r.model == model]
+        if found:
+            cells = [Cell(tuple(100 * levels[method][level]["auc"] for levels in found)) for method in methods]
             lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -162,26 +200,42 @@ def _chosen_on_test(results: Sequence[Result]) -> str:
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
-    lines = [f"`{name}`: {value or 'as they default'}  " for name, value in recipe.items()]
+    lines = [f"`{name}`: {_shown(value)}  " for name, value in recipe.items()]
+    flood = recipe["train"].get("flood")
+    lines += [
+        "",
+        "All models are trained by the same recipe with the paper's loss (Eq. 12), RECCE too: "
+        + (f"all with `--flood {flood}`." if flood else "without the flooding of its own code (`--flood 0.04`)."),
+    ]
     lines += ["", "| training | epoch chosen on val | val AUC | commit |", "|---|---|---|---|"]
     for r in results:
-        best = max(read_log(r.run), key=lambda row: int(row["best"]) * int(row["epoch"]))
-        commit = (read_json(r.run / "config.json").get("commit") or "unknown")[:10]
-        lines.append(f"| {r.run.name} | {best['epoch']} | {100 * float(best['val_auc']):.2f} | {commit} |")
+        epoch = r.metrics["checkpoint_epoch"]
+        auc = next(float(row["val_auc"]) for row in read_log(r.run) if int(row["epoch"]) == epoch)
+        commit = (read_json(r.run / CONFIG).get("commit") or "unknown")[:10]
+        lines.append(f"| {r.run.name} | {epoch} | {100 * auc:.2f} | {commit} |")
     return "\n".join(lines)
 
 
-def figures_plot(results: Sequence[Result], data: dict[str, Path], ffpp: bool) -> Figure:
+def _shown(value: Any) -> str:
+    """A recipe's value; of options those that were changed."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(option)}" for name, option in value.items()) or "as they default"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:
     """A dot for each seed, and the paper's figures as diamonds where the data are its own."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(METRICS), 2.6 * len(data)), layout="constrained")
-        grid = figure.subplots(len(data), len(METRICS), squeeze=False)
-        for row, compression in zip(grid, data, strict=True):
+        figure = Figure(figsize=(3.6 * len(METRICS), 2.6 * len(coverages)), layout="constrained")
+        grid = figure.subplots(len(coverages), len(METRICS), squeeze=False)
+        for row, (compression, coverage) in zip(grid, coverages.items(), strict=True):
             for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
                 names = [model for model in MODELS if any(r.model == model for r in results)]
                 for place, model in enumerate(names):
                     for level, colour, shift in (("frame", BLUE, -0.12), ("video", ORANGE, 0.12)):
-                        found = cell(results, model, compression, level, metric, ffpp)
+                        found = cell(results, model, compression, level, metric, coverage.is_ffpp)
                         if found is None:
                             continue
                         label = f"by {level}" if place == 0 else None
@@ -197,13 +251,13 @@ def figures_plot(results: Sequence[Result], data: dict[str, Path], ffpp: bool) -
     return figure
 
 
-def curves_plot(results: Sequence[Result], data: dict[str, Path]) -> Figure:
+def curves_plot(results: Sequence[Result], compressions: Collection[str]) -> Figure:
     """Validation AUC by epoch, a line for each training."""
     colours = dict(zip(MODELS, (GREY, ORANGE, BLUE), strict=True))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(data), 2.8), layout="constrained")
-        grid = figure.subplots(1, len(data), squeeze=False)[0]
-        for axes, compression in zip(grid, data, strict=True):
+        figure = Figure(figsize=(3.6 * len(compressions), 2.8), layout="constrained")
+        grid = figure.subplots(1, len(compressions), squeeze=False)[0]
+        for axes, compression in zip(grid, compressions, strict=True):
             shown: set[str] = set()
             for r in results:
                 if r.compression == compression:
@@ -216,12 +270,6 @@ def curves_plot(results: Sequence[Result], data: dict[str, Path]) -> Figure:
             axes.grid(color="0.92")
         grid[0].legend(loc="lower right", fontsize=8)
     return figure
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a training's log."""
-    with open(run / LOG, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _inline(picture: Path) -> str:

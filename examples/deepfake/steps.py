@@ -23,7 +23,7 @@ class Step:
         name: what it does, in a few words.
         script, arguments: the command.
         done: whether its results are there.
-        needs: files that earlier steps leave.
+        needs: earlier steps that must be done.
         begun: a file that is there once the command was started; it is then given --resume.
         processes: more than one run the command under torchrun.
     """
@@ -32,7 +32,7 @@ class Step:
     script: str
     arguments: tuple[str, ...]
     done: Callable[[], bool]
-    needs: tuple[Path, ...] = ()
+    needs: tuple[Step, ...] = ()
     begun: Path | None = None
     processes: int = 1
 
@@ -44,10 +44,10 @@ class Step:
         return [*launcher, os.path.relpath(HERE / self.script), *self.arguments, *resume]
 
     def run(self) -> None:
-        """Run the command. UserError where it fails or lacks what an earlier step leaves."""
-        missing = [str(path) for path in self.needs if not path.exists()]
-        if missing:
-            raise UserError(f"step {self.name!r} needs {missing[0]}, which an earlier step leaves")
+        """Run the command. UserError where it fails or an earlier step that it needs is not done."""
+        left = [step.name for step in self.needs if not step.done()]
+        if left:
+            raise UserError(f"step {self.name!r} needs step {left[0]!r}, which is not done")
         code = subprocess.run([sys.executable, *self.command()], check=False).returncode
         if code in (130, -2):  # Ctrl-C reached the command too
             raise KeyboardInterrupt

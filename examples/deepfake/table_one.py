@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 import statistics
 from collections.abc import Sequence
@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-import ffpp
+from checkpoint import CONFIG
+from cli import UserError
 from files import read_json
-from manifest import MANIFEST
 from tables import PAPER_TABLE_1
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
+LOG = "log.csv"
+WIDEST = 5.0  # points of ACC or AUC: seeds that spread over more can confirm no figure
 
 
 class Cell(NamedTuple):
@@ -51,13 +53,16 @@ class Cell(NamedTuple):
         return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
 
     def verdict(self) -> str:
-        """Whether the paper's figure, one training, could be one of ours: mean and spread of the seeds decide."""
+        """Whether the paper's figure, one training, could be one of ours: mean and spread of the seeds decide.
+
+        Where one more of ours may lie more than WIDEST away, that the paper's does too says nothing.
+        """
         if self.paper is None:
             return ""
         if self.spread is None:
             return f"{self.mean - self.paper:+.2f}, one seed: no spread to judge by"
         reach = self._t * self.spread * math.sqrt(1 + 1 / len(self.values))  # of one more training
-        verdict = "within" if abs(self.mean - self.paper) <= reach else "outside"
+        verdict = "outside" if abs(self.mean - self.paper) > reach else "within" if reach <= WIDEST else "cannot tell,"
         return f"{self.mean - self.paper:+.2f}, {verdict} ±{reach:.2f}"
 
 
@@ -99,30 +104,34 @@ def gains(results: Sequence[Result], compression: str, metric: str, level: str =
     return Cell(tuple(by_seed["panet", seed] - by_seed["recce", seed] for seed in seeds), paper)
 
 
-def is_ffpp(results: Sequence[Result], data: dict[str, Path]) -> bool:
-    """Whether every run was tested on FF++'s official test split: the videos by name, all of them and no other.
-
-    A set of forge.py's with the same counts and folders has other splits, so it does not pass for FF++.
-    """
-    official = _official_test()
-    counts = {(r.metrics["video"]["n_real"], r.metrics["video"]["n_fake"]) for r in results}
-    return counts == {(140, 560)} and all(_tested(folder) == official for folder in data.values())
-
-
 def read_result(run: Path, metrics: Path, model: str, compression: str, seed: int) -> Result:
-    """One training's result. UserError where the file is missing or damaged."""
-    return Result(model, compression, seed, run, read_json(metrics))
+    """One training's result. UserError where a file is missing or damaged, or is not of this training as it ended."""
+    found = read_json(metrics)
+    stale = mismatch(run, found)
+    if stale:
+        raise UserError(f"{metrics}: {stale} (the same command evaluates the run again)")
+    return Result(model, compression, seed, run, found)
 
 
-def _official_test() -> set[tuple[str, str]]:
-    """The method and id of each video."""
-    pairs = ffpp.official_pairs()["test"]
-    fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
-    reals = {("real", video_id) for pair in pairs for video_id in pair}
-    return reals | {(method, name) for method in ffpp.METHODS for name in fakes}
+def mismatch(run: Path, metrics: dict[str, Any]) -> str | None:
+    """In what the metrics are not those of the run's best epoch on the run's data; None where they are."""
+    data = read_json(run / CONFIG).get("data") or {}
+    wanted = {"checkpoint_epoch": best_epoch(run), "fingerprint": data.get("fingerprint")}
+    for name, value in wanted.items():
+        if metrics.get(name) != value:
+            return f"{name} {metrics.get(name)}, but the training in {run} has {value}"
+    return None
 
 
-def _tested(folder: Path) -> set[tuple[str, str]]:
-    with open(folder / MANIFEST, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
+def best_epoch(run: Path) -> int:
+    """The epoch that validation chose: the last that its log marks as the best so far."""
+    return max((int(row["epoch"]) for row in read_log(run) if int(row["best"])), default=0)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log. UserError where it cannot be read."""
+    try:
+        with open(run / LOG, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {run / LOG}: {error.strerror or error}") from error
