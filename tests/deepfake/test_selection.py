@@ -74,6 +74,19 @@ def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
     assert "000" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("label", ["../kept", "..", ".", "", "a/b", "a\\b", "a\0b"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, label):
+    save_rgb(tmp_path / "kept/b/mine.png", np.zeros((8, 8, 3), np.uint8))
+    videos = {name: {"label": said, "frames": [f"{name}/1.png"]} for name, said in (("b", label), ("c", "c-real"))}
+    for name in videos:
+        save_rgb(tmp_path / "in" / name / "1.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a.json").write_text(json.dumps({"train": videos}))
+    with pytest.raises(UserError, match=r"in/b: method .* \(wanted a folder's name") as caught:
+        run_here(tmp_path / "in", tmp_path / "out", "--index", tmp_path / "a.json", "--crop", "none", "--workers", 1)
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+    assert (tmp_path / "kept/b/mine.png").exists()
+
+
 def save_recce(file: Path, rows: list) -> Path:
     torch.save(rows, file)
     return file

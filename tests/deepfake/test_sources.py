@@ -234,6 +234,13 @@ def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
     }
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is in no file's name there")
+def test_an_id_with_a_separator_is_refused(tmp_path):
+    touch(tmp_path, "real/a\\b.mp4", "fake/Swap/a.mp4")
+    with pytest.raises(UserError, match=r"b\.mp4: id 'a.*b' \(wanted a folder's name"):
+        find_sources(tmp_path, Selection())
+
+
 def test_two_files_of_one_id_are_refused(tmp_path):
     for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
