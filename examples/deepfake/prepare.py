@@ -201,7 +201,7 @@ def write_manifest(tasks: list[Task], missing: list[Source], destination: Path) 
     for task in tasks:
         record = read_json(task.folder / RECORD)
         split = {"split": task.source.split}
-        rows += [row | split for row in record["rows"]]
+        rows += [row | split | {"video": task.source.judged_as} for row in record["rows"]]
         problems += [problem | split for problem in record["problems"]]
     for source in missing:
         problems.append(source.row() | {"problem": "missing"})
