@@ -58,7 +58,7 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _list(root: Path, wanted: Selection) -> list[Source]:
     if wanted.indices:
-        return read_indices(wanted.indices, root, wanted.compression)
+        return read_indices(wanted.indices, root, wanted.compression, wanted.splits)
     if ffpp.is_tree(root):
         return ffpp.list_sources(root, wanted.compression, wanted.methods)
     if celebdf.is_tree(root):

@@ -74,6 +74,30 @@ def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
     assert "000" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "splits, expected",
+    [
+        (None, {"a0": "test", "b0": "val", "c0": "train", "a_x": "test", "c_x": "train"}),
+        (("train", "val"), {"a0": "val", "b0": "val", "c0": "train", "a_x": "val", "c_x": "train"}),
+        (("train",), dict.fromkeys(("a0", "b0", "c0", "a_x", "c_x"), "train")),
+        (("test",), {"a0": "test", "a_x": "test"}),
+    ],
+)
+def test_a_video_that_an_index_has_in_several_splits_is_in_one(tmp_path, capsys, splits, expected):
+    """As DeepfakeBench's Celeb-DF-v2.json: all videos under train, those to test under val and test as well."""
+
+    def under(*videos: str) -> dict:
+        labels = {video: f"CelebDFv2_{'fake' if '_' in video else 'real'}" for video in videos}
+        return {video: {"label": label, "frames": [f"Celeb/{video}/000.png"]} for video, label in labels.items()}
+
+    tree = {"train": under("a0", "b0", "c0", "a_x", "c_x"), "val": under("a0", "b0", "a_x"), "test": under("a0", "a_x")}
+    (tmp_path / "a.json").write_text(json.dumps({"Celeb-DF-v2": tree}))
+    found = find_sources(tmp_path, Selection(splits=splits, indices=(tmp_path / "a.json",)))
+    assert {source.video: source.split for source in found} == expected and len(found) == len(expected)
+    several = splits is None or len(splits) > 1
+    assert ("test goes before val" in capsys.readouterr().err) == several
+
+
 @pytest.mark.parametrize("label", ["../kept", "..", ".", "", "a/b", "a\\b", "a\0b"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, label):
     save_rgb(tmp_path / "kept/b/mine.png", np.zeros((8, 8, 3), np.uint8))
@@ -127,7 +151,11 @@ def test_bad_indices_are_named(tmp_path):
     assert "names no frames" in told("a.json", "[1]")
     assert "is in no split" in told("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
     assert "'a/b/x.png'" in told("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
-    assert "listed 2 times" in told("a.json", json.dumps({"train": {"b": video}, "test": {"b": video}}))
+    twice = {"train": {"b": video, "c": {"b": video}}}
+    assert "a/b: listed 2 times, here in train" in told("a.json", json.dumps(twice))
+    other = {"train": {"b": video}, "test": {"b": video | {"frames": ["other/b/1.png"]}}}
+    (tmp_path / "in/other/b").mkdir(parents=True)
+    assert "listed 2 times" in told("a.json", json.dumps(other))
     crossing = {"train": {"b": video}, "test": {"b_c": {"label": "FF-DF", "frames": ["a/b_c/1.png"]}}}
     assert "is in test, but its b in train" in told("a.json", json.dumps(crossing))
     assert "does not begin with a split" in told("c40.pickle", [("a/b/1.png", 0)])
