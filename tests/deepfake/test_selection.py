@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def photos(root: Path) -> Path:
     return root
 
 
-def test_boxes_take_the_detector_s_place(tmp_path):
+def test_boxes_take_the_detector_s_place(tmp_path, capsys):
     lines = ["path,frame,x0,y0,x1,y1,score", "test/real/a.png,,10,20,30,40,0.5", "test/real/c.mp4,1,0,0,9,9,"]
     (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
     run_here(photos(tmp_path / "in"), tmp_path / "out", *OPTIONS, "--boxes", tmp_path / "boxes.csv", "--workers", 1)
@@ -184,6 +185,27 @@ def test_boxes_take_the_detector_s_place(tmp_path):
     assert {row["detector"] for row in found.values()} == {"boxes"}
     assert problems(tmp_path / "out") == [("fake", "b", "no face in any of 1 frames")]
     assert len(json.loads((tmp_path / "out/prepare.json").read_text())["boxes"]) == 64
+    assert "boxes.csv: no boxes for 1 of 3 videos or photos, the first: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["./test/real/a.png", "test//real/a.png", "{root}/test/real/a.png",
+                                  "../in/test/real/a.png", "test/real/x.png", ""])  # fmt: skip
+def test_boxes_of_no_source_are_named(tmp_path, path):
+    path = path.format(root=photos(tmp_path / "in"))
+    (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
+    with pytest.raises(UserError, match=re.escape(f"boxes.csv: path {path!r} is nothing in {tmp_path}/in")) as caught:
+        run_here(tmp_path / "in", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
+    save_rgb(photos(tmp_path / "in") / "train/real/a.png", np.zeros((90, 120, 3), np.uint8))
+    names = ("train/real/a.png", "test/real/a.png", "test/fake/b.png")
+    lines = ["path,frame,x0,y0,x1,y1", *(f"{name},,1,2,30,40" for name in names)]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    options = (*OPTIONS, "--boxes", tmp_path / "boxes.csv", "--splits", "test", "--workers", 1)
+    run_here(tmp_path / "in", tmp_path / "out", *options)
+    assert {row["video"] for row in crops(tmp_path / "out")} == {"test__a", "b"}
 
 
 @pytest.mark.parametrize(
