@@ -2,13 +2,15 @@
 
 A header `path,frame,x0,y0,x1,y1` (and, if you like, `score`), then a line a face: the video's or photo's path below the
 source folder, the frame's number in decoding order from 0 (empty for a photo), the box in pixels of the upright image.
-Several lines of one frame are several faces, of which one is followed; a frame without a line has no face.
+Several lines of one frame are several faces, of which one is followed; a frame without a line has no face. Lines of
+files that are there but not asked for are passed over.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 from cli import UserError
@@ -38,6 +40,14 @@ def read_boxes(file: Path) -> dict[str, Found]:
         for faces in frames.values():
             faces.sort(key=lambda face: (-face.area, face.box))
     return found
+
+
+def check_paths(found: dict[str, Found], wanted: Collection[str], root: Path, file: Path) -> None:
+    """UserError that names the first path which is no source's and no other file's below `root` in plain form."""
+    for name in found:
+        plain = not {"", ".", ".."} & set(name.split("/"))
+        if name not in wanted and not (plain and (root / name).exists()):
+            raise UserError(f"{file}: path {name!r} is nothing in {root} (wanted one such as {next(iter(wanted))})")
 
 
 def _parse(row: dict[str, str], where: str) -> tuple[int | None, Face]:

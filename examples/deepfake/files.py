@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+import secrets
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,24 +14,29 @@ from cli import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of ``path`` once the block ends without an error.
+def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of ``path``, by ``put``, once the block ends without an error.
 
     Raises:
         UserError: ``path`` cannot be written (no right, no space); what was there before is kept.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines that share a folder share pids
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        put(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what ``replacing`` writes to before it is put in place."""
+    return path.name[0] == "." and path.suffix == ".tmp"
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -75,10 +81,20 @@ def _leads_up(folder: Path) -> bool:
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, put: Callable[[Path, Path], None] = os.replace) -> None:
     """Write ``value`` as indented JSON, in one piece."""
-    with replacing(path) as file:
+    with replacing(path, put) as file:
         file.write(json.dumps(value, indent=2).encode() + b"\n")
+
+
+def put_if_absent(temporary: Path, path: Path) -> None:
+    """In place of os.replace: of several processes, also of several machines, the first one's file stays."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: the last wins
+        os.replace(temporary, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,12 +5,16 @@ compression may lack; a label that ends in "real" is real. RECCE's `<split>_<com
 label), written by torch.save; the split is in the file's name. A path ends in <video>/<frame number>.png; how it begins
 depends on whose disk it was, so it is looked for below the given folder, by ever shorter ends: first as a folder of
 frames, then as the video itself (.../frames/<video>/007.png as .../videos/<video>.mp4 or .../<video>.mp4).
+
+Some of DeepfakeBench's indices (Celeb-DF's, DFDCP's, UADFV's) list a video in several splits. Of the splits that are
+asked for, test goes before val and val before train, so that nothing is trained on that is tested.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -33,23 +37,45 @@ class Entry(NamedTuple):
     frames: tuple[PurePosixPath, ...]
 
 
-def read_indices(files: tuple[Path, ...], root: Path, compression: str) -> list[Source]:
-    """The sources that index files ask for, of one compression. UserError, naming file and video, on what is wrong."""
-    found: list[Source] = []
+def read_indices(
+    files: tuple[Path, ...], root: Path, compression: str, splits: tuple[str, ...] | None = None
+) -> list[Source]:
+    """The sources that index files ask for, of one compression and these splits (None: all), each in one split.
+
+    UserError, naming file and video, on what is wrong.
+    """
+    listed: list[Source] = []
     for file in files:
         entries = _deepfakebench(file, compression) if file.suffix == ".json" else _recce(file)
-        found += [_source(entry, root, file) for entry in entries if entry.frames]
-    if not found:
+        listed += [_source(entry, root, file) for entry in entries if entry.frames]
+    if not listed:
         raise UserError(f"{files[0]}: names no frames of compression {compression}")
+    found = _in_one_split([source for source in listed if splits is None or source.split in splits])
     counts = Counter((source.method, source.video) for source in found)
     for source in found:
         if counts[source.method, source.video] > 1:
             raise UserError(
                 f"{source.path}: listed {counts[source.method, source.video]} times, here in {source.split} (wanted "
-                "each video once: an index for each split, or an edited one)"
+                "each video once in a split, and no other of its name)"
             )
     check_donors(found)
     return found
+
+
+def _in_one_split(sources: list[Source]) -> list[Source]:
+    """Without what is listed in a later split too: test goes before val, and val before train."""
+    last: dict[tuple[Path, str], str] = {}
+    for source in sources:
+        key = (source.path, source.method)
+        last[key] = max(last.get(key, source.split), source.split, key=SPLITS.index)
+    kept = [source for source in sources if source.split == last[source.path, source.method]]
+    if len(kept) < len(sources):
+        print(
+            f"{len(sources) - len(kept)} listings of videos that the index has in a later split too are left out "
+            "(test goes before val, val before train)",
+            file=sys.stderr,
+        )
+    return kept
 
 
 def _deepfakebench(file: Path, compression: str) -> list[Entry]:

@@ -5,9 +5,11 @@ or test) are required; `method` ("real" for reals) and `video` (an id; a still p
 they are given; prepare.py writes more (frame, box, score, faces, detector, sha256), which is kept for people to read. A
 line with `problem` and no `path` tells of a video or frame that gave no image, and why.
 
-A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/. Without split
-folders an image's split comes from a hash of its group: the file name up to its first "_" or "-". So `007_smiling.jpg`,
-`007_neutral.jpg` and the fake `007_012.png` stay together, on every machine.
+A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/; a folder inside
+fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames of one video. Without
+split folders an image's split comes from a hash of its group: the name of the first such folder, or else of the file,
+up to its first "_" or "-". So `007_smiling.jpg`, what is in `007/` and the fake `007_012.png` stay together, on every
+machine.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ def select(records: list[Record], split: str, root: Path) -> list[Record]:
 def _advice(root: Path) -> str:
     if (root / MANIFEST).is_file() or any((root / split).is_dir() for split in SPLITS):
         return ""
-    return '; splits come from file names up to the first "_" or "-": use train/, val/, test/ folders or a ' + MANIFEST
+    names = 'folder or file names up to the first "_" or "-"'
+    return f"; splits come from {names}: use train/, val/, test/ folders or a {MANIFEST}"
 
 
 def _walk(root: Path) -> Iterator[Record]:
@@ -112,9 +115,9 @@ def _walk(root: Path) -> Iterator[Record]:
                 yield Record(
                     path=path.relative_to(root).as_posix(),
                     label=label,
-                    split=split or split_of_group(group_of(path.stem)),
+                    split=split or split_of_group(group_of_path(identity)),
                     method=method,
-                    video=f"{method}/{identity.as_posix()}",
+                    video=f"{method}/{(folder_of_frames(identity) or identity).as_posix()}",
                 )
 
 
@@ -128,9 +131,19 @@ def method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path
     return method, inside.relative_to(method)
 
 
-def group_of(stem: str) -> str:
-    """The part of a file's stem that says who is in the picture: up to its first "_" or "-"."""
-    return re.split("[_-]", stem, maxsplit=1)[0] or stem
+def folder_of_frames(identity: Path) -> Path | None:
+    """The folder whose images are the frames of one video; None for an image that lies in none."""
+    return identity.parent if len(identity.parts) > 1 else None
+
+
+def group_of_path(identity: Path) -> str:
+    """Who a path inside a class or method is of: its first folder says it, or a file that lies in none."""
+    return group_of(identity.parts[0] if len(identity.parts) > 1 else identity.stem)
+
+
+def group_of(name: str) -> str:
+    """The part of a name that says who is in the picture: up to its first "_" or "-"."""
+    return re.split("[_-]", name, maxsplit=1)[0] or name
 
 
 def hashed(text: str) -> float:

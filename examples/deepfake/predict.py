@@ -34,26 +34,30 @@ from clips import Box, Judged, curve_figure, listed, rounded, write_annotated
 from data import square
 from distributed import pick_device
 from evaluate import model_name
-from faces import CROP_SCALE, FaceDetector, square_crop
+from faces import CROP_SCALE, Face, FaceDetector, square_crop
 from files import files_below, make_folder, replacing
 from images import encode_rgb, read_rgb
 from manifest import IMAGE_SUFFIXES
 from metrics import THRESHOLD
 from plots import save_figure
 from scoring import add_compute_options, probabilities
-from tracks import boxes, follow
-from video import VIDEO_SUFFIXES, sample_frames
+from tracks import follow
+from video import VIDEO_SUFFIXES, frames_at, sample_frames
 
 DRAWN, EXPLAINED = ".annotated", ".explained"  # in names of what was drawn here; no inputs when found in a folder
 
 
 class View(NamedTuple):
-    """One picture: the still itself or one frame of a video, its face's box, and whether it can be judged."""
+    """One picture, the still itself or one frame of a video: what the network sees of it, and its face's box."""
 
     frame: int
-    image: np.ndarray
+    pixels: np.ndarray | None  # uint8 (S, S, 3); None where the face is missing
     box: Box | None
-    is_judged: bool
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is something to judge."""
+        return self.pixels is not None
 
 
 class Predictor:
@@ -113,9 +117,10 @@ class Predictor:
 
     def _draw(self, path: Path, view: View, judged: list[Judged], probability: float) -> dict[str, str]:
         """Write the pictures of one input; their paths by what they are."""
+        image = frames_at(path, (view.frame,))[0][1] if is_video(path) else read_rgb(path)
         pictures = {"annotated": self._target(path, ".png")}
         with replacing(pictures["annotated"]) as file:
-            file.write(encode_rgb(annotated(view.image, view.box, probability), ".png"))
+            file.write(encode_rgb(annotated(image, view.box, probability), ".png"))
         if is_video(path):
             pictures["curve"] = self._target(path, ".curve.png")
             save_figure(curve_figure(judged, probability, f"{path.name}, {self.name}"), pictures["curve"])
@@ -131,29 +136,37 @@ class Predictor:
 
     def views(self, path: Path) -> list[View]:
         """The picture, or the chosen frames of a video. Raises UserError where none shows a face."""
-        pictures = sample_frames(path, self.frames) if is_video(path) else [(0, read_rgb(path))]
-        if self.detector is None:
-            return [View(frame, image, None, is_judged=True) for frame, image in pictures]
-        track = boxes(follow([self.detector.detect(image) for _, image in pictures]), missing="drop")
-        if not any(track):
-            where = f"in any of {len(pictures)} frames" if is_video(path) else "found"
-            raise UserError(f"{path}: no face {where} (--crop none takes pictures that are face crops already)")
-        return [
-            View(frame, image, box, is_judged=box is not None)
-            for (frame, image), box in zip(pictures, track, strict=True)
+        looked = sample_frames(path, self.frames, self._look) if is_video(path) else [(0, self._look(read_rgb(path)))]
+        track = follow([[face for face in seen if face] for _, seen in looked])
+        views = [
+            View(frame, seen.get(face), face.box if face else None)
+            for (frame, seen), face in zip(looked, track, strict=True)
         ]
+        if not any(view.is_judged for view in views):
+            where = f"in any of {len(views)} frames" if is_video(path) else "found"
+            raise UserError(f"{path}: no face {where} (--crop none takes pictures that are face crops already)")
+        return views
+
+    def _look(self, image: np.ndarray) -> dict[Face | None, np.ndarray]:
+        """What is kept of a picture, for many of full size take gigabytes: the network's view of each face.
+
+        With --crop none there is one, of the whole picture, and no face (None).
+        """
+        if self.detector is None:
+            return {None: square(image, self.image_size)}
+        faces = self.detector.detect(image)
+        return {face: square(square_crop(image, face.box, CROP_SCALE), self.image_size) for face in faces}
 
     def crops(self, views: list[View]) -> torch.Tensor:
-        """What the network sees of them: uint8 (N, 3, S, S)."""
-        crops = [square(self._crop(view), self.image_size) for view in views]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        """What the network sees of those that are judged: uint8 (N, 3, S, S)."""
+        pixels = np.stack([view.pixels for view in views if view.pixels is not None])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _score(self, views: list[View]) -> np.ndarray:
-        batches = self.crops(views).split(self.batch_size)
-        return np.concatenate([probabilities(self.model, batch.to(self.device), self.amp) for batch in batches])
-
-    def _crop(self, view: View) -> np.ndarray:
-        return view.image if view.box is None else square_crop(view.image, view.box, CROP_SCALE)
+        batches = (views[at : at + self.batch_size] for at in range(0, len(views), self.batch_size))
+        return np.concatenate(
+            [probabilities(self.model, self.crops(batch).to(self.device), self.amp) for batch in batches]
+        )
 
 
 class DistinctNames:

@@ -28,7 +28,7 @@ import av
 import cv2
 import numpy as np
 
-from boxes_file import read_boxes
+from boxes_file import check_paths, read_boxes
 from cli import Parser, UserError, in_range, path, positive_int, reading_input, run
 from crops import RECORD, Cut, Rows, Task, is_done, prepare_one
 from destination import claim_destination
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with reading_input():
         tasks, missing, settings = plan(arguments)
         check_missing(missing, arguments)
+        tell_boxless(tasks, arguments)
         claim_destination(arguments.destination, SETTINGS, settings)
     number, count = arguments.shard
     lock = arguments.destination / f".{number}of{count}.lock"
@@ -119,19 +120,21 @@ def plan(arguments: argparse.Namespace) -> tuple[list[Task], list[Source], dict[
     methods, splits = (tuple(chosen) if chosen else None for chosen in (arguments.methods, arguments.splits))
     wanted = Selection(arguments.compression, methods, splits, tuple(arguments.index or ()))
     sources = find_sources(arguments.source, wanted)
+    names = [source.path.relative_to(arguments.source).as_posix() for source in sources]
     found = read_boxes(arguments.boxes) if arguments.boxes else None
+    if found is not None:
+        check_paths(found, dict.fromkeys(names), arguments.source, arguments.boxes)
     settings = describe(arguments)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     cut = Cut(*(getattr(arguments, name) for name in Cut.__dataclass_fields__))
     listed_only = bool(arguments.index) and not (arguments.profile or arguments.frames)
     counts = frame_counts(sources, arguments.frames or arguments.profile or "bench32")
     tasks, missing = [], []
-    for source, count in zip(sources, counts, strict=True):
+    for source, name, count in zip(sources, names, counts, strict=True):
         if not source.path.exists():
             missing.append(source)
             continue
         folder = arguments.destination / source.method / source.video
-        name = source.path.relative_to(arguments.source).as_posix()
         faces = None if found is None else found.get(name, {})
         tasks.append(Task(source, None if listed_only else count, folder, cut, digest, faces))
     return tasks, missing, settings
@@ -174,6 +177,14 @@ def check_missing(missing: list[Source], arguments: argparse.Namespace) -> None:
         )
 
 
+def tell_boxless(tasks: list[Task], arguments: argparse.Namespace) -> None:
+    """On stderr: how many sources the boxes file has no line of."""
+    boxless = [str(task.source.path) for task in tasks if task.found is not None and not task.found]
+    if boxless:
+        told = f"no boxes for {len(boxless)} of {len(tasks)} videos or photos, the first: {boxless[0]}"
+        print(f"{arguments.boxes}: {told}", file=sys.stderr)
+
+
 def prepare_all(tasks: list[Task], arguments: argparse.Namespace) -> list[str]:
     """Prepare each video that is not there yet; what is wrong with the files that can't be read."""
     left = [task for task in tasks if not is_done(task)]
@@ -201,7 +212,7 @@ def write_manifest(tasks: list[Task], missing: list[Source], destination: Path) 
     for task in tasks:
         record = read_json(task.folder / RECORD)
         split = {"split": task.source.split}
-        rows += [row | split for row in record["rows"]]
+        rows += [row | split | {"video": task.source.judged_as} for row in record["rows"]]
         problems += [problem | split for problem in record["problems"]]
     for source in missing:
         problems.append(source.row() | {"problem": "missing"})

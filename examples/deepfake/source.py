@@ -16,7 +16,8 @@ class Source:
     """One video (or photo): `video` is its id, unique within its method ("real" for reals).
 
     `frames` are the frames that an index file asks for; None leaves the choice to the index rule. Where `path` is a
-    folder, it holds the frames as images, named by their numbers.
+    folder, it holds the frames as images, named by their numbers. `frame_of` is the id of the video that a photo is one
+    frame of; the frame is still found, cropped and told of by itself.
     """
 
     path: Path
@@ -25,6 +26,12 @@ class Source:
     video: str
     split: str
     frames: tuple[int, ...] | None = None
+    frame_of: str | None = None
+
+    @property
+    def judged_as(self) -> str:
+        """The video's id in the manifest's lines of crops."""
+        return self.frame_of or self.video
 
     @property
     def is_video(self) -> bool:

@@ -35,11 +35,13 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     """All that the layout or the index names, sorted by method and id, whether its file is there or not.
 
     UserError, naming the folder or file, where `root` has no known layout, lacks a class or a method that was asked
-    for, or where a video is in no split, in two, or its donor is in another one.
+    for, or where a video is in no split, in two, its donor is in another one, or its name can't be a folder's.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     found = _list(root, wanted)
+    for source in found:
+        _check_names(source)
     if wanted.methods is not None:
         check_methods(wanted.methods, {source.method for source in found if source.label}, root)
         found = [source for source in found if not source.label or source.method in wanted.methods]
@@ -56,7 +58,7 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _list(root: Path, wanted: Selection) -> list[Source]:
     if wanted.indices:
-        return read_indices(wanted.indices, root, wanted.compression)
+        return read_indices(wanted.indices, root, wanted.compression, wanted.splits)
     if ffpp.is_tree(root):
         return ffpp.list_sources(root, wanted.compression, wanted.methods)
     if celebdf.is_tree(root):
@@ -64,3 +66,10 @@ def _list(root: Path, wanted: Selection) -> list[Source]:
     if dfdc.is_tree(root):
         return dfdc.list_sources(root)
     return real_fake.list_sources(root)
+
+
+def _check_names(source: Source) -> None:
+    """UserError unless method and id can be names of folders: what they would lead to is cleared and written anew."""
+    for what, name in (("method", source.method), ("id", source.video)):
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise UserError(f"{source.path}: {what} {name!r} (wanted a folder's name, without / and \\)")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -47,16 +48,20 @@ def frame_rate(path: str | Path) -> Fraction:
         return container.streams.video[0].average_rate or Fraction(25)
 
 
-def sample_frames(path: str | Path, count: int) -> list[tuple[int, np.ndarray]]:
+def sample_frames(
+    path: str | Path, count: int, look: Callable[[np.ndarray], Any] | None = None
+) -> list[tuple[int, Any]]:
     """`count` frames of a video (all of a shorter one) by the index rule over its decoded frames: (index, RGB) pairs.
+
+    With `look`, what that gives of a frame stands in its place, and no frame is held longer than it takes.
 
     The video's packets are counted first, without decoding, so that each frame is decoded once. Only a stream in which
     not every packet gives a frame is decoded again, for the rule goes by the frames that decode.
     """
     packets = _count_packets(path)
-    total, chosen = _pick(path, frame_indices(packets, count))
+    total, chosen = _pick(path, frame_indices(packets, count), look)
     if total != packets:
-        total, chosen = _pick(path, frame_indices(total, count))
+        total, chosen = _pick(path, frame_indices(total, count), look)
     return chosen
 
 
@@ -134,11 +139,13 @@ def _count_packets(path: str | Path) -> int:
     return count
 
 
-def _pick(path: str | Path, indices: Collection[int]) -> tuple[int, list[tuple[int, np.ndarray]]]:
+def _pick(
+    path: str | Path, indices: Collection[int], look: Callable[[np.ndarray], Any] | None = None
+) -> tuple[int, list[tuple[int, Any]]]:
     wanted, total, chosen = set(indices), 0, []
     for total, frame in enumerate(_decode(path), start=1):
         if total - 1 in wanted:
-            chosen.append((total - 1, _to_rgb(frame)))
+            chosen.append((total - 1, look(_to_rgb(frame)) if look else _to_rgb(frame)))
     return total, chosen
 
 

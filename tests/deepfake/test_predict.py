@@ -1,6 +1,7 @@
 """predict.py: the pipeline of training and evaluation, one JSON line an input, errors that spare the others."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -93,6 +94,15 @@ def test_a_video_is_the_mean_of_its_frames_with_a_face(run, clip, capsys):
     assert line["fake_probability"] == pytest.approx(np.mean([frame["fake_probability"] for frame in frames]))
     drift = frames[9]["box"][0] - frames[0]["box"][0]
     assert drift == pytest.approx(36, abs=12)
+
+
+def test_a_video_s_frames_are_not_held_in_full(run, clip, monkeypatch):
+    predictor = predict.Predictor(run, frames=13)
+    seen, detect = [], predictor.detector.detect
+    monkeypatch.setattr(predictor.detector, "detect", lambda image: seen.append(weakref.ref(image)) or detect(image))
+    views = predictor.views(clip)
+    assert len(seen) == len(views) == 13 and not any(image() is not None for image in seen)
+    assert {view.pixels.shape for view in views if view.is_judged} == {(64, 64, 3)}
 
 
 def test_frames_are_spread_over_the_video(run, clip, capsys):

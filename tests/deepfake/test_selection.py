@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -74,6 +75,43 @@ def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
     assert "000" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "splits, expected",
+    [
+        (None, {"a0": "test", "b0": "val", "c0": "train", "a_x": "test", "c_x": "train"}),
+        (("train", "val"), {"a0": "val", "b0": "val", "c0": "train", "a_x": "val", "c_x": "train"}),
+        (("train",), dict.fromkeys(("a0", "b0", "c0", "a_x", "c_x"), "train")),
+        (("test",), {"a0": "test", "a_x": "test"}),
+    ],
+)
+def test_a_video_that_an_index_has_in_several_splits_is_in_one(tmp_path, capsys, splits, expected):
+    """As DeepfakeBench's Celeb-DF-v2.json: all videos under train, those to test under val and test as well."""
+
+    def under(*videos: str) -> dict:
+        labels = {video: f"CelebDFv2_{'fake' if '_' in video else 'real'}" for video in videos}
+        return {video: {"label": label, "frames": [f"Celeb/{video}/000.png"]} for video, label in labels.items()}
+
+    tree = {"train": under("a0", "b0", "c0", "a_x", "c_x"), "val": under("a0", "b0", "a_x"), "test": under("a0", "a_x")}
+    (tmp_path / "a.json").write_text(json.dumps({"Celeb-DF-v2": tree}))
+    found = find_sources(tmp_path, Selection(splits=splits, indices=(tmp_path / "a.json",)))
+    assert {source.video: source.split for source in found} == expected and len(found) == len(expected)
+    several = splits is None or len(splits) > 1
+    assert ("test goes before val" in capsys.readouterr().err) == several
+
+
+@pytest.mark.parametrize("label", ["../kept", "..", ".", "", "a/b", "a\\b", "a\0b"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, label):
+    save_rgb(tmp_path / "kept/b/mine.png", np.zeros((8, 8, 3), np.uint8))
+    videos = {name: {"label": said, "frames": [f"{name}/1.png"]} for name, said in (("b", label), ("c", "c-real"))}
+    for name in videos:
+        save_rgb(tmp_path / "in" / name / "1.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a.json").write_text(json.dumps({"train": videos}))
+    with pytest.raises(UserError, match=r"in/b: method .* \(wanted a folder's name") as caught:
+        run_here(tmp_path / "in", tmp_path / "out", "--index", tmp_path / "a.json", "--crop", "none", "--workers", 1)
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+    assert (tmp_path / "kept/b/mine.png").exists()
+
+
 def save_recce(file: Path, rows: list) -> Path:
     torch.save(rows, file)
     return file
@@ -114,7 +152,11 @@ def test_bad_indices_are_named(tmp_path):
     assert "names no frames" in told("a.json", "[1]")
     assert "is in no split" in told("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
     assert "'a/b/x.png'" in told("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
-    assert "listed 2 times" in told("a.json", json.dumps({"train": {"b": video}, "test": {"b": video}}))
+    twice = {"train": {"b": video, "c": {"b": video}}}
+    assert "a/b: listed 2 times, here in train" in told("a.json", json.dumps(twice))
+    other = {"train": {"b": video}, "test": {"b": video | {"frames": ["other/b/1.png"]}}}
+    (tmp_path / "in/other/b").mkdir(parents=True)
+    assert "listed 2 times" in told("a.json", json.dumps(other))
     crossing = {"train": {"b": video}, "test": {"b_c": {"label": "FF-DF", "frames": ["a/b_c/1.png"]}}}
     assert "is in test, but its b in train" in told("a.json", json.dumps(crossing))
     assert "does not begin with a split" in told("c40.pickle", [("a/b/1.png", 0)])
@@ -133,7 +175,7 @@ def photos(root: Path) -> Path:
     return root
 
 
-def test_boxes_take_the_detector_s_place(tmp_path):
+def test_boxes_take_the_detector_s_place(tmp_path, capsys):
     lines = ["path,frame,x0,y0,x1,y1,score", "test/real/a.png,,10,20,30,40,0.5", "test/real/c.mp4,1,0,0,9,9,"]
     (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
     run_here(photos(tmp_path / "in"), tmp_path / "out", *OPTIONS, "--boxes", tmp_path / "boxes.csv", "--workers", 1)
@@ -143,6 +185,27 @@ def test_boxes_take_the_detector_s_place(tmp_path):
     assert {row["detector"] for row in found.values()} == {"boxes"}
     assert problems(tmp_path / "out") == [("fake", "b", "no face in any of 1 frames")]
     assert len(json.loads((tmp_path / "out/prepare.json").read_text())["boxes"]) == 64
+    assert "boxes.csv: no boxes for 1 of 3 videos or photos, the first: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["./test/real/a.png", "test//real/a.png", "{root}/test/real/a.png",
+                                  "../in/test/real/a.png", "test/real/x.png", ""])  # fmt: skip
+def test_boxes_of_no_source_are_named(tmp_path, path):
+    path = path.format(root=photos(tmp_path / "in"))
+    (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
+    with pytest.raises(UserError, match=re.escape(f"boxes.csv: path {path!r} is nothing in {tmp_path}/in")) as caught:
+        run_here(tmp_path / "in", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
+    save_rgb(photos(tmp_path / "in") / "train/real/a.png", np.zeros((90, 120, 3), np.uint8))
+    names = ("train/real/a.png", "test/real/a.png", "test/fake/b.png")
+    lines = ["path,frame,x0,y0,x1,y1", *(f"{name},,1,2,30,40" for name in names)]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    options = (*OPTIONS, "--boxes", tmp_path / "boxes.csv", "--splits", "test", "--workers", 1)
+    run_here(tmp_path / "in", tmp_path / "out", *options)
+    assert {row["video"] for row in crops(tmp_path / "out")} == {"test__a", "b"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,11 +16,11 @@ pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
 from portraits_for_tests import save_rgb
-from prepare_for_tests import METHODS, PAIRS, write_splits
+from prepare_for_tests import METHODS, PAIRS, run_here, write_splits
 
 import ffpp
 from cli import UserError
-from manifest import list_images
+from manifest import list_images, split_of_group
 from sources import Selection, Source, find_sources
 
 
@@ -222,16 +223,81 @@ def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
 
 
 def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
-    for name in ("train/real/0.png", "train/fake/0.png", "test/real/0.png", "test/real/1.png", "test/fake/Swap/0.png"):
-        save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    found = {(source.method, source.video, source.split) for source in find_sources(tmp_path, Selection())}
-    assert found == {
-        ("real", "train__0", "train"),
-        ("real", "test__0", "test"),
-        ("real", "1", "test"),
-        ("fake", "0", "train"),
-        ("Swap", "0", "test"),
+    """In a manifest an id is in one split, whatever the method: train/real/2 and test/fake/Swap/2 are told apart."""
+    names = ("train/real/0", "train/real/2", "train/fake/0", "test/real/0", "test/real/1", "test/fake/Swap/2")
+    frames = ("train/real/clip/0", "train/real/clip/1", "test/real/clip/0")
+    for name in names + frames:
+        save_rgb(tmp_path / f"in/{name}.png", np.zeros((32, 32, 3), np.uint8))
+    run_here(tmp_path / "in", tmp_path / "out", "--crop", "none", "--size", "16", "--workers", 1)
+    records, _ = list_images(tmp_path / "out")
+    assert Counter((record.video, record.split) for record in records) == {
+        ("real/train__0", "train"): 1,
+        ("real/train__2", "train"): 1,
+        ("real/train__clip", "train"): 2,
+        ("fake/train__0", "train"): 1,
+        ("real/test__0", "test"): 1,
+        ("real/1", "test"): 1,
+        ("real/test__clip", "test"): 1,
+        ("Swap/test__2", "test"): 1,
     }
+
+
+def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
+    """As prepare.py lists them and as training reads them from the folder; split by the first folder."""
+    for person in range(20):
+        for name in (f"real/{person:03d}_talks", f"real/{person:03d}/a", f"fake/Swap/{person:03d}_999"):
+            touch(tmp_path, f"{name}/0000.png", f"{name}/0001.png")
+        touch(tmp_path, f"real/{person:03d}.png", f"fake/Swap/{person:03d}_998.png")
+    records, _ = list_images(tmp_path)
+    sources = find_sources(tmp_path, Selection())
+    split = {source.path.relative_to(tmp_path).as_posix(): source.split for source in sources}
+    assert split == {record.path: record.split for record in records} and len(set(split.values())) > 1
+    groups = {(re.sub("(real|fake/Swap)/", "", path)[:3], split[path]) for path in split}
+    assert len(groups) == 20, "one split a person"
+    assert Counter(record.video for record in records)["real/007_talks"] == 2
+    assert Counter(source.judged_as for source in sources if "007" in source.video) == {
+        "007": 1, "007_talks": 2, "007__a": 2, "007_999": 2, "007_998": 1,
+    }  # fmt: skip
+    assert {record.video for record in records if "007" in record.path} == {
+        "real/007.png", "real/007_talks", "real/007/a", "Swap/007_999", "Swap/007_998.png",
+    }  # fmt: skip
+
+
+def test_videos_in_folders_split_by_the_first_folder(tmp_path):
+    for person in range(20):
+        touch(tmp_path, *(f"{top}/{person}/{n}.mp4" for top in ("real", "fake/Swap") for n in range(3)))
+    sources = find_sources(tmp_path, Selection())
+    assert len({(source.video.split("__")[0], source.split) for source in sources}) == 20
+    assert len({(source.method, source.judged_as) for source in sources}) == 120, "each is one video"
+
+
+def test_donors_of_another_split_are_told(tmp_path, capsys):
+    touch(tmp_path, *(f"real/{person:03d}_a.png" for person in range(20)))
+    touch(tmp_path, *(f"fake/Swap/000_{person:03d}/{frame}.png" for person in range(20) for frame in range(2)))
+    find_sources(tmp_path, Selection())
+    splits = {f"{person:03d}": split_of_group(f"{person:03d}") for person in range(20)}
+    others = sorted(person for person in splits if splits[person] != splits["000"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{len(others)} fakes are named after a real of another split" in line
+    assert f"000_{others[0]}/0.png is in {splits['000']}, {others[0]} in {splits[others[0]]}" in line
+
+
+def test_donors_in_split_folders(tmp_path, capsys):
+    """Numbers that every split has, or that stand alone, name nobody."""
+    touch(tmp_path, "train/real/0.png", "train/real/1.png", "train/real/7.png", "train/fake/2.png", "test/real/1.png")
+    touch(tmp_path, "test/fake/0.png", "test/fake/x_1.png", "train/fake/7_1.png")
+    find_sources(tmp_path, Selection())
+    assert not capsys.readouterr().err
+    touch(tmp_path, "test/fake/Swap/7_1.mp4")
+    find_sources(tmp_path, Selection())
+    assert "1 fakes are named after a real of another split" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is in no file's name there")
+def test_an_id_with_a_separator_is_refused(tmp_path):
+    touch(tmp_path, "real/a\\b.mp4", "fake/Swap/a.mp4")
+    with pytest.raises(UserError, match=r"b\.mp4: id 'a.*b' \(wanted a folder's name"):
+        find_sources(tmp_path, Selection())
 
 
 def test_two_files_of_one_id_are_refused(tmp_path):

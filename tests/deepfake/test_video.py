@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,18 @@ def test_a_container_that_counts_wrongly_does_not_move_the_rule(tmp_path, monkey
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     monkeypatch.setattr(video, "_count_packets", lambda path: 14)
     assert [index for index, _ in sample_frames(tmp_path / "a.mp4", 4)] == frame_indices(11, 4)
+
+
+def test_frames_that_are_looked_at_are_not_held(tmp_path):
+    write_clip(tmp_path / "a.mp4", grey(11), crf=23)
+    seen: list[weakref.ref] = []
+
+    def look(image: np.ndarray) -> int:
+        assert not any(earlier() is not None for earlier in seen)
+        seen.append(weakref.ref(image))
+        return round(image.mean() / 20)
+
+    assert sample_frames(tmp_path / "a.mp4", 4, look) == [(index, index) for index in frame_indices(11, 4)]
 
 
 def test_frames_by_number(tmp_path):
