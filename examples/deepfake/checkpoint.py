@@ -68,7 +68,7 @@ def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadat
 
 
 def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The best model of a run, in eval mode on ``device``, and the run's config.
+    """The best model of a run, in eval mode on ``device``, in the memory format it was trained in; the run's config.
 
     Args:
         run: a folder written by train.py, or one written by ``save_pretrained`` (RUN/best is one too).
@@ -105,6 +105,8 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{weights} does not fit its model: {_mismatch(error)}") from error
+    if (config.get("arguments") or {}).get("channels_last") is True:
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval(), config
 
 

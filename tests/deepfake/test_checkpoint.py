@@ -84,6 +84,15 @@ def test_channels_last_weights_are_stored_as_they_are(model: Any, tmp_path: Path
             assert torch.equal(file.get_tensor(name), tensor), name
 
 
+def test_a_model_has_the_memory_format_it_was_trained_in(run: Path) -> None:
+    """On a CPU the tiny network is twice as fast so."""
+    config = read_json(run / "config.json")
+    for wanted in (False, True):
+        write_json(run / "config.json", config | {"arguments": {"channels_last": wanted}})
+        weight = load_run(run)[0].get_parameter("encoder.conv2.weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
+
+
 def test_pickled_code_is_refused_and_never_run(run: Path) -> None:
     witness = run / "witness"
     torch.save({"model": Code(witness)}, run / "last.pt")
