@@ -15,7 +15,7 @@ from torch import nn
 from .features import Stage, feature_host, stages
 from .layouts import Image, Layout, at_reduction, in_order, read_layout
 from .observation import Element, Observation, Shapes
-from .refinement import output_of
+from .refinement import holder_of, output_of
 
 STAGES = "stages"
 
@@ -49,11 +49,11 @@ def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) ->
         described = stages(model)
         if not described:
             raise ValueError('at="stages" needs timm\'s feature_info, which the model has not; give module names')
-        return [_stage_place(model, stage, seen) for stage in described]
+        return [_alone(model, _stage_place(model, stage, seen)) for stage in described]
     names: list[Any] = [at] if isinstance(at, str) else list(at) if isinstance(at, Iterable) else []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"at must be a module's name, a pattern, or several of them, got {at!r}")
-    return [_named_place(model, name, seen) for name in _matches(model, names)]
+    return [_alone(model, _named_place(model, name, seen)) for name in _matches(model, names)]
 
 
 def _matches(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -83,9 +83,9 @@ def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
     calls = seen.outputs.get(module)
     if not calls:
         raise ValueError(f"module {_described(name, module)} was not called in the dry run, so it gave no feature map")
-    if named in seen.outputs and len(seen.outputs[named]) != len(calls):
+    if _used_elsewhere(model, named, module, seen):
         raise ValueError(
-            f"module {_described(name, named)} ends in {type(module).__name__}, which is called elsewhere too; name "
+            f"module {_described(name, named)} ends in {type(module).__name__}, which is used elsewhere too; name "
             "another module"
         )
     found = {_first_map(model, shapes, seen.image) for shapes in calls}
@@ -95,6 +95,26 @@ def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
         wanted = "one feature map, (B, C, H, W), (B, H, W, C) or (B, tokens, C), the same in every call"
         raise ValueError(f"module {_described(name, module)} gave {given} for {seen.image}; wanted is {wanted}")
     return Place(name, module, _in_rows(model, name, one.layout), one.element, len(calls))
+
+
+def _used_elsewhere(model: nn.Module, named: nn.Module, last: nn.Module, seen: Observation) -> bool:
+    """Whether a container's last module also has other work: by its calls, or by names where the container has none."""
+    if named in seen.outputs:
+        return len(seen.outputs[named]) != len(seen.outputs[last])
+    modules = [module for _, module in model.named_modules(remove_duplicate=False)]
+    return sum(module is last for module in modules) != sum(module is named for module in modules)
+
+
+def _alone(model: nn.Module, place: Place) -> Place:
+    """The place. Raises ValueError where its layer and that of another container would lie at one module."""
+    holder = holder_of(place.module)
+    for name, other in model.named_modules():
+        if other is not place.module and output_of(other) is other and holder_of(other) == holder:
+            raise ValueError(
+                f"module {_described(place.name, place.module)} ends in {type(holder[0]).__name__}, in which "
+                f"{_described(name, other)} ends too; name another module"
+            )
+    return place
 
 
 def _stage_place(model: nn.Module, stage: Stage, seen: Observation) -> Place:

@@ -80,7 +80,7 @@ class Refinements(nn.ModuleList):
 
 def attach(module: nn.Module, refinement: Refinement) -> None:
     """Let `module`'s output be refined, after the refinements that it has."""
-    holder, name = _holder(module)
+    holder, name = holder_of(module)
     if not hasattr(holder, name):
         holder.add_module(name, Refinements())
     getattr(holder, name).append(refinement)
@@ -99,7 +99,7 @@ def detach(module: nn.Module) -> None:
 
 def refine(module: nn.Module, args: Any, output: Any) -> Any:
     """The forward hook of a module with refinements."""
-    holder, name = _holder(module)
+    holder, name = holder_of(module)
     if name not in holder._modules:
         raise RuntimeError(
             f"{type(holder).__name__} has lost its inserted layer, as when a conversion put a new module in its place; "
@@ -115,17 +115,22 @@ def output_of(module: nn.Module) -> nn.Module:
 
     Many models run over such a container's modules instead of calling it.
     """
-    while isinstance(module, (nn.Sequential, nn.ModuleList)) and type(module).forward in _PLAIN and len(module):
-        module = list(module.children())[-1]
+    while isinstance(module, (nn.Sequential, nn.ModuleList)) and type(module).forward in _PLAIN and _own(module):
+        module = _own(module)[-1]
     return module
 
 
-def _holder(module: nn.Module) -> tuple[nn.Module, str]:
+def holder_of(module: nn.Module) -> tuple[nn.Module, str]:
     """The module that keeps `module`'s refinements, and under which name.
 
     A container might run, or run over, a child that it does not know; so its last module keeps them.
     """
     name = NAME
-    while isinstance(module, _CONTAINERS) and len(module):
-        module, name = list(module.children())[-1], name + "_of_parent"
+    while isinstance(module, _CONTAINERS) and _own(module):
+        module, name = _own(module)[-1], name + "_of_parent"
     return module, name
+
+
+def _own(module: nn.Module) -> list[nn.Module]:
+    """The children of a container that no insertion put there: an empty one keeps its refinements itself."""
+    return [child for child in module.children() if not isinstance(child, Refinements)]

@@ -141,6 +141,14 @@ def test_containers_that_run_over_their_children():
     assert torch.equal(model(X), plain)
 
 
+def test_an_empty_container_keeps_its_layer_itself():
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Sequential())
+    insert_attention(model, "1", EMAM, example_input=X)
+    assert torch.equal(model(X), model[1].inserted_attention[0].layer(model[0](X)))
+    remove_attention(model)
+    assert torch.equal(model(X), model[0](X))
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_features_only_networks(name):
     model = timm.create_model(name, features_only=True, out_indices=(1, 2)).eval()

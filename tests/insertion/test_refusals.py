@@ -109,8 +109,39 @@ def test_layouts_are_read_off_shapes(height, width, stride, channels, prefix, ki
 def test_a_container_that_ends_in_a_shared_module_is_refused():
     act = nn.ReLU()
     model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), act), nn.Sequential(nn.Conv2d(8, 8, 3), act))
-    with pytest.raises(ValueError, match=r"'0' \(Sequential\) ends in ReLU, which is called elsewhere too"):
+    with pytest.raises(ValueError, match=r"'0' \(Sequential\) ends in ReLU, which is used elsewhere too"):
         insert_attention(model, "0", EMAM, example_input=X)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def test_containers_that_would_keep_their_layers_at_one_module_are_refused():
+    act = nn.ReLU()
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 4), Residual(nn.Conv2d(16, 16, 1), act), Residual(nn.Conv2d(16, 16, 1), act)
+    )
+    with pytest.raises(ValueError, match=r"'1' \(Residual\) ends in ReLU, in which '2' \(Residual\) ends too"):
+        insert_attention(model, "1", EMAM, example_input=X)
+
+
+def test_a_list_that_is_run_over_and_ends_in_a_shared_module_is_refused():
+    class RunsOver(nn.Module):
+        def __init__(self):
+            super().__init__()
+            act = nn.ReLU()
+            self.a = nn.ModuleList([nn.Conv2d(3, 16, 4, 4), act])
+            self.b = nn.ModuleList([nn.Conv2d(16, 16, 1), act])
+
+        def forward(self, x):
+            for layer in (*self.a, *self.b):
+                x = layer(x)
+            return x
+
+    with pytest.raises(ValueError, match=r"'b' \(ModuleList\) ends in ReLU, which is used elsewhere too"):
+        insert_attention(RunsOver(), "b", EMAM, example_input=X)
 
 
 def test_a_sequence_that_is_no_map_is_refused():
