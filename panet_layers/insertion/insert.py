@@ -13,6 +13,9 @@ from .observation import observe
 from .places import Place, find_places
 from .refinement import Refinement, attach, detach
 
+# Replicas and shards of the parameters that a model had when it was wrapped, which learn of no other.
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DDP")
+
 
 @torch.inference_mode(False)  # parameters made in inference mode could never be trained
 def insert_attention(
@@ -44,8 +47,10 @@ def insert_attention(
     Returns a report: each place, its layout, and what the layer costs there for one image. Print it.
 
     Raises ValueError, and changes nothing, where a name matches no module, a module gives no feature map or is not
-    called, its channels do not fit the layer, the layer changes a map's shape, or the model can't be run.
+    called, its channels do not fit the layer, the layer changes a map's shape, or the model can't be run, or is wrapped
+    for distributed training already.
     """
+    _check(model, "insert")
     if isinstance(layer, nn.Module):
         raise ValueError(f"layer is called with the channels of each place, so give its class, not {layer!r}")
     places = find_places(model, at, observe(model, example_input))
@@ -58,10 +63,27 @@ def insert_attention(
 
 
 def remove_attention(model: nn.Module) -> None:
-    """Take out everything that `insert_attention` put into `model`, in place: it is again what it was."""
+    """Take out everything that `insert_attention` put into `model`, in place: it is again what it was.
+
+    Raises ValueError where the model is wrapped for distributed training, which waits for the layers' gradients.
+    """
+    _check(model, "remove")
     for module in list(model.modules()):
         detach(module)
     _forget_compiled(model)
+
+
+def _check(model: nn.Module, task: str) -> None:
+    """That it is a model, and not wrapped for distributed training."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {model!r}")
+    for name, module in model.named_modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ in _WRAPPERS and kind.__module__.startswith("torch."):
+                raise ValueError(
+                    f"{f'module {name!r}' if name else 'the model'} is a {kind.__name__}, which goes on with the "
+                    f"parameters that it was given; {task} first, wrap after"
+                )
 
 
 def _forget_compiled(model: nn.Module) -> None:

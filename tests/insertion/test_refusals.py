@@ -4,12 +4,15 @@ from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from small_hosts import Gives, X, inserted, resnet
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
-from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers import EMAM, SCAM, insert_attention, remove_attention
 from panet_layers.insertion.layouts import Image, Layout, read_layout
 
 
@@ -192,3 +195,38 @@ def test_an_adapter_in_a_convolutions_place_is_refused(name):
     scam.spatial.conv = Adapter(scam.spatial.conv)
     with pytest.raises(TypeError, match="got Adapter"):
         scam(torch.zeros(1, 16, 4, 4))
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [
+        (DistributedDataParallel, "DistributedDataParallel"),
+        (partial(FullyShardedDataParallel, device_id=torch.device("cpu")), "FullyShardedDataParallel"),
+        (fully_shard, "FSDPModule"),
+    ],
+    ids=["ddp", "fsdp", "fsdp2"],
+)
+def test_models_that_are_wrapped_already_are_refused(wrap, name, process_group):
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4))
+    insert_attention(model, "0", EMAM, example_input=X)
+    outer = nn.Sequential(wrap(model))
+    before = list(outer.state_dict())
+    with pytest.raises(ValueError, match=rf"module '0' is a {name}.*insert first, wrap after"):
+        insert_attention(outer, "0", EMAM, example_input=X)
+    with pytest.raises(ValueError, match=rf"module '0' is a {name}.*remove first, wrap after"):
+        remove_attention(outer)
+    assert list(outer.state_dict()) == before
+
+
+@pytest.mark.parametrize("change", [partial(insert_attention, at="0", layer=EMAM), remove_attention])
+def test_what_is_no_model(change):
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got 'resnet18'"):
+        change("resnet18")
