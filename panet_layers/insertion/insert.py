@@ -56,8 +56,7 @@ def insert_attention(
     places = find_places(model, at, observe(model, example_input))
     refinements = [_refinement(place, model, layer) for place in places]
     rows = [_row(place, refinement.layer) for place, refinement in zip(places, refinements)]
-    for place, refinement in zip(places, refinements):
-        attach(place.module, refinement)
+    attach([(place.module, refinement) for place, refinement in zip(places, refinements)])
     _forget_compiled(model)
     return CostReport(tuple(rows))
 

@@ -106,8 +106,10 @@ def _used_elsewhere(model: nn.Module, named: nn.Module, last: nn.Module, seen: O
 
 
 def _alone(model: nn.Module, place: Place) -> Place:
-    """The place. Raises ValueError where its layer and that of another container would lie at one module."""
+    """The place. Raises ValueError where its layer can't lie, or another container's would lie too."""
     holder = holder_of(place.module)
+    if isinstance(holder[0], torch.jit.ScriptModule):
+        raise ValueError(f"module {_described(place.name, holder[0])} is TorchScript, which takes no layer")
     for name, other in model.named_modules():
         if other is not place.module and output_of(other) is other and holder_of(other) == holder:
             raise ValueError(

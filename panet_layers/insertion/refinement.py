@@ -7,7 +7,7 @@ copies, pickles and replicas run their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,34 +78,62 @@ class Refinements(nn.ModuleList):
         return x
 
 
-def attach(module: nn.Module, refinement: Refinement) -> None:
-    """Let `module`'s output be refined, after the refinements that it has."""
+def attach(refinements: Sequence[tuple[nn.Module, Refinement]]) -> None:
+    """Let each module's output be refined, after the refinements that it has; where one can't be, none is."""
+    done: list[nn.Module] = []
+    try:
+        for module, refinement in refinements:
+            _attach(module, refinement)
+            done.append(module)
+    except Exception:
+        for module in reversed(done):
+            _take_back(module)
+        raise
+
+
+def _attach(module: nn.Module, refinement: Refinement) -> None:
     holder, name = holder_of(module)
-    if not hasattr(holder, name):
-        holder.add_module(name, Refinements())
-    getattr(holder, name).append(refinement)
+    kept = holder._modules.get(name, Refinements())  # no getattr: a wrapper may lend what its inner module has
+    if not isinstance(kept, Refinements):
+        raise ValueError(f"{type(holder).__name__} has a child {name!r} of its own; name another module")
     if not any(hook is refine for hook in module._forward_hooks.values()):
         module.register_forward_hook(refine)
+    holder._modules[name] = kept.append(refinement)
+
+
+def _take_back(module: nn.Module) -> None:
+    """Undo the last `_attach`."""
+    holder, name = holder_of(module)
+    kept: Any = holder._modules[name]
+    del kept[-1]
+    if not kept:
+        del holder._modules[name]
+        _unhook(module)
+
+
+def _unhook(module: nn.Module) -> None:
+    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
+        del module._forward_hooks[key]
 
 
 def detach(module: nn.Module) -> None:
     """Take every refinement from `module` that it runs or keeps for another."""
-    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
-        del module._forward_hooks[key]
+    _unhook(module)
     ours = [name for name, child in module._modules.items() if name.startswith(NAME) and isinstance(child, Refinements)]
     for name in ours:
-        delattr(module, name)
+        del module._modules[name]
 
 
 def refine(module: nn.Module, args: Any, output: Any) -> Any:
     """The forward hook of a module with refinements."""
     holder, name = holder_of(module)
-    if name not in holder._modules:
+    kept: Any = holder._modules.get(name)
+    if kept is None:
         raise RuntimeError(
             f"{type(holder).__name__} has lost its inserted layer, as when a conversion put a new module in its place; "
             "convert first, insert after"
         )
-    for refinement in getattr(holder, name):
+    for refinement in kept:
         output = refinement(output)
     return output
 
@@ -113,11 +141,18 @@ def refine(module: nn.Module, args: Any, output: Any) -> Any:
 def output_of(module: nn.Module) -> nn.Module:
     """The module whose output is `module`'s: a Sequential's and a ModuleList's is their last module's.
 
-    Many models run over such a container's modules instead of calling it.
+    Many models run over such a container's modules instead of calling it. A compiled module's is that of its own one.
     """
-    while isinstance(module, (nn.Sequential, nn.ModuleList)) and type(module).forward in _PLAIN and _own(module):
-        module = _own(module)[-1]
+    while (inner := _inner(module)) is not None:
+        module = inner
     return module
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    if "_orig_mod" in module._modules:
+        return module._modules["_orig_mod"]
+    plain = isinstance(module, (nn.Sequential, nn.ModuleList)) and type(module).forward in _PLAIN
+    return _own(module)[-1] if plain and _own(module) else None
 
 
 def holder_of(module: nn.Module) -> tuple[nn.Module, str]:

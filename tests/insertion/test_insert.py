@@ -205,6 +205,43 @@ def test_a_compiled_model(in_place):
     assert torch.equal(model(X), plain)
 
 
+def test_a_compiled_module_inside_a_model():
+    torch._dynamo.reset()
+    model = nn.Sequential(torch.compile(nn.Conv2d(3, 16, 4, 4), backend="eager"), nn.ReLU())
+    plain = model(X)
+    insert_attention(model, "0", EMAM, example_input=X)
+    assert inserted(model) == ["0._orig_mod.inserted_attention.0"]
+    conv = model[0]._orig_mod
+    torch.testing.assert_close(model(X), conv(X).relu())
+    assert not torch.equal(model(X), plain)
+    remove_attention(model)
+    assert torch.equal(model(X), plain)
+
+
+def test_a_wrapper_that_lends_its_inner_modules_attributes():
+    class Lends(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(super().__getattr__("inner"), name)
+
+        def forward(self, x):
+            return -self.inner(x)
+
+    model = nn.Sequential(Lends(nn.Conv2d(3, 16, 4, 4)))
+    plain = model(X)
+    insert_attention(model, "0.inner", EMAM, example_input=X)
+    insert_attention(model, "0", EMAM, example_input=X)
+    assert inserted(model) == ["0.inner.inserted_attention.0", "0.inserted_attention.0"]
+    remove_attention(model)
+    assert torch.equal(model(X), plain)
+
+
 def test_a_traced_models_container_is_not_run_over():
     model = torch.fx.symbolic_trace(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1))))
     with pytest.raises(ValueError, match=r"'0' \(Module\) was not called"):

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
+from panet_layers.insertion import refinement
 from panet_layers.insertion.layouts import Image, Layout, read_layout
 
 
@@ -87,6 +88,43 @@ def test_nothing_is_built_in_where_one_place_cannot_take_it():
     with pytest.raises(ValueError, match="fc"):
         insert_attention(model, ["layer1", "fc"], EMAM)
     assert not inserted(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_torchscript_is_refused():
+    first, second = (torch.jit.trace(nn.Conv2d(16, 16, 1), torch.zeros(1, 16, 4, 4)) for _ in range(2))
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), first, nn.Sequential(second))
+    for at in ("1", "2"):
+        with pytest.raises(ValueError, match=rf"'{at}' \(\w+\) is TorchScript, which takes no layer"):
+            insert_attention(model, ["0", at], EMAM, example_input=X)
+    insert_attention(model, "0", EMAM, example_input=X)
+    remove_attention(model)
+    assert not inserted(model)
+
+
+def test_a_module_that_takes_no_hook_leaves_the_others_as_they_were(monkeypatch):
+    model = resnet()
+    insert_attention(model, "layer1", EMAM)
+    before = list(model.state_dict())
+
+    def attach(module, refinement, attach=refinement._attach):
+        if module is model.fc:
+            raise RuntimeError("no hooks here")
+        attach(module, refinement)
+
+    monkeypatch.setattr(refinement, "_attach", attach)
+    with pytest.raises(RuntimeError, match="no hooks here"):
+        refinement.attach([(module, nn.Identity()) for module in (model.layer1[-1], model.act1, model.fc)])
+    assert list(model.state_dict()) == before
+    assert not model.act1._forward_hooks and model.layer1[-1]._forward_hooks
+
+
+def test_a_child_of_the_layers_name_is_left_alone():
+    model = Gives(lambda x: x)
+    model.stage.inserted_attention = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ValueError, match=r"Stage has a child 'inserted_attention' of its own"):
+        insert_attention(model, "stage", EMAM, example_input=X)
+    assert not model.stage._forward_hooks
 
 
 @given(
