@@ -15,7 +15,7 @@ from torch import nn
 from .features import Stage, feature_host, stages
 from .layouts import Image, Layout, at_reduction, in_order, read_layout
 from .observation import Element, Observation, Shapes
-from .refinement import holder_of, output_of
+from .refinement import Refinements, holder_of, output_of
 
 STAGES = "stages"
 
@@ -58,16 +58,19 @@ def find_places(model: nn.Module, at: str | Sequence[str], seen: Observation) ->
 
 def _matches(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """The names that the patterns match, in the patterns' order, each module once."""
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    names = list(modules)
+    ours = tuple(f"{name}." for name, module in modules.items() if isinstance(module, Refinements))
+    theirs = [name for name in names if not f"{name}.".startswith(ours)]  # patterns mean the model's own modules
     found: dict[nn.Module, str] = {}
     for pattern in patterns:
-        matched = [pattern] if pattern in names else [name for name in names if _fits(name, pattern)]
+        matched = [pattern] if pattern in names else [name for name in theirs if _fits(name, pattern)]
         if not matched:
-            near = difflib.get_close_matches(pattern, names, n=3)
+            near = difflib.get_close_matches(pattern, theirs, n=3)
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise ValueError(f"the model has no module {pattern!r}{hint}")
         for name in matched:
-            found.setdefault(model.get_submodule(name), name)
+            found.setdefault(modules[name], name)
     return list(found.values())
 
 

@@ -7,6 +7,7 @@ copies, pickles and replicas run their own.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ class Refinement(nn.Module):
         if self.element is None:
             return self._refined(output)
         refined = self._refined(output[self.element])
+        if isinstance(output, defaultdict):
+            return type(output)(output.default_factory, {**output, self.element: refined})
         if isinstance(output, Mapping):
             return type(output)({**output, self.element: refined})  # type: ignore[call-arg]
         parts = list(output)

@@ -1,7 +1,7 @@
 """insert_attention: where layers go, and that everything else stays, for remove_attention to give it back."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 import pytest
 import timm
@@ -69,8 +69,9 @@ def test_two_insertions_follow_each_other():
         (lambda x: Pair(x, None), "NCHW 16x16x12", lambda out: out.map),
         (lambda x: {"sum": x.sum(), 7: x}, "NCHW 16x16x12", lambda out: out[7]),
         (lambda x: OrderedDict(out=x, aux=x.mean(1)), "NCHW 16x16x12", lambda out: out["out"]),
+        (lambda x: defaultdict(list, map=x), "NCHW 16x16x12", lambda out: out["map"]),
     ],
-    ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple", "dict", "ordered dict"],
+    ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple", "dict", "ordered dict", "default dict"],
 )
 def test_layouts(form, read, map_of):
     model = Gives(form)
@@ -173,6 +174,13 @@ def test_a_star_ends_at_a_dot():
     assert [row.name for row in insert_attention(model, "layer[12].*", EMAM).rows] == ["layer1.0", "layer2.0"]
     with pytest.raises(ValueError, match=r"no module '\*conv1'"):
         insert_attention(nn.Sequential(resnet()), "*conv1", EMAM)
+
+
+def test_a_pattern_leaves_inserted_layers_out():
+    model = resnet()
+    insert_attention(model, "layer1.0", EMAM)
+    names = [row.name for row in insert_attention(model, "layer1.0.*", SCAM).rows]
+    assert names == [f"layer1.0.{name}" for name, _ in resnet().layer1[0].named_children()]
 
 
 def test_a_module_with_two_names_is_refined_once_a_call():
