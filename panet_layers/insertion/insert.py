@@ -47,8 +47,8 @@ def insert_attention(
     Returns a report: each place, its layout, and what the layer costs there for one image. Print it.
 
     Raises ValueError, and changes nothing, where a name matches no module, a module gives no feature map or is not
-    called, its channels do not fit the layer, the layer changes a map's shape, or the model can't be run, or is wrapped
-    for distributed training already.
+    called, shares its last module with another container or is TorchScript, its channels do not fit the layer, the
+    layer changes a map's shape, or the model can't be run or is wrapped for distributed training already.
     """
     _check(model, "insert")
     if isinstance(layer, nn.Module):

@@ -243,6 +243,7 @@ def process_group(tmp_path):
     dist.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("ignore:.*NO_SHARD:UserWarning")
 @pytest.mark.parametrize(
     ("wrap", "name"),
     [
