@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -53,7 +54,10 @@ def insert_attention(
     _check(model, "insert")
     if isinstance(layer, nn.Module):
         raise ValueError(f"layer is called with the channels of each place, so give its class, not {layer!r}")
-    places = find_places(model, at, observe(model, example_input))
+    # Compiled code would take in the dry run's hooks.
+    with torch.compiler.set_stance("force_eager") if _is_compiled(model) else nullcontext():
+        seen = observe(model, example_input)
+    places = find_places(model, at, seen)
     refinements = [_refinement(place, model, layer) for place in places]
     rows = [_row(place, refinement.layer) for place, refinement in zip(places, refinements)]
     attach([(place.module, refinement) for place, refinement in zip(places, refinements)])
@@ -87,8 +91,12 @@ def _check(model: nn.Module, task: str) -> None:
 
 def _forget_compiled(model: nn.Module) -> None:
     """Have compiled code made anew: not every torch looks whether hooks have changed since."""
-    if any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules()):
+    if _is_compiled(model):
         torch.compiler.reset()
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules())
 
 
 def _refinement(place: Place, model: nn.Module, layer: Callable[[int], nn.Module]) -> Refinement:

@@ -213,14 +213,14 @@ def test_a_compiled_model(in_place):
     assert torch.equal(model(X), plain)
 
 
-def test_a_compiled_module_inside_a_model():
+def test_compiled_modules_inside_a_model():
     torch._dynamo.reset()
-    model = nn.Sequential(torch.compile(nn.Conv2d(3, 16, 4, 4), backend="eager"), nn.ReLU())
+    convs = nn.Conv2d(3, 16, 4, 4), nn.Conv2d(16, 16, 1)
+    model = nn.Sequential(*(torch.compile(conv, backend="eager") for conv in convs), nn.ReLU())
     plain = model(X)
-    insert_attention(model, "0", EMAM, example_input=X)
-    assert inserted(model) == ["0._orig_mod.inserted_attention.0"]
-    conv = model[0]._orig_mod
-    torch.testing.assert_close(model(X), conv(X).relu())
+    insert_attention(model, ["0", "1"], EMAM, example_input=X)
+    assert inserted(model) == [f"{i}._orig_mod.inserted_attention.0" for i in range(2)]
+    torch.testing.assert_close(model(X), convs[1](convs[0](X)).relu())
     assert not torch.equal(model(X), plain)
     remove_attention(model)
     assert torch.equal(model(X), plain)
