@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -45,12 +46,11 @@ def observe(model: nn.Module, example_input: Any = None) -> Observation:
             elif element is not None:
                 makers[module, element] = maker
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                hooks.enter_context(module.register_forward_hook(note))
         image = dry_run(model, example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
     return Observation(image, outputs, makers)
 
 
@@ -61,7 +61,7 @@ def dry_run(model: nn.Module, example_input: Any = None) -> Image:
     """
     args, kwargs = _arguments(model, example_input)
     image = _image((*args, *kwargs.values()))
-    with _evaluating(model), torch.no_grad():
+    with _evaluating(model), _uncompiled(), torch.no_grad():
         try:
             model(*args, **kwargs)
         except Exception as error:
@@ -119,11 +119,18 @@ def elements(output: Any) -> list[tuple[Element, Any]]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module's own."""
+    """Evaluation mode; afterwards each module's own. Without `train()`, which may do more, as merge weights."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled models run as plain ones: code compiled before calls no hooks that were added since."""
+    compiles = "torch._dynamo" in sys.modules  # which takes seconds to import
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()

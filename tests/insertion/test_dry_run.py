@@ -1,0 +1,87 @@
+"""The dry run behind insert_attention and profile: it takes what models are made of, and leaves no trace."""
+
+import pickle
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from small_hosts import X
+from torch import nn
+
+from panet_layers import EMAM, insert_attention, profile
+
+emam = partial(EMAM, groups=4)
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but what there is must still run
+        return torch.jit.script(module)
+
+
+def test_a_scripted_module_is_passed_over():
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), scripted(nn.Conv2d(16, 16, 1)))
+    assert len(insert_attention(model, "0", emam, example_input=X).rows) == 1
+    assert len(profile(model, X).rows) == 1
+    assert len(model[0]._forward_hooks) == 1
+
+
+def test_a_scripted_layer_is_not_counted():
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4))
+    insert_attention(model, "0", lambda c: scripted(nn.Conv2d(c, c, 1)), example_input=X)
+    assert not profile(model, X).rows
+
+
+def test_no_hook_is_left_where_one_is_refused():
+    class Refuses(nn.Identity):
+        def register_forward_hook(self, *args, **kwargs):
+            raise RuntimeError("no hooks")
+
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), Refuses())
+    with pytest.raises(RuntimeError, match="no hooks"):
+        insert_attention(model, "0", emam, example_input=X)
+    assert not model[0]._forward_hooks and pickle.dumps(model[0])
+
+
+class Merges(nn.Conv2d):
+    """Merges its adapter into its weight for evaluation, as LoRA does; never back."""
+
+    def train(self, mode=True):
+        if not mode:
+            self.weight.data += 1
+        return super().train(mode)
+
+
+def test_a_mode_that_does_more_is_left_alone():
+    model = nn.Sequential(Merges(3, 16, 4, 4), nn.Dropout())
+    model[1].eval()
+    before = model[0].weight.clone()
+    insert_attention(model, "0", emam, example_input=X)
+    profile(model, X)
+    assert torch.equal(model[0].weight, before)
+    assert model[0].training and not model[1].training
+
+
+def test_a_compiled_model_that_has_run():
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU()).eval()
+    insert_attention(model, "0", emam, example_input=X)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(X)
+    assert len(profile(compiled, X).rows) == 1
+    assert len(insert_attention(compiled, "_orig_mod.1", emam, example_input=X).rows) == 1
+
+
+def test_layers_that_do_not_run_are_no_empty_profile():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spare = EMAM(16)
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="none of the model's layers ran in the dry run: spare"):
+        profile(Spare(), X)
