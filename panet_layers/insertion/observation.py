@@ -18,6 +18,8 @@ Element = Any  # of an output: a place in a list or tuple, a key of a mapping, o
 Origin = tuple[nn.Module, Element]
 Shapes = Any  # a tensor's shape as a tuple; a dict of these, by element, for a list, tuple or mapping; else None
 
+FOLDED = 16  # channels of a first convolution that sees blocks of pixels (tresnet's), not the image
+
 
 class Observation(NamedTuple):
     """outputs: by module, what each of its calls put out; the modules in the order in which they first ended.
@@ -79,7 +81,7 @@ def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], d
 
 
 def _default_input(model: nn.Module) -> Tensor:
-    """Two black images of the size that timm's configuration names."""
+    """Two black images of the size that timm's configuration names, of as many channels as the network takes."""
     _, host = feature_host(model)
     config = getattr(host, "pretrained_cfg", None) or {}
     size = config.get("input_size")
@@ -87,7 +89,13 @@ def _default_input(model: nn.Module) -> Tensor:
         raise ValueError("example_input is needed: the model has no timm configuration that names its input's size")
     height, width = getattr(getattr(host, "patch_embed", None), "img_size", None) or size[1:]
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    return torch.zeros(2, size[0], height, width, device=like.device, dtype=like.dtype)
+    return torch.zeros(2, _channels(host, size[0]), height, width, device=like.device, dtype=like.dtype)
+
+
+def _channels(host: nn.Module, configured: int) -> int:
+    """Of the images that the network was built for (`in_chans`), whatever its configuration says."""
+    first = next((module.in_channels for module in host.modules() if isinstance(module, nn.Conv2d)), configured)
+    return getattr(host, "in_chans", first if first < FOLDED else configured)
 
 
 def _image(inputs: tuple[Any, ...]) -> Image:

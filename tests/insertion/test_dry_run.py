@@ -5,11 +5,13 @@ import warnings
 from functools import partial
 
 import pytest
+import timm
 import torch
-from small_hosts import X
+from small_hosts import X, resnet
 from torch import nn
 
 from panet_layers import EMAM, insert_attention, profile
+from panet_layers.insertion.observation import _default_input
 
 emam = partial(EMAM, groups=4)
 
@@ -85,3 +87,24 @@ def test_layers_that_do_not_run_are_no_empty_profile():
 
     with pytest.raises(ValueError, match="none of the model's layers ran in the dry run: spare"):
         profile(Spare(), X)
+
+
+@pytest.mark.parametrize("options", [{}, {"features_only": True}], ids=["network", "features"])
+@pytest.mark.parametrize(("name", "channels"), [("test_resnet", 1), ("test_vit", 6), ("tresnet_m", 3)])
+def test_timms_images_have_the_channels_of_the_network(name, channels, options):
+    with torch.device("meta"):
+        model = timm.create_model(name, in_chans=channels, **options)
+    assert _default_input(model).shape[:2] == (2, channels)
+
+
+def test_one_channel():
+    model = timm.create_model("test_resnet", in_chans=1)
+    assert insert_attention(model, "stages", EMAM).total.parameters == profile(model).total.parameters
+
+
+def test_several_networks_with_stages_are_named():
+    model = nn.ModuleDict({"teacher": resnet(), "student": resnet()})
+    model.forward = lambda x: model["teacher"](x) + model["student"](x)
+    with pytest.raises(ValueError, match="several networks with stages, 'teacher', 'student'; give module names"):
+        insert_attention(model, "stages", EMAM)
+    assert len(insert_attention(model, "student.layer[34]", EMAM).rows) == 2
