@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from .features import feature_host
-from .layouts import Image
+from .layouts import ChannelsFirst, Image
 
 Element = Any  # of an output: a place in a list or tuple, a key of a mapping, or None for the output itself
 Origin = tuple[nn.Module, Element]
 Shapes = Any  # a tensor's shape as a tuple; a dict of these, by element, for a list, tuple or mapping; else None
 
 FOLDED = 16  # channels of a first convolution that sees blocks of pixels (tresnet's), not the image
+IMAGE_LAYERS = (
+    *(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d),
+    *(nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle),
+)
 
 
 class Observation(NamedTuple):
@@ -40,7 +44,7 @@ def observe(model: nn.Module, example_input: Any = None) -> Observation:
     seen: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        outputs.setdefault(module, []).append(_shapes(output))
+        outputs.setdefault(module, []).append(_shapes(output, isinstance(module, IMAGE_LAYERS)))
         for element, tensor in _tensors(output):
             known, maker = seen.get(id(tensor), (None, None))
             if maker is None or known is None or known() is not tensor:  # ids are given again
@@ -106,9 +110,9 @@ def _image(inputs: tuple[Any, ...]) -> Image:
     raise ValueError(f"example_input must hold images of shape (B, C, H, W), got {given}")
 
 
-def _shapes(output: Any) -> Shapes:
+def _shapes(output: Any, channels_first: bool = False) -> Shapes:
     if isinstance(output, Tensor):
-        return tuple(output.shape)
+        return ChannelsFirst(output.shape) if channels_first else tuple(output.shape)
     parts = elements(output)
     return {element: _shapes(part) for element, part in parts} if parts else None
 

@@ -108,3 +108,19 @@ def test_several_networks_with_stages_are_named():
     with pytest.raises(ValueError, match="several networks with stages, 'teacher', 'student'; give module names"):
         insert_attention(model, "stages", EMAM)
     assert len(insert_attention(model, "student.layer[34]", EMAM).rows) == 2
+
+
+def crnn():
+    strides = nn.Conv2d(1, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, (2, 1), 1), nn.Conv2d(32, 32, 3, (2, 1), 1)
+    return nn.Sequential(*strides, nn.BatchNorm2d(32), nn.AdaptiveAvgPool2d(7), nn.ReLU())
+
+
+@pytest.mark.parametrize(("at", "read"), [("2", "32x4x50"), ("3", "32x4x50"), ("4", "32x7x7")])
+def test_maps_of_other_proportions_from_layers_of_images(at, read):
+    report = insert_attention(crnn(), at, EMAM, example_input=torch.zeros(2, 1, 32, 100))
+    assert report.rows[0].map == f"NCHW {read}"
+
+
+def test_maps_of_other_proportions_from_any_module_are_refused():
+    with pytest.raises(ValueError, match=r"gave \(2, 32, 7, 7\)"):
+        insert_attention(crnn(), "5", EMAM, example_input=torch.zeros(2, 1, 32, 100))
