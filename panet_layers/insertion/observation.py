@@ -103,11 +103,21 @@ def _channels(host: nn.Module, configured: int) -> int:
 
 
 def _image(inputs: tuple[Any, ...]) -> Image:
-    for value in inputs:
+    values = list(_leaves(inputs))
+    for value in values:
         if isinstance(value, Tensor) and value.dim() == 4:
             return Image(value.shape[0], value.shape[2], value.shape[3])
-    given = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in inputs]
+    given = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in values]
     raise ValueError(f"example_input must hold images of shape (B, C, H, W), got {given}")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in lists, tuples and mappings, and in those in them."""
+    parts = elements(value)
+    if not parts:
+        yield value
+    for _, part in parts:
+        yield from _leaves(part)
 
 
 def _shapes(output: Any, channels_first: bool = False) -> Shapes:

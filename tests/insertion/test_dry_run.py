@@ -124,3 +124,21 @@ def test_maps_of_other_proportions_from_layers_of_images(at, read):
 def test_maps_of_other_proportions_from_any_module_are_refused():
     with pytest.raises(ValueError, match=r"gave \(2, 32, 7, 7\)"):
         insert_attention(crnn(), "5", EMAM, example_input=torch.zeros(2, 1, 32, 100))
+
+
+@pytest.mark.parametrize("example_input", [({"image": X},), {"batch": {"image": X}}, [[3, {"image": X}]]])
+def test_images_inside_of_the_example_input(example_input):
+    class Takes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 4, 4)
+
+        def forward(self, batch):
+            return self.conv((batch[1] if isinstance(batch, list) else batch)["image"])
+
+    assert insert_attention(Takes(), "conv", emam, example_input=example_input).rows[0].map == "NCHW 16x16x12"
+
+
+def test_no_images_inside_of_the_example_input():
+    with pytest.raises(ValueError, match=r"must hold images of shape \(B, C, H, W\), got \[\(3,\), 'NoneType'\]"):
+        profile(resnet(), ({"image": torch.zeros(3), "mask": None},))
