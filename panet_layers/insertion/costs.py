@@ -81,14 +81,14 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
         if hasattr(part, "backend"):
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # one that was named may be for another device than the model's of now
-        kept = _kept(layer, x, {p.data_ptr() for p in parameters})
+        kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
     with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         layer(x)
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
 def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
-    """Bytes of the storages that autograd keeps of the layer's forward."""
+    """Bytes of the storages that autograd keeps of the layer's forward, the parameters' aside."""
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
     if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
         made = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"{type(layer).__name__} made {made} of a map of {tuple(x.shape)} in {x.dtype}")
-    return sum(t.untyped_storage().nbytes() for t in kept.values() if t.data_ptr() not in parameters)
+    return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in parameters)
 
 
 def _printed(cost: Cost) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -17,23 +18,32 @@ class Stage(NamedTuple):
 
 def feature_host(model: nn.Module) -> tuple[str, nn.Module | None]:
     """The outermost module that has a `feature_info`, and its name with a dot behind; ("", None) where none has."""
-    for name, module in model.named_modules():
-        if _entries(module):
-            return f"{name}." if name else "", module
-    return "", None
+    return next(_hosts(model), ("", None))
 
 
 def stages(model: nn.Module) -> list[Stage]:
-    """The model's feature stages, under names that hold from `model` on where they exist there."""
+    """The model's feature stages, under names that hold from `model` on where they exist there.
+
+    Raises ValueError where it holds several networks that have some.
+    """
     prefix, host = feature_host(model)
     if host is None:
         return []
+    apart = [name.removesuffix(".") for name, _ in _hosts(model) if not name.startswith(prefix)]
+    if apart:
+        names = ", ".join(map(repr, (prefix.removesuffix("."), *apart)))
+        raise ValueError(f"the model holds several networks with stages, {names}; give module names")
     known = {name for name, _ in host.named_modules(remove_duplicate=False)}
     return [
         Stage(prefix + _spelling(entry["module"], known), entry["num_chs"], entry["reduction"])
         for entry in _entries(host)
         if entry["module"]  # timm leaves it empty where a model has no such map
     ]
+
+
+def _hosts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module that has a `feature_info`, the outer before the inner, its name with a dot behind."""
+    return ((f"{name}." if name else "", module) for name, module in model.named_modules() if _entries(module))
 
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from .costs import CostReport, Row, cost
+from .models import check_model
 from .observation import observe
 from .places import Place, find_places
 from .refinement import Refinement, attach, detach
-
-# Replicas and shards of the parameters that a model had when it was wrapped, which learn of no other.
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DDP")
 
 
 @torch.inference_mode(False)  # parameters made in inference mode could never be trained
@@ -51,13 +48,10 @@ def insert_attention(
     called, shares its last module with another container or is TorchScript, its channels do not fit the layer, the
     layer changes a map's shape, or the model can't be run or is wrapped for distributed training already.
     """
-    _check(model, "insert")
+    check_model(model, "insert")
     if isinstance(layer, nn.Module):
         raise ValueError(f"layer is called with the channels of each place, so give its class, not {layer!r}")
-    # Compiled code would take in the dry run's hooks.
-    with torch.compiler.set_stance("force_eager") if _is_compiled(model) else nullcontext():
-        seen = observe(model, example_input)
-    places = find_places(model, at, seen)
+    places = find_places(model, at, observe(model, example_input))
     refinements = [_refinement(place, model, layer) for place in places]
     rows = [_row(place, refinement.layer) for place, refinement in zip(places, refinements)]
     attach([(place.module, refinement) for place, refinement in zip(places, refinements)])
@@ -70,33 +64,16 @@ def remove_attention(model: nn.Module) -> None:
 
     Raises ValueError where the model is wrapped for distributed training, which waits for the layers' gradients.
     """
-    _check(model, "remove")
+    check_model(model, "remove")
     for module in list(model.modules()):
         detach(module)
     _forget_compiled(model)
 
 
-def _check(model: nn.Module, task: str) -> None:
-    """That it is a model, and not wrapped for distributed training."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {model!r}")
-    for name, module in model.named_modules():
-        for kind in type(module).__mro__:
-            if kind.__name__ in _WRAPPERS and kind.__module__.startswith("torch."):
-                raise ValueError(
-                    f"{f'module {name!r}' if name else 'the model'} is a {kind.__name__}, which goes on with the "
-                    f"parameters that it was given; {task} first, wrap after"
-                )
-
-
 def _forget_compiled(model: nn.Module) -> None:
     """Have compiled code made anew: not every torch looks whether hooks have changed since."""
-    if _is_compiled(model):
+    if any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules()):
         torch.compiler.reset()
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules())
 
 
 def _refinement(place: Place, model: nn.Module, layer: Callable[[int], nn.Module]) -> Refinement:

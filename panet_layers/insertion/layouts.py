@@ -19,6 +19,10 @@ class Image(NamedTuple):
     width: int
 
 
+class ChannelsFirst(tuple[int, ...]):
+    """The shape of what a module gave that gives (B, C, H, W) and nothing else, as a Conv2d."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the channels, rows and columns of a feature map are.
@@ -63,6 +67,8 @@ def read_layout(
 ) -> list[Layout]:
     """The layouts that a tensor's shape fits best: none, one, or two where it could be NCHW as well as NHWC.
 
+    Read off the image's proportions, except for `ChannelsFirst`.
+
     channels, reduction: of the map, where they are known (timm's `num_chs` and `reduction`).
     """
     if len(shape) not in (3, 4) or shape[0] != image.batch or 0 in shape:
@@ -88,6 +94,8 @@ def in_order(layout: Layout, order: Tensor) -> Layout:
 
 def _maps(shape: tuple[int, ...], image: Image) -> list[Layout]:
     _, a, b, c = shape
+    if isinstance(shape, ChannelsFirst) and not a == b == c:  # which is refused whatever gave it
+        return [Layout("NCHW", a, b, c)]
     read = Layout("NCHW", a, b, c), Layout("NHWC", c, a, b)
     return [layout for layout in read if _mismatch(layout, image) <= 2]  # unpadded convolutions cost a row or two
 

@@ -84,6 +84,8 @@ def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
     named = model.get_submodule(name)
     module = output_of(named)
     calls = seen.outputs.get(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"module {_described(name, module)} is TorchScript, which takes no layer")
     if not calls:
         raise ValueError(f"module {_described(name, module)} was not called in the dry run, so it gave no feature map")
     if _used_elsewhere(model, named, module, seen):
@@ -95,7 +97,10 @@ def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
     one = found.pop()
     if one is None or found:
         given = ", then ".join(dict.fromkeys(map(str, calls)))
-        wanted = "one feature map, (B, C, H, W), (B, H, W, C) or (B, tokens, C), the same in every call"
+        wanted = (
+            "one feature map of the images' proportions, (B, C, H, W), (B, H, W, C) or (B, tokens, C), the same in "
+            "every call; a Conv2d's, BatchNorm2d's or 2d pooling's is (B, C, H, W) in any proportions"
+        )
         raise ValueError(f"module {_described(name, module)} gave {given} for {seen.image}; wanted is {wanted}")
     return Place(name, module, _in_rows(model, name, one.layout), one.element, len(calls))
 

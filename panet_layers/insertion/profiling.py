@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..emam import EMAM
@@ -19,9 +21,9 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
     """The cost of every EMAM, SCAM and inserted layer in `model`, by a dry run as `insert_attention` makes it.
 
     Returns a report with a row for each layer that ran: its name, the map (C, H, W) it saw first, its parameters, and
-    for one image its MACs and the bytes that it keeps for the backward. Print it.
+    for one image its MACs and the bytes that it keeps for the backward. Print it. Scripted layers are left out.
 
-    Raises ValueError where there is no input to run the model on, or it fails on it.
+    Raises ValueError where there is no input to run the model on, it fails on it, or it runs none of its layers.
     """
     layers = _layers(model)
     maps: dict[nn.Module, list[tuple[int, ...]]] = {}
@@ -29,12 +31,12 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
     def note(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         maps.setdefault(module, []).append(tuple((*args, *kwargs.values())[0].shape[1:]))
 
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(note, with_kwargs=True))
         dry_run(model, example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    if layers and not maps:
+        raise ValueError(f"none of the model's layers ran in the dry run: {', '.join(layers.values())}")
     return CostReport(
         tuple(
             Row(name, "x".join(map(str, maps[layer][0])), type(layer).__name__, _cost(layer, maps[layer]))
@@ -56,7 +58,7 @@ def _layers(model: nn.Module) -> dict[nn.Module, str]:
     inner: set[nn.Module] = set()
     for name, module in model.named_modules():
         chosen = module.layer if isinstance(module, Refinement) else module if isinstance(module, LAYERS) else None
-        if chosen is not None and chosen not in inner:
+        if chosen is not None and chosen not in inner and not isinstance(chosen, torch.jit.ScriptModule):
             found.setdefault(chosen, f"{name}.layer" if isinstance(module, Refinement) else name)
             inner.update(chosen.modules())
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..emam import EMAM
 from ..scam import SCAM
+from .models import check_model
 from .refinement import Refinement, Refinements
 
 EQUAL = 1e-10  # in float64, relative to the largest output
@@ -56,8 +57,10 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
     layers', which load the old ones too. Make the optimiser afterwards: some parameters change their shape.
 
     Returns a report of what was swapped, and of what was left and why: modules of such shapes or names (EMA, CBAM)
-    that compute something else, that have hooks, or that are `model` itself. Print it.
+    that compute something else, that have hooks, that share weights which `SCAM` holds in another shape, or that are
+    `model` itself. Print it. Raises ValueError where the model is wrapped for distributed training already.
     """
+    check_model(model, "replace")
     swaps: dict[nn.Module, nn.Module] = {}
     swapped, left = [], []
     settled: set[nn.Module] = {model}
@@ -65,6 +68,8 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
         if module in settled:
             continue
         new, reason = (None, "") if isinstance(module, _OURS) else _replacement(module)
+        if new is not None and _loses_a_tie(model, module, new):
+            new, reason = None, "shares weights with another module, and would no longer"
         if new is not None:
             swaps[module] = new
             swapped.append(Swapped(name, type(module).__name__, type(new).__name__))
@@ -102,6 +107,16 @@ def _replacement(module: nn.Module) -> tuple[nn.Module | None, str]:
                     part.training = module.training
             return candidate, ""
     return None, reason
+
+
+def _loses_a_tie(model: nn.Module, module: nn.Module, new: nn.Module) -> bool:
+    """Whether a parameter that the new layer does not take over is in the model outside of the module too."""
+    lost = set(module.parameters()) - set(new.parameters())
+    names = tuple(f"{name}." for name, part in model.named_modules(remove_duplicate=False) if part is module)
+    return any(
+        parameter in lost and not name.startswith(names)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    )
 
 
 def _is_candidate(module: nn.Module) -> bool:

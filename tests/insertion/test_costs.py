@@ -3,11 +3,13 @@
 import copy
 from functools import partial
 
+import pytest
 import timm
 from small_hosts import X, resnet
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, profile
+from panet_layers.insertion.costs import cost
 
 
 def test_the_report_counts():
@@ -44,3 +46,9 @@ def test_calls_are_counted():
 
 def test_a_backend_for_another_device_than_the_models_of_now():
     insert_attention(resnet(), "layer4", partial(EMAM, backend="triton"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_a_layer_keeps_is_its_input_not_its_parameters(device):
+    layer = nn.Conv2d(16, 16, 3, padding=1, device=device)
+    assert cost(layer, (16, 8, 6)).activation_bytes == 4 * 16 * 8 * 6

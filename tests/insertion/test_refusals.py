@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from panet_layers import EMAM, SCAM, insert_attention, remove_attention
+from panet_layers import EMAM, SCAM, insert_attention, remove_attention, replace_attention
 from panet_layers.insertion import refinement
 from panet_layers.insertion.layouts import Image, Layout, read_layout
 
@@ -260,6 +260,8 @@ def test_models_that_are_wrapped_already_are_refused(wrap, name, process_group):
     before = list(outer.state_dict())
     with pytest.raises(ValueError, match=rf"module '0' is a {name}.*insert first, wrap after"):
         insert_attention(outer, "0", EMAM, example_input=X)
+    with pytest.raises(ValueError, match=rf"module '0' is a {name}.*replace first, wrap after"):
+        replace_attention(outer)
     with pytest.raises(ValueError, match=rf"module '0' is a {name}.*remove first, wrap after"):
         remove_attention(outer)
     assert list(outer.state_dict()) == before

@@ -214,3 +214,19 @@ def test_hooks_inside_and_pruned_weights_are_left():
     report = replace_attention(host(hooked, pruned))
     assert [left.name for left in report.left] == ["1", "2"]
     assert all("hooks" in left.reason for left in report.left)
+
+
+def test_shared_weights_that_would_come_apart_are_left():
+    one, other, alone = CbamModule(32), CbamModule(32), CbamModule(32)
+    other.channel.fc1, other.channel.fc2 = one.channel.fc1, one.channel.fc2
+    report = replace_attention(host(one, other, nn.Sequential(alone, alone)))
+    assert [left.name for left in report.left] == ["1", "2"] and "shares weights" in report.left[0].reason
+    assert [swap.name for swap in report.swapped] == ["3.0"]
+
+
+def test_shared_weights_that_stay_together():
+    model = host(CBAM(32), CBAM(32), EMA(32), EMA(32))
+    model[2].ChannelGate.mlp[1].weight = model[1].ChannelGate.mlp[1].weight
+    model[4].conv3x3 = model[3].conv3x3
+    assert len(replace_attention(model).swapped) == 4
+    assert model[1].channel.fc1.weight is model[2].channel.fc1.weight and model[3].conv3x3 is model[4].conv3x3
