@@ -67,7 +67,10 @@ def test_double_backward_equals_the_references(case):
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_undefined_and_partial_gradients(case):
-    """Only x, only the parameters, or only some of them may ask for a gradient; they get the same one."""
+    """Only x, only the parameters, or only some of them may ask for a gradient; they get the same one.
+
+    But for rounding, which on some CPUs depends on where a matrix lies in memory.
+    """
     x, grad = tensors(case)
     layer = with_backend(case.layer(), "collapsed")
     everything = run(layer, x, grad)
@@ -75,14 +78,14 @@ def test_undefined_and_partial_gradients(case):
     layer.requires_grad_(False)
     wanting = x.clone().requires_grad_()
     layer(wanting).backward(grad)
-    assert torch.equal(wanting.grad, everything["grad x"])
+    assert_same({"grad x": wanting.grad}, {"grad x": everything["grad x"]})
 
     for name, parameter in layer.named_parameters():
         layer.zero_grad()
         layer.requires_grad_(False)
         parameter.requires_grad_()
         layer(x).backward(grad)
-        assert torch.equal(parameter.grad, everything[f"grad {name}"])
+        assert_same({name: parameter.grad}, {name: everything[f"grad {name}"]})
         others = [p for p in layer.parameters() if p is not parameter]
         assert x.grad is None and all(p.grad is None for p in others)
 
