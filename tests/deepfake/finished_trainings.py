@@ -1,0 +1,25 @@
+"""The files of a finished training, with made-up figures, for tests of Table I and its report."""
+
+import json
+from pathlib import Path
+
+import reproduction_report
+from table_one import Result
+
+PAPERS = {**reproduction_report.PAPERS, "also_chosen_on_test": False}  # as _recipe notes it
+
+
+def result(folder: Path, model: str, seed: int, auc: float, fingerprint: str) -> Result:
+    """A finished training's files, with made-up figures."""
+    run = folder / f"c23-{model}-seed{seed}"
+    (run / "c23-test").mkdir(parents=True)
+    level = {"acc": auc - 0.1, "auc": auc, "n_real": 140, "n_fake": 560}
+    levels = {"frame": level, "video": {**level, "auc": auc + 0.01}}
+    metrics = {
+        **levels, "methods": {"FaceSwap": levels, "Face2Face": levels}, "checkpoint_epoch": 1,
+        "fingerprint": fingerprint, "trivial_baseline_auc": 0.6, "always_fake_acc": 0.8,
+    }  # fmt: skip
+    (run / "c23-test" / "metrics.json").write_text(json.dumps(metrics))
+    (run / "config.json").write_text(json.dumps({"commit": "0123456789abcdef", "data": {"fingerprint": fingerprint}}))
+    (run / "log.csv").write_text("epoch,val_auc,best,test_acc,test_auc\n1,0.7,1,0.6,0.65\n2,0.6,0,0.5,0.7\n")
+    return Result(model, "c23", seed, run, metrics)
