@@ -61,7 +61,7 @@ def samples(tasks: Sequence[Task]) -> Sequence[Task]:
 def measure(settings: Settings, processes: int) -> Measured:
     """Time steps on random images (no image is read from a disk), and count what last.pt and best/ hold.
 
-    On a CPU the paper's variant is timed on a part of a batch, which has its time within some ten percent.
+    On a CPU the paper's variant is timed on a part of a batch, for a whole one takes long.
     """
     device = pick_device(settings.device)
     batch = max(1, settings.batch_size // processes)

@@ -84,8 +84,7 @@ def _named_place(model: nn.Module, name: str, seen: Observation) -> Place:
     named = model.get_submodule(name)
     module = output_of(named)
     calls = seen.outputs.get(module)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(f"module {_described(name, module)} is TorchScript, which takes no layer")
+    _check_takes_layers(name, module)
     if not calls:
         raise ValueError(f"module {_described(name, module)} was not called in the dry run, so it gave no feature map")
     if _used_elsewhere(model, named, module, seen):
@@ -116,8 +115,7 @@ def _used_elsewhere(model: nn.Module, named: nn.Module, last: nn.Module, seen: O
 def _alone(model: nn.Module, place: Place) -> Place:
     """The place. Raises ValueError where its layer can't lie, or another container's would lie too."""
     holder = holder_of(place.module)
-    if isinstance(holder[0], torch.jit.ScriptModule):
-        raise ValueError(f"module {_described(place.name, holder[0])} is TorchScript, which takes no layer")
+    _check_takes_layers(place.name, holder[0])
     for name, other in model.named_modules():
         if other is not place.module and output_of(other) is other and holder_of(other) == holder:
             raise ValueError(
@@ -125,6 +123,11 @@ def _alone(model: nn.Module, place: Place) -> Place:
                 f"{_described(name, other)} ends too; name another module"
             )
     return place
+
+
+def _check_takes_layers(name: str, module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"module {_described(name, module)} is TorchScript, which takes no layer")
 
 
 def _stage_place(model: nn.Module, stage: Stage, seen: Observation) -> Place:
