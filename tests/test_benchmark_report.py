@@ -75,9 +75,7 @@ def test_summary_of_a_gpu(gpu_results, capsys):
     text = capsys.readouterr().out
     assert text.startswith("### a GPU: bfloat16, contiguous, microseconds\n")
     assert "| triton+graph against the best baseline | of the copy's speed |" in text
-    assert (
-        "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
-    )
+    assert "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 

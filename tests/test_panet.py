@@ -73,8 +73,10 @@ def test_paper_variant(paper):
 def test_paper_variant_at_its_own_size(paper):
     shapes = {}
     modules = {"common": paper.emam, "x2": paper.decoder.block1, "x4": paper.decoder.block2, "final": paper.scam}
-    hooks = [module.register_forward_hook(lambda m, i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
-             for name, module in modules.items()]
+    hooks = [
+        module.register_forward_hook(lambda m, i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
+        for name, module in modules.items()
+    ]
     _, losses = train_step(paper, images(2, 299, 299))
     for hook in hooks:
         hook.remove()

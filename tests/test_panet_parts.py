@@ -93,8 +93,10 @@ def test_graph_reasoning_is_the_loop_over_vertices(size, channels_last):
     cotangent = torch.randn_like(slow)
     torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
-        torch.autograd.grad(fast, tensors, cotangent), torch.autograd.grad(slow, tensors, cotangent),
-        rtol=1e-10, atol=1e-12,
+        torch.autograd.grad(fast, tensors, cotangent),
+        torch.autograd.grad(slow, tensors, cotangent),
+        rtol=1e-10,
+        atol=1e-12,
     )
 
 
@@ -170,9 +172,7 @@ def test_guided_attention(size):
     features = torch.randn(2, 5, *size, dtype=torch.float64)
     images, reconstruction = torch.rand(2, 2, 3, 20, 17, dtype=torch.float64) * 2 - 1
     error = resize((images - reconstruction).abs(), size)
-    attention = torch.sigmoid(
-        conv1x1(F.conv2d(error, module.gate[0].weight, padding=1).relu(), module.gate[2].weight)
-    )
+    attention = torch.sigmoid(conv1x1(F.conv2d(error, module.gate[0].weight, padding=1).relu(), module.gate[2].weight))
     torch.testing.assert_close(module.attention_map(images, reconstruction, size), attention)
     transformed = batch_norm(conv1x1(features, module.transform[0].weight), module.transform[1]).relu()
     torch.testing.assert_close(module(features, images, reconstruction), attention * transformed + features)

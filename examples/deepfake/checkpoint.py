@@ -1,9 +1,9 @@
 """What a run keeps on disk: the state to resume from and the best weights, both safe to load from strangers.
 
-    RUN/config.json             every argument, the model's arguments, data, versions
-    RUN/last.pt                 all that resuming needs, read with ``weights_only=True``
-    RUN/best/model.safetensors  weights of the epoch with the best AUC on the val split
-    RUN/best/config.json        the model's arguments: RUN/best is what ``PANet.from_pretrained`` takes
+RUN/config.json             every argument, the model's arguments, data, versions
+RUN/last.pt                 all that resuming needs, read with ``weights_only=True``
+RUN/best/model.safetensors  weights of the epoch with the best AUC on the val split
+RUN/best/config.json        the model's arguments: RUN/best is what ``PANet.from_pretrained`` takes
 """
 
 from __future__ import annotations

@@ -113,4 +113,3 @@ def _tensorboard(folder: Path, first_epoch: int) -> Any:
         print("note: no TensorBoard log, for tensorboard is not installed (pip install tensorboard)", file=sys.stderr)
         return None
     return SummaryWriter(folder, purge_step=first_epoch)
-

@@ -111,7 +111,7 @@ def _yardsticks(results: Sequence[Result]) -> str:
     frame, video, trivial = metrics["frame"], metrics["video"], metrics["trivial_baseline_auc"]
     lines = [
         f"Test: {video['n_real']} real and {video['n_fake']} fake videos, {frame['n_real']} and {frame['n_fake']} "
-        f"crops. Always answering \"fake\" has an ACC of {100 * metrics['always_fake_acc']:.1f} % by frame and "
+        f'crops. Always answering "fake" has an ACC of {100 * metrics["always_fake_acc"]:.1f} % by frame and '
         f"{100 * video['n_fake'] / (video['n_real'] + video['n_fake']):.1f} % by video. "
     ]
     if trivial is not None:

@@ -178,9 +178,7 @@ def _check_same(saved: dict[str, Any], config: dict[str, Any]) -> None:
         raise UserError(f"{counts}: wanted the same torchrun --nproc-per-node", 2)
 
 
-def _restore(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> Progress:
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
     state = load_state(path)
     try:
         model.load_state_dict(state["model"])

@@ -196,4 +196,3 @@ def test_the_new_file_takes_its_place_only_when_complete(tmp_path: Path) -> None
         file.flush()
         assert read_json(path) == {"old": True}
     assert read_json(path) == {"new": True}
-

@@ -237,4 +237,3 @@ def test_the_estimate_scores_the_test_split_where_it_is_watched():
     args.also_chosen_on_test = True
     assert reproduce._estimate_run(args, "train", settings, measured, images) == (39.0, 5)
     assert reproduce._estimate_run(args, "evaluate", settings, measured, images) == (4.0, 0)
-

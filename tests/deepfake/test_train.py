@@ -317,9 +317,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("error", "code"), [(UserError("a\nb"), 1), (UserError("bad", 2), 2), (KeyboardInterrupt(), 130)]
 )
-def test_run_turns_errors_into_exit_codes(
-    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_turns_errors_into_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise error
 

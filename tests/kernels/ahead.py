@@ -170,7 +170,8 @@ SHAPES = [
     ((1, 6, 5, 7), 1), ((3, 8, 4, 6), 8), ((2, 12, 1, 9), 3), ((2, 12, 9, 1), 3), ((2, 12, 1, 1), 3),
 ]  # fmt: skip
 REPRESENTATIVE = {
-    "emam": [(WIDE, "bfloat16", layout) for layout in LAYOUTS] + [(NARROW, "float32", layout) for layout in LAYOUTS]
+    "emam": [(WIDE, "bfloat16", layout) for layout in LAYOUTS]
+    + [(NARROW, "float32", layout) for layout in LAYOUTS]
     + [(ON_CHIP, "float32", "contiguous")],
     "scam": [(WIDE, "bfloat16", "contiguous"), (NARROW, "float32", "channels_last")],
 }
