@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +31,13 @@ def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Ite
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_if_there(temporary)
+
+
+def remove_if_there(path: Path) -> None:
+    """Remove a file; no error where there can be none, as below a file or under too long a name."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def is_partial(path: Path) -> bool:

@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from cli import UserError
+from files import remove_if_there
 
 REPEATABLE = {"threads": "1", "x264-params": "cpu-independent=1"}  # x264's fast mbtree differs from run to run
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -99,7 +100,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fr
     except (OSError, av.FFmpegError) as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        remove_if_there(partial)
 
 
 @contextlib.contextmanager

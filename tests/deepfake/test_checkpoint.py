@@ -175,6 +175,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert read_json(path) == {"old": True} and [file.name for file in tmp_path.iterdir()] == ["value.json"]
 
 
+@pytest.mark.parametrize("name", ["file/value.json", "x" * 250])
+def test_a_place_that_cannot_be_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write .*{name}: "):
+        write_json(tmp_path / name, {})
+
+
 def test_a_full_disk_is_told_and_keeps_the_old_state(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="a limit on the size of files stands for the full disk")
     path, limits = tmp_path / "last.pt", resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -51,9 +51,11 @@ def test_bad_video_is_named(tmp_path, what):
         sample_frames(video, 4)
 
 
-def test_clip_that_cannot_be_written_is_one_line(tmp_path):
+@pytest.mark.parametrize("name", ["absent/clip.mp4", "file/clip.mp4", f"{'x' * 245}clip.mp4"])
+def test_clip_that_cannot_be_written_is_one_line(tmp_path, name):
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*clip\.mp4"):
-        write_clip(tmp_path / "absent/clip.mp4", [np.zeros((64, 64, 3), np.uint8)], crf=23)
+        write_clip(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)], crf=23)
 
 
 def grey(frames: int) -> list[np.ndarray]:
