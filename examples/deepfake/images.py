@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from PIL import Image, ImageOps
 from cli import UserError
 
 JPEG_QUALITY = 95
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
+# What Pillow raises on damaged files, the last one where the EXIF part ends too soon:
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error)
 
 
 def read_rgb(path: str | Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,8 +226,13 @@ def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
 def expand(paths: list[Path]) -> Iterator[Path | UserError]:
     """The files to judge, in order; a folder gives all images and videos below it, sorted, or an error."""
     for path in paths:
-        if not path.is_dir():
-            yield path if path.exists() else UserError(f"{path}: no such file or folder")
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            yield UserError(f"{path}: {error.strerror}")
+            continue
+        if not is_folder:
+            yield path
             continue
         found = files_below(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
         files = [file for file in found if not _is_drawn(file)]

@@ -169,6 +169,12 @@ def test_upright_central_and_antialiased(tmp_path: Path) -> None:
     assert np.abs(square(stripes, 8).astype(int) - 127).max() < 12
 
 
+def test_an_exif_part_that_ends_too_soon_is_one_line(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 7)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0")
+    with pytest.raises(UserError, match=r"x\.png: not a readable image"):
+        read_rgb(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     file = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")

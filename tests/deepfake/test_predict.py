@@ -139,12 +139,12 @@ def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys)
     broken.write_bytes(b"\xff\xd8 this is no picture")
     video.write_bytes(b"this is no video")
     empty.mkdir()
-    missing = tmp_path / "missing.png"
-    code, lines, errors = call(capsys, run, broken, faceless, good, video, empty, missing, good)
+    missing, endless = tmp_path / "missing.png", tmp_path / ("x" * 300)
+    code, lines, errors = call(capsys, run, broken, faceless, good, video, empty, missing, endless, good)
     assert code == 1
     assert [line["path"] for line in lines] == [str(good)] * 2
-    assert len(errors) == 5
-    for error, path in zip(errors, (broken, faceless, video, empty, missing), strict=True):
+    assert len(errors) == 6
+    for error, path in zip(errors, (broken, faceless, video, empty, missing, endless), strict=True):
         assert error.startswith(f"error: {path}: ")
     assert "--crop none" in errors[1]
 
