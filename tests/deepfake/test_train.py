@@ -326,6 +326,12 @@ def test_run_turns_errors_into_exit_codes(error: BaseException, code: int, capsy
     assert caught.value.code == code and len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(lambda: print("odd\udcff"))
+    assert caught.value.code == 0 and capsys.readouterr().out == "odd\\udcff\n"
+
+
 def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         train.main(["--help"])
