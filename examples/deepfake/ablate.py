@@ -27,6 +27,7 @@ from checkpoint import CONFIG
 from cli import Parser, UserError, non_empty, non_negative_int, reading_input
 from data import open_split
 from destination import claim_destination
+from distributed import pick_device
 from evaluate import evaluate, name_of
 from files import read_json, replacing, write_json
 
@@ -46,12 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = _training_options(args.data, args.out, for_train)
     with reading_input():
         open_split(args.data, "test", config.SMALLEST_IMAGE)
-    claim_destination(args.out, SETTINGS, {"data": args.data, "training": given})
+        claim_destination(args.out, SETTINGS, {"data": args.data, "training": given})
     for number, (case, seed) in enumerate(plan := list(itertools.product(args.cases, args.seeds)), start=1):
         print(f"\n== {number} of {len(plan)}: EMAM {case[0]}, SCAM {case[1]}, seed {seed}", flush=True)
         run_once(args.data, args.out, case, seed, for_train)
         write_table(args.out, args.data)
-    print(f"\n{(args.out / 'ablation.md').read_text()}\nwrote ablation.json and ablation.md to {args.out}")
+    table = (args.out / "ablation.md").read_text(encoding="utf-8")
+    print(f"\n{table}\nwrote ablation.json and ablation.md to {args.out}")
 
 
 def run_once(data: str, out: Path, case: Case, seed: int, for_train: Sequence[str]) -> None:
@@ -63,7 +65,8 @@ def run_once(data: str, out: Path, case: Case, seed: int, for_train: Sequence[st
     own = ["--emam", case[0], "--scam", case[1], "--seed", str(seed), "--out", str(run)]
     again = ["--resume"] if (run / CONFIG).is_file() else []
     train.main(["--data", data, *for_train, *own, *again])
-    evaluate(run, data)
+    given, _ = config.parse(for_train)
+    evaluate(run, data, device=pick_device(given.get("device", "auto")), workers=given.get("workers"))
 
 
 def write_table(out: Path, data: str) -> None:
@@ -71,7 +74,7 @@ def write_table(out: Path, data: str) -> None:
     cases = gather(out, data)
     write_json(out / "ablation.json", {"data": data, "cases": cases})
     with replacing(out / "ablation.md") as file:
-        file.write(markdown(cases, name_of(data)).encode(errors="replace"))
+        file.write(markdown(cases, data).encode(errors="replace"))
 
 
 def gather(out: Path, data: str) -> list[dict[str, Any]]:
@@ -83,7 +86,9 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
     for case in ALL:
         folder = out / f"{case[0]}-{case[1]}"
         seeds = sorted(
-            int(run.name.removeprefix("seed")) for run in folder.glob("seed*") if _results(run, data).is_file()
+            int(run.name.removeprefix("seed"))
+            for run in folder.glob("seed*")
+            if run.name.removeprefix("seed").isdecimal() and _results(run, data).is_file()
         )
         runs = [read_json(_results(folder / f"seed{seed}", data)) for seed in seeds]
         if not runs:
@@ -110,7 +115,7 @@ def markdown(cases: Sequence[dict[str, Any]], data: str) -> str:
     """The table, with the words that keep a reader from seeing more in it than there is."""
     head = " | ".join(f"{key.upper()} by {level}" for level, key in FIGURES)
     lines = [
-        f"# EMAM and SCAM, off and at every place, on {data} (test)",
+        f"# EMAM and SCAM, off and at every place, on {name_of(data)} (test)",
         "",
         "In %: mean ± standard deviation over the seeds; in brackets the mean difference from none / none (RECCE) with",
         "the same seed, ± its standard deviation over the seeds. With three seeds, a difference of less than 2.5 times",

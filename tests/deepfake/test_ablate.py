@@ -3,6 +3,7 @@
 import statistics
 
 import pytest
+import torch
 from small_run import log_rows, write_images
 
 import ablate
@@ -93,13 +94,23 @@ def test_trains_evaluates_and_goes_on_where_it_stopped(data, tmp_path, capsys, m
     assert (tmp_path / "out" / "ablation.md").read_text() in printed
 
     code, _, errors = call(capsys, *command, "--lr", "0.1")
-    assert (code, len(errors)) == (1, 1) and "made with another training" in errors[0]
+    assert (code, len(errors)) == (2, 1) and "made with another training" in errors[0]
+
+
+def test_the_evaluation_runs_where_the_training_does(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ablate.train, "main", lambda arguments: None)
+    monkeypatch.setattr(ablate, "evaluate", lambda run, data, **options: asked.append(options))
+    ablate.run_once("demo", tmp_path, ("none", "none"), 0, ["--device", "cpu:0", "--workers", "3"])
+    assert asked == [{"device": torch.device("cpu:0"), "workers": 3}]
 
 
 def test_mean_spread_and_difference_by_seed(tmp_path):
     for case, values in {"none-none": {0: 0.70, 1: 0.80, 2: 0.90}, "common-final": {1: 0.83, 2: 0.91}}.items():
         for seed, auc in values.items():
             save_results(tmp_path, case, seed, auc)
+    save_results(tmp_path, "final-none", 5, 0.6)
+    (tmp_path / "final-none" / "seed5").rename(tmp_path / "final-none" / "seed5-old")  # a copy put aside is no run
     save_results(tmp_path, "final-none", 5, 0.6)
     plain, panet, other = gather(tmp_path, "faces")
     assert (panet["emam"], panet["scam"], other["emam"]) == ("common", "final", "final")
@@ -115,6 +126,7 @@ def test_mean_spread_and_difference_by_seed(tmp_path):
     assert "| final | none | 1 | 60.00 |" in table
     assert "AUC 55.00" in table and "ACC 80.00" in table and "`f00d`" in table
     assert "demonstration" not in table and "demonstration" in markdown([plain], "demo")
+    assert "demonstration" not in markdown([plain], "mine/demo")
 
 
 def test_runs_on_other_images_are_not_put_together(tmp_path):
