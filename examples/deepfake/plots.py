@@ -23,6 +23,7 @@ from files import replacing
 from metrics import THRESHOLD, VideoScores, equal_error_rate
 
 ERROR = "|difference|"  # between an image and its reconstruction, in shares of the full range
+GRID_LEGEND = "GT: ground truth, Pred: prediction (fake probability); framed and bold: wrong"
 HEAT_LEGEND = "over the grey image: dark is a map's lowest, yellow its highest value, both written below"
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE: Any = {
@@ -126,9 +127,7 @@ def grid_figure(examples: Sequence[Example], title: str) -> Figure:
         for axes, name in zip(grid[:, 0], ("input", "reconstruction", ERROR, "attention map"), strict=False):
             axes.set_ylabel(name)
         figure.suptitle(wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
-        figure.supxlabel(
-            "GT: ground truth, Pred: prediction (fake probability); framed and bold: wrong", fontsize=8, color=GREY
-        )
+        figure.supxlabel(wrapped(GRID_LEGEND, 22 * len(examples)), fontsize=8, color=GREY)
     return figure
 
 
@@ -190,7 +189,7 @@ def heat_figure(rows: Sequence[HeatRow], title: str) -> Figure:
                 else:
                     _overlay(axes, row.image, row.maps[name])
         figure.suptitle(wrapped(title, 20 * columns), fontsize=9, x=0.01, ha="left")
-        figure.supxlabel(HEAT_LEGEND, fontsize=8, color=GREY)
+        figure.supxlabel(wrapped(HEAT_LEGEND, 24 * columns), fontsize=8, color=GREY)
     return figure
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from skimage.data import astronaut
 from tiny_runs import build, save_run
@@ -12,6 +13,7 @@ from tiny_runs import build, save_run
 import cli
 import explain as explain_command
 import heatmaps
+import plots
 from cli import UserError
 from heatmaps import emam_gates, explain, grad_cam, last_layer, scam_gate
 from panet_layers import EMAM, SCAM
@@ -133,6 +135,15 @@ def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
     assert heights[0] > 2 * heights[1]  # three rows, one row
     code, again, _ = call(capsys, run, out, "--out", out)
     assert (code, again) == (1, [])  # its own pictures are no inputs
+
+
+def test_the_words_of_a_narrow_picture_are_inside():
+    image = np.zeros((8, 8, 3), np.float32)
+    heat = plots.heat_figure([plots.HeatRow("fake", image, None, {"Grad-CAM": image[..., 0]})], "a title")
+    for figure in (heat, plots.grid_figure([plots.Example(image, 0, 0.2)] * 2, "a title")):
+        FigureCanvasAgg(figure).draw()
+        places = [text.get_window_extent() for text in figure.texts]
+        assert len(places) == 2 and all(place.x0 >= 0 and place.x1 <= figure.bbox.x1 for place in places)
 
 
 def test_the_probability_is_predicts(tmp_path, capsys):
