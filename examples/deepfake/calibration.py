@@ -22,7 +22,7 @@ from metrics import video_scores
 from scoring import to_probabilities
 
 BINS = 15
-LEAST, MOST = 0.01, 100.0  # temperatures looked at; the best is beyond where val is told apart perfectly, or not at all
+LEAST, MOST = 0.01, 100.0  # temperatures looked at; the best may lie beyond, as where val is told apart perfectly
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -57,7 +57,7 @@ def calibrate(
 def summary(result: dict[str, Any]) -> str:
     """One line: the temperature, and what it changes."""
     before, after = result["before"]["frame"], result["after"]["frame"]
-    bound = " (at its bound: val is told apart perfectly, or not at all)" if result["temperature_at_bound"] else ""
+    bound = " (a bound: the best lies beyond)" if result["temperature_at_bound"] else ""
     return (
         f"calibration by frame: temperature {result['temperature']:.3f} fitted on val{bound}; "
         f"ECE {before['ece']:.4f} -> {after['ece']:.4f}, NLL {before['nll']:.4f} -> {after['nll']:.4f}"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from calibration import LEAST, MOST, calibrate, ece, fit_temperature, nll, reliability, reliability_figure
+from calibration import LEAST, MOST, calibrate, ece, fit_temperature, nll, reliability, reliability_figure, summary
 from plots import save_figure
 from scoring import to_probabilities
 
@@ -65,6 +65,13 @@ def test_the_temperature_is_found_again(temperature):
 def test_a_temperature_at_its_bounds():
     assert fit_temperature(np.array([0, 1]), np.array([-1.0, 1.0])) == LEAST  # all right: the surer the better
     assert fit_temperature(np.array([1, 0]), np.array([-1.0, 1.0])) == MOST  # all wrong: the less sure the better
+
+
+def test_a_temperature_at_its_bound_says_nothing_of_val():
+    labels, logits = overconfident(2000, 0.001, seed=4)  # faint logits, mistakes among them
+    result = calibrate((labels, logits), (labels, logits), [str(i) for i in range(2000)])
+    assert result["temperature"] == LEAST and (labels != (logits > 0)).any()
+    assert "temperature 0.010 fitted on val (a bound: the best lies beyond)" in summary(result)
 
 
 def test_before_and_after(tmp_path):
