@@ -12,7 +12,7 @@ PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then
 )
 FFPP_METHODS = {"real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"}
 FIGURES = ("acc", "balanced_acc", "auc", "ap", "eer")
-COLUMNS = "{:<28}" + "{:>13}" * len(FIGURES) + "{:>7}{:>7}"
+COLUMNS = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
 
 
 def report(metrics: dict[str, Any], methods: set[str]) -> str:

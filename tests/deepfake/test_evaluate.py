@@ -142,6 +142,14 @@ def test_the_table_says_what_it_compares_to():
         assert figure in ffpp
 
 
+def test_the_columns_of_the_table_stand_apart():
+    level = {name: 1.0 for name in tables.FIGURES} | {"n_real": 3, "n_fake": 3}
+    level["ci95"] = {name: [1.0, 1.0] for name in tables.FIGURES}
+    metrics = {"model": "PANet tiny", "data": "faces", "split": "test", "checkpoint_epoch": None, "description": ""}
+    metrics |= {"trivial_baseline_auc": None, "always_fake_acc": 0.5, "bootstrap": {"resamples": 9}}
+    assert "[100.0, 100.0] [100.0, 100.0]" in report(metrics | {"frame": level, "video": level}, {"real", "swap"})
+
+
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
 def test_the_grid_shows_both_classes_and_some_mistakes(cases):
     labels, scores = np.array([c[0] for c in cases]), np.array([c[1] for c in cases])
