@@ -26,9 +26,9 @@ def cells(run: str, metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One evaluation's cells, of its metrics.json: all methods together, and each against the reals."""
     data = Path(metrics["data"]).resolve().name
     same_data = metrics["trained_on"]["fingerprint"] == metrics["fingerprint"]
-    levels = {ALL: {name: metrics[name] for name in ("frame", "video")}, **metrics["methods"]}
-    if len(metrics["methods"]) == 1:
-        del levels[ALL]  # the same figures
+    levels = metrics["methods"]
+    if len(levels) > 1:  # of one method, the same figures
+        levels = {ALL: {name: metrics[name] for name in ("frame", "video")}, **levels}
     taken = metrics["trained_on"]["methods"]  # None: all
 
     def was_taken(method: str) -> bool:
@@ -120,4 +120,4 @@ def _counts(cell: dict[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+    return " ".join(text.split()).replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
