@@ -49,6 +49,8 @@ def export(run: Path, out: Path) -> None:
         raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"') from error
     with reading_input():
         detector, config = load_run(run)
+        if config["model"].get("num_classes", 1) != 1:
+            raise UserError(f"{run}: the model has {config['model']['num_classes']} outputs: want one, that of fake")
     size = config["image_size"]
     program = torch.onnx.export(
         Logits(detector),

@@ -14,6 +14,8 @@ from tiny_runs import build, save_run
 import cli
 import export
 import predict
+from cli import UserError
+from panet_layers.models import PANet
 
 reason = "ONNX needs the packages of the extra `export`"
 onnxruntime = pytest.importorskip("onnxruntime", reason=reason)
@@ -53,6 +55,13 @@ def test_missing_packages_are_named_in_one_line(tmp_path, capsys, monkeypatch):
     errors = capsys.readouterr().err.splitlines()
     assert exit.value.code == 1 and len(errors) == 1 and "pip install" in errors[0]
     assert not (run / "model.onnx").exists()
+
+
+def test_a_model_with_more_outputs_is_refused(tmp_path):
+    PANet(num_classes=2, variant="tiny").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="2 outputs") as caught:
+        export.export(tmp_path, tmp_path / "model.onnx")
+    assert caught.value.exit_code == 2
 
 
 def test_a_run_that_is_not_there(tmp_path, capsys):
