@@ -60,18 +60,6 @@ def probabilities(model: nn.Module, images: Tensor, amp: str = "none") -> NDArra
     return to_probabilities(fake_logits(model, images, amp))
 
 
-def score_images(
-    model: nn.Module,
-    images: Images,
-    device: torch.device,
-    batch_size: int,
-    amp: str = "none",
-    workers: int | None = None,
-) -> NDArray[np.float64]:
-    """Fake probabilities (N,) of a data set, in its order. UserError names an image whose score is not finite."""
-    return to_probabilities(score_logits(model, images, device, batch_size, amp, workers))
-
-
 def score_logits(
     model: nn.Module,
     images: Images,
@@ -80,7 +68,7 @@ def score_logits(
     amp: str = "none",
     workers: int | None = None,
 ) -> NDArray[np.float64]:
-    """The logits (N,) behind `score_images`."""
+    """The logits (N,) of a data set, in its order. UserError names an image whose score is not finite."""
     scores = np.empty(len(images))
     if workers is None:
         workers = min(4, cores()) if images.files else 0

@@ -21,7 +21,7 @@ from cli import UserError
 from data import open_split, to_unit_range
 from evaluate import choose_examples
 from panet_layers.models import PANetOutput
-from scoring import score_images
+from scoring import score_logits, to_probabilities
 from tables import report
 
 PICTURES = ("roc.png", "scores.png", "grid.png")
@@ -110,9 +110,9 @@ def test_the_papers_other_models(kind, name, folder, tmp_path):
 @pytest.mark.parametrize("options", [{"amp": "bf16"}, {"batch_size": 1}, {"workers": 2}])
 def test_options_of_speed_change_rounding_only(options, run, folder):
     images, model = open_split(str(folder), "test", 64), build("panet").eval()
-    plain = score_images(model, images, torch.device("cpu"), 32)
-    scores = score_images(model, images, torch.device("cpu"), **{"batch_size": 32, **options})
-    assert scores == pytest.approx(plain, abs=0.02 if "amp" in options else 1e-6)
+    plain = to_probabilities(score_logits(model, images, torch.device("cpu"), 32))
+    logits = score_logits(model, images, torch.device("cpu"), **{"batch_size": 32, **options})
+    assert to_probabilities(logits) == pytest.approx(plain, abs=0.02 if "amp" in options else 1e-6)
 
 
 def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, capsys):
