@@ -106,7 +106,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fr
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(_plain(path)) as container:
+        with av.open(_plain(path), metadata_errors="replace") as container:  # titles in Latin-1 are no reason to fail
             if not container.streams.video:
                 raise UserError(f"{path}: holds no video stream")
             yield container

@@ -62,6 +62,14 @@ def grey(frames: int) -> list[np.ndarray]:
     return [np.full((64, 96, 3), 20 * number, np.uint8) for number in range(frames)]
 
 
+def test_a_title_that_is_no_utf_8_does_not_hide_the_frames(tmp_path):
+    write_clip(tmp_path / "a.mp4", grey(3), crf=23)
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert b"Lavf" in content  # the encoder's name
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"Lavf", b"L\xe4vf"))
+    assert count_frames(tmp_path / "a.mp4") == 3
+
+
 def test_no_frame_is_decoded_twice(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     decoded, decode = [], video._decode
