@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, for_train = _parser().parse_known_args(argv)
     given = _training_options(args.data, args.out, for_train)
     with reading_input():
-        open_split(args.data, "test", config.SMALLEST_IMAGE)
+        images = open_split(args.data, "test", config.SMALLEST_IMAGE)
+        done = gather(args.out, args.data)
+        if done and done[0]["fingerprint"] != images.fingerprint:
+            raise UserError(f"{args.data} does not hold the images that the runs in {args.out} were tested on")
         claim_destination(args.out, SETTINGS, {"data": args.data, "training": given})
     for number, (case, seed) in enumerate(plan := list(itertools.product(args.cases, args.seeds)), start=1):
         print(f"\n== {number} of {len(plan)}: EMAM {case[0]}, SCAM {case[1]}, seed {seed}", flush=True)

@@ -137,6 +137,14 @@ def test_runs_on_other_images_are_not_put_together(tmp_path):
         gather(tmp_path, "faces")
 
 
+def test_other_images_are_refused_before_anything_is_trained(tmp_path, capsys):
+    save_results(tmp_path / "out", "none-none", 0, 0.7)
+    faces = write_images(tmp_path / "faces")
+    code, printed, errors = call(capsys, "--data", faces, "--out", tmp_path / "out", *SMALL)
+    assert (code, printed, len(errors)) == (2, "", 1)
+    assert "faces does not hold the images" in errors[0]
+
+
 def test_without_none_none_there_is_no_difference(tmp_path):
     save_results(tmp_path, "common-final", 0, 0.7)
     (row,) = gather(tmp_path, "faces")
