@@ -62,11 +62,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, with its parents, where there is none, and return it; a UserError where that can't be done."""
+    """Make a folder, with its parents, where there is none, and return it; a UserError where it can't be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to the folder {path}")
     return path
 
 

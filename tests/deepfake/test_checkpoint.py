@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from checkpoint import load_run, load_state, save_best, save_state
 from cli import UserError
-from files import read_json, replacing, write_json
+from files import make_folder, read_json, replacing, write_json
 from panet_layers.models import PANet
 
 
@@ -180,6 +180,12 @@ def test_a_place_that_cannot_be_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write .*{name}: "):
         write_json(tmp_path / name, {})
+
+
+def test_a_read_only_folder_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=f"cannot write to the folder {tmp_path}"):
+        make_folder(tmp_path)
 
 
 def test_a_full_disk_is_told_and_keeps_the_old_state(tmp_path: Path) -> None:

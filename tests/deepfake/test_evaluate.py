@@ -143,7 +143,7 @@ def test_the_table_says_what_it_compares_to():
 
 
 def test_the_columns_of_the_table_stand_apart():
-    level = {name: 1.0 for name in tables.FIGURES} | {"n_real": 3, "n_fake": 3}
+    level = dict.fromkeys(tables.FIGURES, 1.0) | {"n_real": 3, "n_fake": 3}
     level["ci95"] = {name: [1.0, 1.0] for name in tables.FIGURES}
     metrics = {"model": "PANet tiny", "data": "faces", "split": "test", "checkpoint_epoch": None, "description": ""}
     metrics |= {"trivial_baseline_auc": None, "always_fake_acc": 0.5, "bootstrap": {"resamples": 9}}
