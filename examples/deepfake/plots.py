@@ -6,6 +6,7 @@ Colours are from Okabe and Ito's palette, which colour-blind readers can tell ap
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,7 +204,8 @@ def _overlay(axes: Axes, image: NDArray[np.float32], values: NDArray[np.float32]
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with replacing(path) as file:
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a file's name: its box in the title says enough
         figure.savefig(file, format="png", dpi=150)
 
 

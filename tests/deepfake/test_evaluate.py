@@ -216,7 +216,8 @@ def test_damaged_weights_are_no_score(folder, tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.parametrize("name", ["price$x_{$", "odd\udcff"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["price$x_{$", "odd\udcff", "\u9854"])
 def test_any_folder_name_can_be_a_title(tmp_path, name):
     labels, scores = np.array([0, 1]), np.array([0.2, 0.7])
     plots.save_figure(plots.score_figure(labels, scores, name), tmp_path / "scores.png")
