@@ -47,10 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = _training_options(args.data, args.out, for_train)
     with reading_input():
         images = open_split(args.data, "test", config.SMALLEST_IMAGE)
-        done = gather(args.out, args.data)
-        if done and done[0]["fingerprint"] != images.fingerprint:
-            raise UserError(f"{args.data} does not hold the images that the runs in {args.out} were tested on")
-        claim_destination(args.out, SETTINGS, {"data": args.data, "training": given})
+        claim_destination(args.out, SETTINGS, {"dataset": images.fingerprint, "training": given})
     for number, (case, seed) in enumerate(plan := list(itertools.product(args.cases, args.seeds)), start=1):
         print(f"\n== {number} of {len(plan)}: EMAM {case[0]}, SCAM {case[1]}, seed {seed}", flush=True)
         run_once(args.data, args.out, case, seed, for_train)
@@ -74,10 +71,10 @@ def run_once(data: str, out: Path, case: Case, seed: int, for_train: Sequence[st
 
 def write_table(out: Path, data: str) -> None:
     """ablation.json and ablation.md of all the runs in `out`."""
-    cases = gather(out, data)
+    cases, training = gather(out, data), read_json(out / SETTINGS)["training"]
     write_json(out / "ablation.json", {"data": data, "cases": cases})
     with replacing(out / "ablation.md") as file:
-        file.write(markdown(cases, data).encode(errors="replace"))
+        file.write(markdown(cases, data, training).encode(errors="replace"))
 
 
 def gather(out: Path, data: str) -> list[dict[str, Any]]:
@@ -114,7 +111,7 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
     return found
 
 
-def markdown(cases: Sequence[dict[str, Any]], data: str) -> str:
+def markdown(cases: Sequence[dict[str, Any]], data: str, training: dict[str, Any]) -> str:
     """The table, with the words that keep a reader from seeing more in it than there is."""
     head = " | ".join(f"{key.upper()} by {level}" for level, key in FIGURES)
     lines = [
@@ -135,6 +132,8 @@ def markdown(cases: Sequence[dict[str, Any]], data: str) -> str:
         told = "not known" if trivial is None else f"{100 * trivial:.2f}"
         lines += ["", f"Trivial cues alone: AUC {told}. Always answering fake: ACC {100 * always:.2f}."]
         lines += ["", f"Images: `{cases[0]['fingerprint']}`."]
+    options = ", ".join(f"{name} {value}" for name, value in training.items())
+    lines += ["", f"Trained with {options or 'no options'}; the others are train.py's defaults."]
     if data == "demo":
         lines += ["", "**The demo's faces are drawn: a demonstration, and no result.**"]
     return "\n".join(lines) + "\n"
@@ -172,13 +171,14 @@ def _results(run: Path, data: str) -> Path:
 
 
 def _training_options(data: str, out: Path, for_train: Sequence[str]) -> dict[str, Any]:
-    """What train.py is given beside ablate.py's own, checked before anything is begun."""
+    """Of what train.py is given beside ablate.py's own, what decides the results; checked before anything is begun."""
     given, resume = config.parse(for_train)
     if resume or OWN & given.keys():
         option = "resume" if resume else min(OWN & given.keys())
         raise UserError(f"--{option} is ablate.py's own affair (wanted --cases, --seeds, or the command again)", 2)
     config.settle({**given, "data": data, "out": str(out)})
-    return given
+    free = config.FREE_ON_RESUME - {"epochs"}
+    return {name: value for name, value in given.items() if name not in free}
 
 
 def _case(text: str) -> Case:

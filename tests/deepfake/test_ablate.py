@@ -1,5 +1,6 @@
 """The ablation: every case with every seed once, resumed where it stopped, and a table of the runs' own figures."""
 
+import shutil
 import statistics
 
 import pytest
@@ -10,6 +11,7 @@ import ablate
 import cli
 from ablate import gather, markdown
 from cli import UserError
+from destination import claim_destination
 from files import read_json, write_json
 
 SMALL = [
@@ -121,12 +123,13 @@ def test_mean_spread_and_difference_by_seed(tmp_path):
     assert difference["std"] == pytest.approx(statistics.stdev([0.03, 0.01]))
     assert plain["from_none"]["frame.auc"] is None
     assert other["frame.auc"]["std"] is None and other["from_none"]["frame.auc"] is None  # no seed in common
-    table = markdown([plain, panet, other], "faces")
+    table = markdown([plain, panet, other], "faces", {"variant": "tiny", "epochs": 6})
     assert "| common | final | 2 | 87.00 ± 5.66 (+2.00 ± 1.41) |" in table
     assert "| final | none | 1 | 60.00 |" in table
     assert "AUC 55.00" in table and "ACC 80.00" in table and "`f00d`" in table
-    assert "demonstration" not in table and "demonstration" in markdown([plain], "demo")
-    assert "demonstration" not in markdown([plain], "mine/demo")
+    assert "Trained with variant tiny, epochs 6;" in table
+    assert "demonstration" not in table and "demonstration" in markdown([plain], "demo", {})
+    assert "demonstration" not in markdown([plain], "mine/demo", {})
 
 
 def test_runs_on_other_images_are_not_put_together(tmp_path):
@@ -137,12 +140,23 @@ def test_runs_on_other_images_are_not_put_together(tmp_path):
         gather(tmp_path, "faces")
 
 
-def test_other_images_are_refused_before_anything_is_trained(tmp_path, capsys):
-    save_results(tmp_path / "out", "none-none", 0, 0.7)
-    faces = write_images(tmp_path / "faces")
-    code, printed, errors = call(capsys, "--data", faces, "--out", tmp_path / "out", *SMALL)
+def test_other_images_are_refused_before_anything_is_trained(data, tmp_path, capsys):
+    claim_destination(tmp_path, "ablate.json", {"dataset": "f00d", "training": {"variant": "tiny"}})
+    code, printed, errors = call(capsys, "--data", data, "--out", tmp_path, "--variant", "tiny")
     assert (code, printed, len(errors)) == (2, "", 1)
-    assert "faces does not hold the images" in errors[0]
+    assert "made with another dataset" in errors[0]
+
+
+def test_the_machine_and_the_place_of_the_data_may_change(data, tmp_path, capsys, monkeypatch):
+    """As they may where a training goes on."""
+    ran = []
+    monkeypatch.setattr(ablate, "run_once", lambda data, *_: ran.append(data))
+    shutil.copytree(data, tmp_path / "moved")
+    for place, machine in ((data, ["--workers", "0"]), (tmp_path / "moved", ["--threads", "1", "--device", "cpu"])):
+        command = ["--data", place, "--out", tmp_path / "out", "--cases", "none/none", "--seeds", 0, "--epochs", 1]
+        assert call(capsys, *command, *machine)[0] == 0
+    assert ran == [str(data), str(tmp_path / "moved")]
+    assert call(capsys, *command, "--epochs", 2)[0] == 2
 
 
 def test_without_none_none_there_is_no_difference(tmp_path):
