@@ -87,7 +87,7 @@ def test_killed_run_leaves_no_manifest_and_goes_on(tree, prepared, tmp_path):
     command = [sys.executable, SCRIPT, tree, tmp_path / "crops", *OPTIONS, "--workers", "1"]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("crops/real/*/record.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("crops/real/[!.]*/record.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

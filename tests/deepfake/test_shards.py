@@ -69,8 +69,8 @@ def test_killed_shards_go_on(tree, manifest, tmp_path):
     for number in (1, 2):
         command = [sys.executable, SCRIPT, tree, tmp_path / "out", *ONE_WORKER, "--shard", f"{number}/2"]
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before, deadline = len(list(tmp_path.glob("out/*/*/record.json"))), time.monotonic() + 60
-        while len(list(tmp_path.glob("out/*/*/record.json"))) == before and time.monotonic() < deadline:
+        before, deadline = len(list(tmp_path.glob("out/*/[!.]*/record.json"))), time.monotonic() + 60
+        while len(list(tmp_path.glob("out/*/[!.]*/record.json"))) == before and time.monotonic() < deadline:
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
