@@ -37,7 +37,7 @@ LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def enough(device: torch.device) -> int:
-    """Draws of a small layer: of the errors of a gradient, one in six has exceeded the budget alone."""
+    """Draws of a small layer, whose errors vary much: of six draws, one exceeded the budget of all."""
     return 24 if device.type == "cuda" else 12
 
 
