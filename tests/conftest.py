@@ -2,18 +2,14 @@
 
 import os
 import re
-import sys
-from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads would only get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # for benchmarks/
-
-from devices import on_gpu, on_interpreter
 from hypothesis import HealthCheck, settings
+
+from tests.devices import on_gpu, on_interpreter
 
 # The same examples every time, on machines of any speed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -20,22 +20,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cli
-import config
 import train
-from checkpoint import CONFIG
-from cli import Parser, UserError, non_empty, non_negative_int, reading_input
-from data import open_split
-from destination import claim_destination
-from distributed import pick_device
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, non_empty, non_negative_int, reading_input
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import read_json, replacing, write_json
+from deepfake.dataset.images import open_split
+from deepfake.training import settings
+from deepfake.training.checkpoint import CONFIG
+from deepfake.training.distributed import pick_device
 from evaluate import evaluate, name_of
-from files import read_json, replacing, write_json
 
 Case = tuple[str, str]  # where EMAM is, where SCAM is
 
 SETTINGS = "ablate.json"
 RECCE, PANET = ("none", "none"), ("common", "final")
-ALL: list[Case] = sorted(itertools.product(config.PLACES, config.PLACES), key=lambda case: case != RECCE)
+ALL: list[Case] = sorted(itertools.product(settings.PLACES, settings.PLACES), key=lambda case: case != RECCE)
 DEFAULT = [case for case in ALL if "none" in case or case[0] == PANET[0] or case[1] == PANET[1]]
 FIGURES = (("frame", "auc"), ("frame", "acc"), ("video", "auc"), ("video", "acc"))
 OWN = {"seed", "emam", "scam", "model"}  # of train.py's options, those that ablate.py sets
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, for_train = _parser().parse_known_args(argv)
     given = _training_options(args.data, args.out, for_train)
     with reading_input():
-        images = open_split(args.data, "test", config.SMALLEST_IMAGE)
+        images = open_split(args.data, "test", settings.SMALLEST_IMAGE)
         claim_destination(args.out, SETTINGS, {"dataset": images.fingerprint, "training": given})
     for number, (case, seed) in enumerate(plan := list(itertools.product(args.cases, args.seeds)), start=1):
         print(f"\n== {number} of {len(plan)}: EMAM {case[0]}, SCAM {case[1]}, seed {seed}", flush=True)
@@ -65,7 +65,7 @@ def run_once(data: str, out: Path, case: Case, seed: int, for_train: Sequence[st
     own = ["--emam", case[0], "--scam", case[1], "--seed", str(seed), "--out", str(run)]
     again = ["--resume"] if (run / CONFIG).is_file() else []
     train.main(["--data", data, *for_train, *own, *again])
-    given, _ = config.parse(for_train)
+    given, _ = settings.parse(for_train)
     evaluate(run, data, device=pick_device(given.get("device", "auto")), workers=given.get("workers"))
 
 
@@ -172,19 +172,19 @@ def _results(run: Path, data: str) -> Path:
 
 def _training_options(data: str, out: Path, for_train: Sequence[str]) -> dict[str, Any]:
     """Of what train.py is given beside ablate.py's own, what decides the results; checked before anything is begun."""
-    given, resume = config.parse(for_train)
+    given, resume = settings.parse(for_train)
     if resume or OWN & given.keys():
         option = "resume" if resume else min(OWN & given.keys())
         raise UserError(f"--{option} is ablate.py's own affair (wanted --cases, --seeds, or the command again)", 2)
-    config.settle({**given, "data": data, "out": str(out)})
-    free = config.FREE_ON_RESUME - {"epochs"}
+    settings.settle({**given, "data": data, "out": str(out)})
+    free = settings.FREE_ON_RESUME - {"epochs"}
     return {name: value for name, value in given.items() if name not in free}
 
 
 def _case(text: str) -> Case:
     emam, _, scam = text.partition("/")
     if (emam, scam) not in ALL:
-        raise argparse.ArgumentTypeError(f"{text!r} is no EMAM/SCAM (wanted two of {', '.join(config.PLACES)})")
+        raise argparse.ArgumentTypeError(f"{text!r} is no EMAM/SCAM (wanted two of {', '.join(settings.PLACES)})")
     return emam, scam
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cached_pixels import array_file, description, open_cached
-from cli import Parser, UserError, in_range, path, positive_int, reading_input, run
-from data import SPLITS, Images, open_split, square
-from files import make_folder, write_json
-from images import read_rgb
-from lock import locked
-from workers import run_tasks
+from deepfake.common.cli import Parser, UserError, in_range, path, positive_int, reading_input, run
+from deepfake.common.files import make_folder, write_json
+from deepfake.common.lock import locked
+from deepfake.common.workers import run_tasks
+from deepfake.dataset.cached_pixels import array_file, description, open_cached
+from deepfake.dataset.images import SPLITS, Images, open_split, square
+from deepfake.media.image_files import read_rgb
 
 CHUNK = 64  # images a task
 

@@ -31,22 +31,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-import calibration
-import cli
-import cross
-import plots
-import robustness
-from bootstrap import RESAMPLES, evaluate_with_intervals
-from checkpoint import load_run
-from cli import Parser, UserError, non_negative_int, reading_input
-from cues import trivial_baseline_auc
-from data import SPLITS, Images, open_split, to_unit_range
-from distributed import pick_device
-from files import make_folder, replacing, write_json
-from metrics import THRESHOLD, video_scores
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, non_negative_int, reading_input
+from deepfake.common.files import make_folder, replacing, write_json
+from deepfake.dataset.images import SPLITS, Images, open_split, to_unit_range
+from deepfake.evaluating import calibration, cross_tables, plots, robustness
+from deepfake.evaluating.bootstrap import RESAMPLES, evaluate_with_intervals
+from deepfake.evaluating.metrics import THRESHOLD, video_scores
+from deepfake.evaluating.scoring import add_compute_options, add_workers_option, score_logits, to_probabilities
+from deepfake.evaluating.summary_table import report, title_of
+from deepfake.evaluating.trivial_cues import trivial_baseline_auc
+from deepfake.training.checkpoint import load_run
+from deepfake.training.distributed import pick_device
 from panet_layers.models import PANet
-from scoring import add_compute_options, add_workers_option, score_logits, to_probabilities
-from tables import report, title_of
 
 PER_CLASS = 4  # columns of the grid for each class, up to half of them wrong answers
 SEED = 0  # of the choice of those columns
@@ -162,10 +159,10 @@ def _evaluate_each(runs: list[Path], data: list[str], split: str, out: Path | No
         for name in data:
             place = None if out is None else out / run_name / f"{name_of(name)}-{split}"
             metrics = _evaluate(run, name, split, place, options).metrics
-            found += cross.cells(run_name, metrics)
+            found += cross_tables.cells(run_name, metrics)
             print()
     folder = make_folder(out or runs[0] / f"cross-{split}")
-    cross.write(folder, found, split)
+    cross_tables.write(folder, found, split)
     print(f"wrote cross.json, cross.md and cross.png to {folder}")
 
 

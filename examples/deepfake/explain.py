@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
-import cli
-import heatmaps
-from cli import Parser, UserError, in_range, positive_int
-from data import to_unit_range
-from distributed import pick_device
-from files import make_folder
-from metrics import THRESHOLD
-from plots import HeatRow, heat_figure, save_figure
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, in_range, positive_int
+from deepfake.common.files import make_folder
+from deepfake.dataset.images import to_unit_range
+from deepfake.evaluating import heatmaps
+from deepfake.evaluating.metrics import THRESHOLD
+from deepfake.evaluating.plots import HeatRow, heat_figure, save_figure
+from deepfake.evaluating.scoring import to_probabilities
+from deepfake.training.distributed import pick_device
 from predict import EXPLAINED, DistinctNames, Predictor, View, add_input_options, each_input, is_video
-from scoring import to_probabilities
 
 
 def explain(predictor: Predictor, path: Path, target: Path) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import cli
-from checkpoint import load_run
-from cli import Parser, UserError, reading_input
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, reading_input
+from deepfake.common.files import replacing
+from deepfake.evaluating.metrics import THRESHOLD
+from deepfake.media.faces import CROP_SCALE
+from deepfake.training.checkpoint import load_run
 from evaluate import model_name
-from faces import CROP_SCALE
-from files import replacing
-from metrics import THRESHOLD
 
 PROCESSING = {
     "crop": f"a square around the largest face, {CROP_SCALE} times the larger side of its box, as prepare.py cuts it",

@@ -24,20 +24,20 @@ import av
 import cv2
 import numpy as np
 
-from camera import OVERSAMPLING, film
-from canvas import Still
-from cli import Parser, UserError, non_negative_int, path, positive_int, reading_input, run
-from destination import check_destination, claim_destination
-from faces import FaceDetector
-from files import make_folder, replacing, write_json
-from forging import METHODS, genuine
-from images import read_rgb
-from lock import locked
-from manifest import SPLITS
-from plan import Clip, Plan, choose_people, plan_set
-from portraits import SIDECAR, Photo, Portrait, find_faces, list_photos
-from video import write_clip
-from workers import run_tasks
+from deepfake.common.cli import Parser, UserError, non_negative_int, path, positive_int, reading_input, run
+from deepfake.common.destination import check_destination, claim_destination
+from deepfake.common.files import make_folder, replacing, write_json
+from deepfake.common.lock import locked
+from deepfake.common.workers import run_tasks
+from deepfake.dataset.manifest import SPLITS
+from deepfake.forging.camera import OVERSAMPLING, film
+from deepfake.forging.canvas import Still
+from deepfake.forging.pairing import Clip, Plan, choose_people, plan_set
+from deepfake.forging.portrait_files import SIDECAR, Photo, Portrait, find_faces, list_photos
+from deepfake.forging.recipes import METHODS, genuine
+from deepfake.media.faces import FaceDetector
+from deepfake.media.image_files import read_rgb
+from deepfake.media.video import write_clip
 
 SETTINGS = "forge.json"
 RECIPE = 2  # raise when the pixels that the same arguments give change

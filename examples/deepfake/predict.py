@@ -27,23 +27,23 @@ import numpy as np
 import torch
 from torch import nn
 
-import cli
-from annotate import annotated
-from checkpoint import load_run
-from cli import Parser, UserError, positive_int, reading_input
-from clips import Box, Judged, curve_figure, listed, rounded, write_annotated
-from data import square
-from distributed import pick_device
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, positive_int, reading_input
+from deepfake.common.files import files_below, make_folder, replacing
+from deepfake.dataset.images import square
+from deepfake.dataset.manifest import IMAGE_SUFFIXES
+from deepfake.evaluating.metrics import THRESHOLD
+from deepfake.evaluating.plots import save_figure
+from deepfake.evaluating.scoring import add_compute_options, probabilities
+from deepfake.media.faces import CROP_SCALE, Face, FaceDetector, square_crop
+from deepfake.media.image_files import encode_rgb, read_rgb
+from deepfake.media.tracks import follow
+from deepfake.media.video import VIDEO_SUFFIXES, frames_at, sample_frames
+from deepfake.predicting.annotation import annotated
+from deepfake.predicting.clips import Box, Judged, curve_figure, listed, rounded, write_annotated
+from deepfake.training.checkpoint import load_run
+from deepfake.training.distributed import pick_device
 from evaluate import model_name
-from faces import CROP_SCALE, Face, FaceDetector, square_crop
-from files import files_below, make_folder, replacing
-from images import encode_rgb, read_rgb
-from manifest import IMAGE_SUFFIXES
-from metrics import THRESHOLD
-from plots import save_figure
-from scoring import add_compute_options, probabilities
-from tracks import follow
-from video import VIDEO_SUFFIXES, frames_at, sample_frames
 
 DRAWN, EXPLAINED = ".annotated", ".explained"  # in names of what was drawn here; no inputs when found in a folder
 

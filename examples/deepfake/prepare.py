@@ -28,19 +28,19 @@ import av
 import cv2
 import numpy as np
 
-from boxes_file import check_paths, read_boxes
-from cli import Parser, UserError, in_range, path, positive_int, reading_input, run
-from crops import RECORD, Cut, Rows, Task, is_done, prepare_one
-from destination import claim_destination
-from faces import CROP_SCALE, FaceDetector
-from files import read_json, replacing
-from lock import locked
-from manifest import MANIFEST, SPLITS
-from profiles import PROFILES, frame_counts
-from source import Source
-from sources import Selection, find_sources
-from tracks import POLICIES
-from workers import run_tasks
+from deepfake.common.cli import Parser, UserError, in_range, path, positive_int, reading_input, run
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import read_json, replacing
+from deepfake.common.lock import locked
+from deepfake.common.workers import run_tasks
+from deepfake.dataset.manifest import MANIFEST, SPLITS
+from deepfake.media.faces import CROP_SCALE, FaceDetector
+from deepfake.media.tracks import POLICIES
+from deepfake.preparing.boxes_file import check_paths, read_boxes
+from deepfake.preparing.crops import RECORD, Cut, Rows, Task, is_done, prepare_one
+from deepfake.preparing.frame_counts import PROFILES, frame_counts
+from deepfake.sources.finding import Selection, find_sources
+from deepfake.sources.source import Source
 
 SETTINGS = "prepare.json"
 TOLD = 20  # missing videos named one by one, a folder's others by their number

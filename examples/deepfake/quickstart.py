@@ -14,13 +14,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import cli
-import demo
 import evaluate
 import predict
 import train
-from checkpoint import CONFIG
-from cli import Parser, positive_int
+from deepfake.common import cli
+from deepfake.common.cli import Parser, positive_int
+from deepfake.demo import drawn_images
+from deepfake.training.checkpoint import CONFIG
 
 EXAMPLE = 1  # of the demo's test images: the first fake
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     _announce("Evaluate", "evaluate.py", [str(out), "--data", "demo"])
     results, metrics = evaluate.evaluate(out, "demo")
 
-    image = demo.save_image(out / "example.png", "test", EXAMPLE)
+    image = drawn_images.save_image(out / "example.png", "test", EXAMPLE)
     prediction = [str(out), str(image), "--crop", "none", "--annotate", str(out)]
     _announce("Predict one test image, a fake", "predict.py", prediction)
     failed = predict.main(prediction)

@@ -21,19 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cli
-import config
-import estimates
 import prepare
-import reproduction_report
-from cli import Parser, UserError, positive_int, reading_input
-from config import Settings
-from destination import claim_destination
-from files import read_json
-from manifest import SPLITS, list_images
-from reproduction_plan import cached_splits, data_folders, metrics_file, plan, run_folder
-from steps import Step, run_step, run_steps
-from table_one import MODELS, Result, read_result
+from deepfake.common import cli
+from deepfake.common.cli import Parser, UserError, positive_int, reading_input
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import read_json
+from deepfake.dataset.manifest import SPLITS, list_images
+from deepfake.reproducing import estimates
+from deepfake.reproducing import report as reproduction_report
+from deepfake.reproducing.plan import cached_splits, data_folders, metrics_file, plan, run_folder
+from deepfake.reproducing.steps import Step, run_step, run_steps
+from deepfake.reproducing.table_one import MODELS, Result, read_result
+from deepfake.training import settings as config
+from deepfake.training.settings import Settings
 
 RECIPE = "reproduce.json"
 OWN = {

@@ -18,20 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import cli
-import config
-from batches import EvalBatches, TrainBatches, Waited, load, seed_for
-from checkpoint import BEST, CONFIG
-from cli import UserError, reading_input
-from config import Settings
-from data import Images, open_split, to_unit_range
-from distributed import Processes, join, main_process
-from interrupt import Interrupt
-from logs import PARTS, Row, RunLog, shown
-from methods import of_methods
-from metrics import binary_metrics
-from run import Run, saved_config, start
-from scoring import AMP_DTYPES
+from deepfake.common import cli
+from deepfake.common.cli import UserError, reading_input
+from deepfake.common.interrupt import Interrupt
+from deepfake.common.workers import cores
+from deepfake.dataset.batches import EvalBatches, TrainBatches, Waited, load, seed_for
+from deepfake.dataset.images import Images, open_split, to_unit_range
+from deepfake.dataset.subset import of_methods
+from deepfake.evaluating.metrics import binary_metrics
+from deepfake.evaluating.scoring import AMP_DTYPES
+from deepfake.training import settings as config
+from deepfake.training.checkpoint import BEST, CONFIG
+from deepfake.training.distributed import Processes, join, main_process
+from deepfake.training.log import PARTS, Row, RunLog, shown
+from deepfake.training.run import Run, saved_config, start
+from deepfake.training.settings import Settings
 
 
 def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) -> None:
@@ -153,7 +154,7 @@ def to_network(pixels: Tensor, settings: Settings, device: torch.device) -> Tens
 
 def local_cores() -> int:
     """The cores that are this process's share of the machine."""
-    return max(1, config.cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def workers(settings: Settings) -> int:

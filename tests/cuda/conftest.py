@@ -1,7 +1,8 @@
 """Where the GPU's tests run beside the GPU: what of them makes sense on the CPU, slowly, for the tests' own sake."""
 
 import pytest
-from devices import on_gpu, on_interpreter
+
+from tests.devices import on_gpu, on_interpreter
 
 
 @pytest.fixture(

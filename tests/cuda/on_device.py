@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
-from cases import Case, EmamCase, ScamCase, run, tensors, with_backend
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from benchmarks.steps import clear_maxima
 from panet_layers import EMAM, SCAM
+from tests.layers.cases import Case, EmamCase, ScamCase, run, tensors, with_backend
 
 BACKEND = "triton"
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -1,14 +1,11 @@
-"""A few small training steps of the fused layers, for tools that watch every access: `python small_run.py DEVICE`."""
+"""Small training steps of the layers, for tools that watch each access: `python -m tests.cuda.small_run DEVICE`."""
 
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import torch
 
-import torch  # noqa: E402
-from cases import run  # noqa: E402
-from on_device import LARGER_EMAM, LAYOUTS, SMALL, placed  # noqa: E402
+from tests.cuda.on_device import LARGER_EMAM, LAYOUTS, SMALL, placed
+from tests.layers.cases import run
 
 
 def main(device: torch.device) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cases import assert_same, run
-from on_device import LAYOUTS, SMALL, placed
 from torch.export import Dim
 
 from panet_layers import use_backend
 from panet_layers.ops.emam import autograd as emam_autograd
 from panet_layers.ops.scam import autograd as scam_autograd
+from tests.cuda.on_device import LAYOUTS, SMALL, placed
+from tests.layers.cases import assert_same, run
 
 CASE = pytest.mark.parametrize("case", SMALL, ids=str)
 LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from cases import EmamCase, ScamCase, assert_same, run
-from on_device import LAYOUTS, SMALL, assert_equal, captured, forbidding_synchronisation, placed
+
+from tests.cuda.on_device import LAYOUTS, SMALL, assert_equal, captured, forbidding_synchronisation, placed
+from tests.layers.cases import EmamCase, ScamCase, assert_same, run
 
 LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 CASE = pytest.mark.parametrize("case", SMALL, ids=str)

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from on_device import LAYOUTS
 
 from panet_layers import EMAM, SCAM
+from tests.cuda.on_device import LAYOUTS
 
 SHAPES = [(32, 728, 19, 19), (8, 64, 147, 147), (32, 2048, 10, 10)]
 # In half precision the float32 statistics weigh most: every shape in it. The other test files compile the same code.

@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from cases import LOW_PRECISION, EmamCase, ScamCase, assert_same, run
-from on_device import LAYOUTS, SMALL, check_budget, exactly, placed
 from torch import nn
+
+from tests.cuda.on_device import LAYOUTS, SMALL, check_budget, exactly, placed
+from tests.layers.cases import LOW_PRECISION, EmamCase, ScamCase, assert_same, run
 
 # PANet's places and timm's stages; the benchmark's gate has them in float32 too.
 BACKBONES = [

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import run
-from on_device import LARGER_EMAM, SMALL, placed
 
-SMALL_RUN = Path(__file__).resolve().parent / "small_run.py"
+from tests.cuda.on_device import LARGER_EMAM, SMALL, placed
+from tests.layers.cases import run
+
+ROOT = Path(__file__).parents[2]
 
 
 def small_run(device, *tool):
     # Without the caching allocator each tensor is an allocation of its own, whose end the tool can see.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [*tool, sys.executable, str(SMALL_RUN), device.type]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=540)
+    command = [*tool, sys.executable, "-m", "tests.cuda.small_run", device.type]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=540)
 
 
 def names_of_kernels():

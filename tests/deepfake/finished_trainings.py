@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import reproduction_report
-from table_one import Result
+from deepfake.reproducing import report
+from deepfake.reproducing.table_one import Result
 
-PAPERS = {**reproduction_report.PAPERS, "also_chosen_on_test": False}  # as _recipe notes it
+PAPERS = {**report.PAPERS, "also_chosen_on_test": False}  # as _recipe notes it
 
 
 def result(folder: Path, model: str, seed: int, auc: float, fingerprint: str) -> Result:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from portraits_for_tests import astronaut_as
 
 import prepare
-from video import write_clip
+from deepfake.media.video import write_clip
+from tests.deepfake.portraits_for_tests import astronaut_as
 
 SCRIPT = Path(prepare.__file__)
 OPTIONS = ["--frames", "2", "--size", "96"]

@@ -5,14 +5,14 @@ import statistics
 
 import pytest
 import torch
-from small_run import log_rows, write_images
 
 import ablate
-import cli
 from ablate import gather, markdown
-from cli import UserError
-from destination import claim_destination
-from files import read_json, write_json
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import read_json, write_json
+from tests.deepfake.small_run import log_rows, write_images
 
 SMALL = [
     "--variant",

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bootstrap
-from bootstrap import draw, evaluate_with_intervals, resample, weighted_metrics
-from cli import UserError
-from metrics import binary_metrics, evaluate_scores
+from deepfake.common.cli import UserError
+from deepfake.evaluating import bootstrap
+from deepfake.evaluating.bootstrap import draw, evaluate_with_intervals, resample, weighted_metrics
+from deepfake.evaluating.metrics import binary_metrics, evaluate_scores
 
 NAMES = ("acc", "balanced_acc", "auc", "ap", "eer")
 

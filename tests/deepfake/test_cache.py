@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import assert_same_run, train_small, write_images
 
 import cache
-from batches import TrainBatches, load
-from cli import UserError
-from data import open_split
+from deepfake.common.cli import UserError
+from deepfake.dataset.batches import TrainBatches, load
+from deepfake.dataset.images import open_split
+from tests.deepfake.small_run import assert_same_run, train_small, write_images
 
 SCRIPT = Path(cache.__file__)
 

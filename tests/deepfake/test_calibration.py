@@ -7,9 +7,19 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from calibration import LEAST, MOST, calibrate, ece, fit_temperature, nll, reliability, reliability_figure, summary
-from plots import save_figure
-from scoring import to_probabilities
+from deepfake.evaluating.calibration import (
+    LEAST,
+    MOST,
+    calibrate,
+    ece,
+    fit_temperature,
+    nll,
+    reliability,
+    reliability_figure,
+    summary,
+)
+from deepfake.evaluating.plots import save_figure
+from deepfake.evaluating.scoring import to_probabilities
 
 
 def overconfident(count, temperature, seed):

@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from checkpoint import load_run, load_state, save_best, save_state
-from cli import UserError
-from files import make_folder, read_json, replacing, write_json
+from deepfake.common.cli import UserError
+from deepfake.common.files import make_folder, read_json, replacing, write_json
+from deepfake.training.checkpoint import load_run, load_state, save_best, save_state
 from panet_layers.models import PANet
 
 

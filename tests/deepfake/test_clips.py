@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotate import FAKE_COLOUR, NO_COLOUR, REAL_COLOUR
-from cli import UserError
-from clips import Judged, box_at, curve_figure, listed, write_annotated
-from plots import save_figure
-from video import decode_frames, frame_rate, write_clip
+from deepfake.common.cli import UserError
+from deepfake.evaluating.plots import save_figure
+from deepfake.media.video import decode_frames, frame_rate, write_clip
+from deepfake.predicting.annotation import FAKE_COLOUR, NO_COLOUR, REAL_COLOUR
+from deepfake.predicting.clips import Judged, box_at, curve_figure, listed, write_annotated
 
 JUDGED = [
     Judged(2, 0.9, (100.0, 80.0, 180.0, 160.0)),

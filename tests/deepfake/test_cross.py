@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import build, save_images, save_run
 
-import cli
-import cross
 import evaluate
-from files import read_json, write_json
-from metrics import evaluate_scores
+from deepfake.common import cli
+from deepfake.common.files import read_json, write_json
+from deepfake.evaluating import cross_tables
+from deepfake.evaluating.metrics import evaluate_scores
+from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def test_one_run_on_several_sets_goes_into_its_folder(places, tmp_path, capsys):
 def test_a_method_called_all_and_a_name_of_two_lines(tmp_path):
     level = {"auc": 0.75, "balanced_acc": 0.5, "acc": 0.5, "eer": 0.5, "n_real": 2, "n_fake": 3}
     levels = {"frame": level, "video": level}
-    found = cross.cells("a run", {
+    found = cross_tables.cells("a run", {
         "data": str(tmp_path / "two\nlines"), "fingerprint": "f00d", "methods": {"all": levels}, **levels,
         "trained_on": {"fingerprint": "f00d", "methods": None},
     })  # fmt: skip
     assert [(cell["method"], cell["trained_on_it"]) for cell in found] == [("all", True)]
-    assert "| | two lines all |\n|---|---|\n| a run | **75.00** |\n" in cross.markdown(found, "a title")
+    assert "| | two lines all |\n|---|---|\n| a run | **75.00** |\n" in cross_tables.markdown(found, "a title")
 
 
 @pytest.mark.parametrize(

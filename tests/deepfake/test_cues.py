@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cues import cues, trivial_baseline_auc
-from data import DataError, Images
+from deepfake.dataset.images import DataError, Images
+from deepfake.evaluating.trivial_cues import cues, trivial_baseline_auc
 
 
 def faces(count: int, seed: int, *, fake_gain: float = 1.0, fake_blur: bool = False) -> Images:
@@ -91,10 +91,10 @@ def test_one_class_is_refused() -> None:
 
 
 def test_the_demo_gives_trivial_cues_little() -> None:
-    import demo
+    from deepfake.demo import drawn_images
 
     def some(split: str, count: int) -> Images:
-        drawn = demo.draw_split(split, count=count)
+        drawn = drawn_images.draw_split(split, count=count)
         return Images(
             labels=drawn.labels,
             videos=drawn.videos,
@@ -102,7 +102,7 @@ def test_the_demo_gives_trivial_cues_little() -> None:
             names=drawn.names,
             description="",
             fingerprint="",
-            image_size=demo.SIZE,
+            image_size=drawn_images.SIZE,
             pixels=drawn.pixels,
         )
 

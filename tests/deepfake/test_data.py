@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cli import UserError
-from data import SPLITS, DataError, Images, open_split, square, to_unit_range
-from images import read_rgb
-from manifest import group_of, list_images
+from deepfake.common.cli import UserError
+from deepfake.dataset.images import SPLITS, DataError, Images, open_split, square, to_unit_range
+from deepfake.dataset.manifest import group_of, list_images
+from deepfake.media.image_files import read_rgb
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (90, 120, 200), size: tuple[int, int] = (20, 20)) -> Path:
@@ -132,10 +132,10 @@ def test_the_fingerprint_is_the_data_s_own(tmp_path: Path) -> None:
 
 
 def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    import demo
+    from deepfake.demo import drawn_images
 
-    monkeypatch.setitem(demo.PEOPLE, "val", 3)
-    forget = (demo.draw_split.cache_clear, demo.fingerprint.cache_clear)
+    monkeypatch.setitem(drawn_images.PEOPLE, "val", 3)
+    forget = (drawn_images.draw_split.cache_clear, drawn_images.fingerprint.cache_clear)
     for clear in forget:
         clear()
     try:
@@ -143,7 +143,7 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         for clear in forget:
             clear()
-    assert len(images) == 3 * demo.SHOTS * 2
+    assert len(images) == 3 * drawn_images.SHOTS * 2
     assert images[0][0].shape == (3, 64, 64)
     assert set(images.labels.tolist()) == {0, 1}
     assert len(set(images.videos)) == 6

@@ -12,71 +12,68 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import demo
-import demo_faces
-import demo_forgery
-import demo_people
-from cli import UserError
+from deepfake.common.cli import UserError
+from deepfake.demo import demo_faces, demo_forgery, demo_people, drawn_images
 
-EXAMPLE = Path(demo.__file__).parent
+EXAMPLE = Path(drawn_images.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def drawn() -> demo.Drawn:
-    return demo.draw_split("test", count=40)
+def drawn() -> drawn_images.Drawn:
+    return drawn_images.draw_split("test", count=40)
 
 
-def test_same_pixels_with_any_number_of_workers(drawn: demo.Drawn) -> None:
+def test_same_pixels_with_any_number_of_workers(drawn: drawn_images.Drawn) -> None:
     for workers in (1, 3):
-        demo.draw_split.cache_clear()
-        again = demo.draw_split("test", count=40, workers=workers)
+        drawn_images.draw_split.cache_clear()
+        again = drawn_images.draw_split("test", count=40, workers=workers)
         assert np.array_equal(again.pixels, drawn.pixels)
         assert again.names == drawn.names
 
 
-def test_same_pixels_in_another_process(drawn: demo.Drawn) -> None:
+def test_same_pixels_in_another_process(drawn: drawn_images.Drawn) -> None:
     code = """import demo, hashlib
 print(hashlib.sha256(demo.draw_split("test", count=8).pixels).hexdigest(), demo.fingerprint())"""
     other = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
-    assert other.stdout.split() == [hashlib.sha256(drawn.pixels[:8]).hexdigest(), demo.fingerprint()]
+    assert other.stdout.split() == [hashlib.sha256(drawn.pixels[:8]).hexdigest(), drawn_images.fingerprint()]
 
 
-def test_a_split_is_balanced_and_a_shorter_draw_is_its_beginning(drawn: demo.Drawn) -> None:
-    assert drawn.pixels.shape == (40, demo.SIZE, demo.SIZE, 3)
+def test_a_split_is_balanced_and_a_shorter_draw_is_its_beginning(drawn: drawn_images.Drawn) -> None:
+    assert drawn.pixels.shape == (40, drawn_images.SIZE, drawn_images.SIZE, 3)
     assert drawn.pixels.dtype == np.uint8
     assert drawn.labels == [0, 1] * 20
     assert set(drawn.methods) == {"real", "blend", "swap"}
     assert all((method == "real") == (label == 0) for method, label in zip(drawn.methods, drawn.labels, strict=True))
     assert len(set(drawn.names)) == 40
-    assert np.array_equal(demo.draw_split("test", count=5).pixels, drawn.pixels[:5])
+    assert np.array_equal(drawn_images.draw_split("test", count=5).pixels, drawn.pixels[:5])
 
 
 def test_no_person_is_in_two_splits() -> None:
     people = {}
-    for split in demo.PEOPLE:
-        videos = demo.draw_split(split, count=8).videos
+    for split in drawn_images.PEOPLE:
+        videos = drawn_images.draw_split(split, count=8).videos
         people[split] = {video.split("/")[1] for video in videos}
-        assert len(people[split]) == 8 // (2 * demo.SHOTS)
+        assert len(people[split]) == 8 // (2 * drawn_images.SHOTS)
     assert (
         not people["train"] & people["val"]
         and not people["train"] & people["test"]
         and not people["val"] & people["test"]
     )
-    first = sorted(demo._FIRST.items(), key=lambda item: item[1])
+    first = sorted(drawn_images._FIRST.items(), key=lambda item: item[1])
     for (split, start), (_, following) in itertools.pairwise(first):
-        assert start + demo.PEOPLE[split] <= following
+        assert start + drawn_images.PEOPLE[split] <= following
 
 
-@given(split=st.sampled_from(sorted(demo.PEOPLE)), person=st.integers(0, 10_000), seed=st.integers(0, 2**31))
+@given(split=st.sampled_from(sorted(drawn_images.PEOPLE)), person=st.integers(0, 10_000), seed=st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_a_donor_is_another_person_of_the_same_split(split: str, person: int, seed: int) -> None:
-    person %= demo.PEOPLE[split]
-    donor = demo._donor_of(split, person, np.random.default_rng(seed))
+    person %= drawn_images.PEOPLE[split]
+    donor = drawn_images._donor_of(split, person, np.random.default_rng(seed))
     assert donor != person
-    assert 0 <= donor < demo.PEOPLE[split]
+    assert 0 <= donor < drawn_images.PEOPLE[split]
 
 
-def test_real_and_fake_differ_inside_the_face_only(drawn: demo.Drawn) -> None:
+def test_real_and_fake_differ_inside_the_face_only(drawn: drawn_images.Drawn) -> None:
     real, fake = drawn.pixels[0::2].astype(int), drawn.pixels[1::2].astype(int)
     changed = np.abs(real - fake).max(axis=-1)
     border = np.concatenate([changed[:, :, :6].ravel(), changed[:, :, -6:].ravel()])
@@ -122,12 +119,12 @@ def test_every_person_in_every_shot_is_in_the_picture(seed: int) -> None:
     assert max(left_eye[1], right_eye[1]) < nose[1] < max(left_mouth[1], right_mouth[1])
 
 
-def test_save_image_writes_the_dataset_s_own_pixels(tmp_path: Path, drawn: demo.Drawn) -> None:
+def test_save_image_writes_the_dataset_s_own_pixels(tmp_path: Path, drawn: drawn_images.Drawn) -> None:
     for index in (0, 3):
-        file = demo.save_image(tmp_path / f"{index}.png", "test", index)
+        file = drawn_images.save_image(tmp_path / f"{index}.png", "test", index)
         assert np.array_equal(np.asarray(Image.open(file)), drawn.pixels[index])
     with pytest.raises(IndexError, match="-1 of the demo's test split"):
-        demo.save_image(tmp_path / "no.png", "test", -1)
+        drawn_images.save_image(tmp_path / "no.png", "test", -1)
     assert not (tmp_path / "no.png").exists()
 
 
@@ -136,21 +133,21 @@ def test_it_says_aloud_that_it_is_no_result() -> None:
     told = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
     assert told.stderr.count("NO result") == 1
     assert told.stdout == ""  # left to a command's own output
-    assert "no result" in demo.DESCRIPTION
+    assert "no result" in drawn_images.DESCRIPTION
 
 
 def test_the_command_draws_a_sheet_or_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "contact_sheet", lambda: np.zeros((4, 4, 3), np.uint8))
-    demo.main([str(tmp_path / "sheet")])
+    monkeypatch.setattr(drawn_images, "contact_sheet", lambda: np.zeros((4, 4, 3), np.uint8))
+    drawn_images.main([str(tmp_path / "sheet")])
     assert Image.open(tmp_path / "sheet").size == (4, 4)
     with pytest.raises(UserError, match="--sheet"):
-        demo.main(["--sheet"])
+        drawn_images.main(["--sheet"])
     with pytest.raises(UserError, match="cannot write"):
-        demo.main([str(tmp_path / "no" / "folder.png")])
+        drawn_images.main([str(tmp_path / "no" / "folder.png")])
 
 
 def test_a_contact_sheet_shows_reals_above_their_fakes() -> None:
-    sheet = demo.contact_sheet(rows=1, columns=2, size=48)
+    sheet = drawn_images.contact_sheet(rows=1, columns=2, size=48)
     assert sheet.shape == (96, 96, 3)
-    assert np.array_equal(sheet[:48, :48], demo.draw_pair("test", 0, 0, 48)[0])
-    assert np.array_equal(sheet[48:, 48:], demo.draw_pair("test", 1, 0, 48)[1])
+    assert np.array_equal(sheet[:48, :48], drawn_images.draw_pair("test", 0, 0, 48)[0])
+    assert np.array_equal(sheet[48:, 48:], drawn_images.draw_pair("test", 1, 0, 48)[1])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import destination
-from cli import UserError
-from destination import claim_destination
-from files import is_partial, put_if_absent, replacing, write_json
+from deepfake.common import destination
+from deepfake.common.cli import UserError
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import is_partial, put_if_absent, replacing, write_json
 
 PROCESSES, FOLDERS = 4, 20
 

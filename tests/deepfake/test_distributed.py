@@ -10,16 +10,25 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-import two_processes
-from small_run import arguments, last_state, log_rows, train_small, write_images
-from test_train import REPOSITORY, environment
 from torch import Tensor, nn
-from two_processes import CPU, SHARES, detector, detector_loss, example, far_example, small_net, train_twice
 
-from checkpoint import load_run
-from data import open_split, to_unit_range
-from metrics import binary_metrics
-from sync_norm import SyncedBatchNorm2d, synchronise_batch_norm
+from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.evaluating.metrics import binary_metrics
+from deepfake.training.checkpoint import load_run
+from deepfake.training.sync_norm import SyncedBatchNorm2d, synchronise_batch_norm
+from tests.deepfake import two_processes
+from tests.deepfake.scripts import SCRIPTS, environment
+from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
+from tests.deepfake.two_processes import (
+    CPU,
+    SHARES,
+    detector,
+    detector_loss,
+    example,
+    far_example,
+    small_net,
+    train_twice,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +116,7 @@ def test_cuda_gets_torchs_own_synchronised_batch_norm() -> None:
 
 def torchrun(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = str(REPOSITORY / "examples/deepfake/train.py")
+    script = str(SCRIPTS / "train.py")
     return subprocess.run([*command, script, *options], env=environment(), capture_output=True, text=True)
 
 

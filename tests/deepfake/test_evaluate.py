@@ -9,20 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_runs import build, save_images, save_run
 from torch import nn
 
-import cli
 import evaluate
-import plots
-import tables
-from bootstrap import evaluate_with_intervals
-from cli import UserError
-from data import open_split, to_unit_range
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.evaluating import plots, summary_table
+from deepfake.evaluating.bootstrap import evaluate_with_intervals
+from deepfake.evaluating.scoring import score_logits, to_probabilities
+from deepfake.evaluating.summary_table import report
 from evaluate import choose_examples
 from panet_layers.models import PANetOutput
-from scoring import score_logits, to_probabilities
-from tables import report
+from tests.deepfake.tiny_runs import build, save_images, save_run
 
 PICTURES = ("roc.png", "scores.png", "grid.png")
 
@@ -122,7 +121,7 @@ def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, ca
     assert "no trivial baseline" in capsys.readouterr().out
 
 
-def table(data, counts=(140, 560), methods=tables.FFPP_METHODS, split="test"):
+def table(data, counts=(140, 560), methods=summary_table.FFPP_METHODS, split="test"):
     level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
     level |= {"n_real": counts[0], "n_fake": counts[1]}
     metrics = {"model": "PANet paper", "data": data, "split": split, "checkpoint_epoch": 1, "description": "these"}
@@ -143,8 +142,8 @@ def test_the_table_says_what_it_compares_to():
 
 
 def test_the_columns_of_the_table_stand_apart():
-    level = dict.fromkeys(tables.FIGURES, 1.0) | {"n_real": 3, "n_fake": 3}
-    level["ci95"] = {name: [1.0, 1.0] for name in tables.FIGURES}
+    level = dict.fromkeys(summary_table.FIGURES, 1.0) | {"n_real": 3, "n_fake": 3}
+    level["ci95"] = {name: [1.0, 1.0] for name in summary_table.FIGURES}
     metrics = {"model": "PANet tiny", "data": "faces", "split": "test", "checkpoint_epoch": None, "description": ""}
     metrics |= {"trivial_baseline_auc": None, "always_fake_acc": 0.5, "bootstrap": {"resamples": 9}}
     assert "[100.0, 100.0] [100.0, 100.0]" in report(metrics | {"frame": level, "video": level}, {"real", "swap"})

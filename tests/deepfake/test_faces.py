@@ -13,8 +13,8 @@ from skimage.data import astronaut
 
 pytest.importorskip("dlib", reason="face detection needs dlib-bin")
 
-from cli import UserError
-from faces import FaceDetector, box_iou, square_crop
+from deepfake.common.cli import UserError
+from deepfake.media.faces import FaceDetector, box_iou, square_crop
 
 
 @pytest.fixture(scope="module")

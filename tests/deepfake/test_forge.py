@@ -21,19 +21,18 @@ from skimage.data import astronaut
 pytest.importorskip("dlib", reason="finding faces in portraits needs dlib-bin")
 pytest.importorskip("av", reason="clips need PyAV")
 
-from portraits_for_tests import astronaut_as, save_people, save_rgb
-
-import ffpp
 import forge
-import forging
 import prepare
-from alignment import align
-from canvas import Still, canvas_transform, fit_similarity, render
-from cli import UserError
-from faces import FaceDetector
-from manifest import list_images
-from plan import split_sizes
-from video import count_frames, decode_frames
+from deepfake.common.cli import UserError
+from deepfake.dataset.manifest import list_images
+from deepfake.forging import recipes
+from deepfake.forging.alignment import align
+from deepfake.forging.canvas import Still, canvas_transform, fit_similarity, render
+from deepfake.forging.pairing import split_sizes
+from deepfake.media.faces import FaceDetector
+from deepfake.media.video import count_frames, decode_frames
+from deepfake.sources import ffpp
+from tests.deepfake.portraits_for_tests import astronaut_as, save_people, save_rgb
 
 SCRIPT = Path(forge.__file__)
 OPTIONS = ["--frames", "3", "--size", "200", "--workers", "1"]
@@ -242,8 +241,8 @@ def test_sidecar_says_who_is_who(people, tmp_path):
 def test_fake_differs_from_its_real_under_the_mask_alone(method):
     """Both come through one resampling: outside the mask they are equal bit for bit, inside they are not."""
     target, donor = stills()
-    real = forging.genuine(target, donor, SIDE, np.random.default_rng(0))
-    fake = forging.METHODS[method](target, donor, SIDE, np.random.default_rng(0))
+    real = recipes.genuine(target, donor, SIDE, np.random.default_rng(0))
+    fake = recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0))
     changed = (real != fake).any(axis=2)
     assert fake.dtype == np.float32 and fake.min() >= 0 and fake.max() <= 1
     assert 0.05 < changed.mean() < 0.5
@@ -261,8 +260,8 @@ def test_every_picture_is_resampled_once(method, monkeypatch):
         inputs.append(image.dtype)
         return render(image, *how)
 
-    monkeypatch.setattr(forging, "render", counting)
-    forging.METHODS.get(method, forging.genuine)(target, donor, SIDE, np.random.default_rng(0))
+    monkeypatch.setattr(recipes, "render", counting)
+    recipes.METHODS.get(method, recipes.genuine)(target, donor, SIDE, np.random.default_rng(0))
     assert len(inputs) == (1 if method == "real" else 2)
     assert set(inputs) == {np.dtype(np.uint8)}, "canvases are float, photos uint8"
 
@@ -270,7 +269,7 @@ def test_every_picture_is_resampled_once(method, monkeypatch):
 def test_the_recipes_differ():
     """With the same random numbers too: two swaps with different seams, two blends of one's own face."""
     target, donor = stills()
-    made = [forging.METHODS[method](target, donor, SIDE, np.random.default_rng(0)) for method in ffpp.METHODS]
+    made = [recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0)) for method in ffpp.METHODS]
     for one, other in itertools.combinations(made, 2):
         assert np.abs(one - other).max() > 0.02
     same_face, another_face = np.abs(made[0] - made[2]).mean(), np.abs(made[0] - made[1]).mean()
@@ -281,8 +280,8 @@ def test_bands_of_equal_pictures_give_the_picture():
     image = np.random.default_rng(0).uniform(0, 1, (40, 40, 3)).astype(np.float32)
     mask = np.zeros((40, 40), np.float32)
     mask[10:30, 10:30] = 1
-    assert np.abs(forging.blend_bands(image, image, mask, levels=3) - image).max() < 1e-5
-    dark = forging.blend_bands(np.zeros_like(image), image, np.ones_like(mask), levels=3)
+    assert np.abs(recipes.blend_bands(image, image, mask, levels=3) - image).max() < 1e-5
+    dark = recipes.blend_bands(np.zeros_like(image), image, np.ones_like(mask), levels=3)
     assert np.abs(dark).max() < 1e-5
 
 
@@ -290,7 +289,7 @@ def test_colour_match_gives_mean_and_spread():
     rng = np.random.default_rng(0)
     inner = rng.uniform(0.3, 0.5, (40, 40, 3)).astype(np.float32)
     outer = np.clip(rng.normal([0.6, 0.5, 0.4], 0.06, (40, 40, 3)), 0, 1).astype(np.float32)
-    matched = forging.match_colour(inner, outer, np.ones((40, 40), np.float32))
+    matched = recipes.match_colour(inner, outer, np.ones((40, 40), np.float32))
     lab_matched, lab_outer = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in (matched, outer))
     assert lab_matched.mean((0, 1)) == pytest.approx(lab_outer.mean((0, 1)), abs=0.5)
     assert lab_matched.std((0, 1)) == pytest.approx(lab_outer.std((0, 1)), rel=0.1)

@@ -8,18 +8,17 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from skimage.data import astronaut
-from tiny_runs import build, save_run
 
-import cli
 import explain as explain_command
-import heatmaps
-import plots
-from cli import UserError
-from heatmaps import emam_gates, explain, grad_cam, last_layer, scam_gate
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.evaluating import heatmaps, plots
+from deepfake.evaluating.heatmaps import emam_gates, explain, grad_cam, last_layer, scam_gate
+from deepfake.evaluating.scoring import to_probabilities
+from deepfake.media.video import write_clip
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
-from scoring import to_probabilities
-from video import write_clip
+from tests.deepfake.tiny_runs import build, save_run
 
 
 def random_images(count=3, size=64, seed=0):

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from small_run import arguments
-from tiny_runs import save_images
 
 import evaluate
 import train
-from cli import UserError
-from data import open_split
-from files import read_json
-from methods import of_methods
+from deepfake.common.cli import UserError
+from deepfake.common.files import read_json
+from deepfake.dataset.images import open_split
+from deepfake.dataset.subset import of_methods
+from tests.deepfake.small_run import arguments
+from tests.deepfake.tiny_runs import save_images
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import UserError
-from metrics import binary_metrics, equal_error_rate, evaluate_scores, video_scores
+from deepfake.common.cli import UserError
+from deepfake.evaluating.metrics import binary_metrics, equal_error_rate, evaluate_scores, video_scores
 
 LABELS = [0, 0, 0, 1, 1]
 SCORES = [0.1, 0.4, 0.7, 0.6, 0.9]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
-from tiny_runs import build, save_run
 
-import cli
 import export
 import predict
-from cli import UserError
+from deepfake.common import cli
+from deepfake.common.cli import UserError
 from panet_layers.models import PANet
+from tests.deepfake.tiny_runs import build, save_run
 
 reason = "ONNX needs the packages of the extra `export`"
 onnxruntime = pytest.importorskip("onnxruntime", reason=reason)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
-from tiny_runs import build, save_images, save_run
 
-import cli
 import evaluate
 import predict
-from annotate import FAKE_COLOUR, REAL_COLOUR, annotated
-from cli import UserError
-from data import square, to_unit_range
-from faces import FaceDetector, square_crop
-from video import count_frames, write_clip
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.dataset.images import square, to_unit_range
+from deepfake.media.faces import FaceDetector, square_crop
+from deepfake.media.video import count_frames, write_clip
+from deepfake.predicting.annotation import FAKE_COLOUR, REAL_COLOUR, annotated
+from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
 @pytest.fixture(scope="module")

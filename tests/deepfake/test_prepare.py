@@ -19,13 +19,23 @@ import pytest
 pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
-from portraits_for_tests import astronaut_as, save_rgb
-from prepare_for_tests import OPTIONS, SCRIPT, clip, crops, moving, problems, rows, run_here, run_script, save_tree
-
 import prepare
-from cli import UserError
-from manifest import list_images
-from video import sample_frames
+from deepfake.common.cli import UserError
+from deepfake.dataset.manifest import list_images
+from deepfake.media.video import sample_frames
+from tests.deepfake.portraits_for_tests import astronaut_as, save_rgb
+from tests.deepfake.prepare_for_tests import (
+    OPTIONS,
+    SCRIPT,
+    clip,
+    crops,
+    moving,
+    problems,
+    rows,
+    run_here,
+    run_script,
+    save_tree,
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import demo
 import quickstart
-from cli import UserError
+from deepfake.common.cli import UserError
+from deepfake.demo import drawn_images
 
 SCRIPT = Path(quickstart.__file__)
 
@@ -20,10 +20,10 @@ SCRIPT = Path(quickstart.__file__)
 @pytest.fixture
 def few_people(monkeypatch):
     """The demo with 32 training images instead of its thousands."""
-    monkeypatch.setattr(demo, "PEOPLE", {"train": 8, "val": 2, "test": 3})
-    demo.fingerprint.cache_clear()
+    monkeypatch.setattr(drawn_images, "PEOPLE", {"train": 8, "val": 2, "test": 3})
+    drawn_images.fingerprint.cache_clear()
     yield
-    demo.fingerprint.cache_clear()
+    drawn_images.fingerprint.cache_clear()
 
 
 def epochs(run):

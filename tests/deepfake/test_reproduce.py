@@ -10,17 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from finished_trainings import PAPERS, result
-from prepare_for_tests import save_tree
 
-import config
-import estimates
 import reproduce
-import steps
-from checkpoint import save_state
-from cli import UserError
-from run import build_model
-from steps import Step
+from deepfake.common.cli import UserError
+from deepfake.reproducing import estimates, steps
+from deepfake.reproducing.steps import Step
+from deepfake.training import settings as config
+from deepfake.training.checkpoint import save_state
+from deepfake.training.run import build_model
+from tests.deepfake.finished_trainings import PAPERS, result
+from tests.deepfake.prepare_for_tests import save_tree
 
 TINY = ["--train", "--variant tiny --epochs 1 --batch-size 4 --workers 0 --threads 1"]
 TINY += ["--prepare", "--size 64 --workers 1 --methods Deepfakes FaceSwap", "--compressions", "c23"]

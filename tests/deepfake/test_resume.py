@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
-from test_train import REPOSITORY, environment
 
-import cli
 import train
-from cli import UserError
-from data import Images
-from lock import locked
-from logs import write_csv
-from run import LOCK, Run
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.common.lock import locked
+from deepfake.dataset.images import Images
+from deepfake.training.log import write_csv
+from deepfake.training.run import LOCK, Run
+from tests.deepfake.scripts import SCRIPTS, environment
+from tests.deepfake.small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
 
 
 class Killed(BaseException):
@@ -225,7 +225,7 @@ def test_a_state_that_makes_no_sense_is_named(finished: Path, tmp_path: Path, pa
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
     """The real thing: processes, killed from outside again and again, against one left alone."""
-    command = [sys.executable, str(REPOSITORY / "examples/deepfake/train.py")]
+    command = [sys.executable, str(SCRIPTS / "train.py")]
     recipe = ["--batch-size", "4", "--checkpoint-every", "2", "--threads", "2"]
     alone = [*command, *arguments(folder, tmp_path / "alone", *recipe)]
     subprocess.run(alone, env=environment(), check=True, capture_output=True)

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio
-from tiny_runs import build, save_images, save_run
 
 import evaluate
-from data import open_split
-from degradations import DEGRADATIONS, blur, degrade, h264, jpeg, noise, shrink
-from robustness import Degraded
+from deepfake.dataset.images import open_split
+from deepfake.evaluating.degradations import DEGRADATIONS, blur, degrade, h264, jpeg, noise, shrink
+from deepfake.evaluating.robustness import Degraded
+from tests.deepfake.tiny_runs import build, save_images, save_run
 
 FACE = np.ascontiguousarray(astronaut()[:201, 100:303])  # odd sides: H.264 takes even ones
 

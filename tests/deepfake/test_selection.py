@@ -14,13 +14,12 @@ import torch
 pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
-from portraits_for_tests import save_rgb
-from prepare_for_tests import OPTIONS, clip, crops, moving, problems, run_here
-
-import ffpp
-from cli import UserError
-from profiles import frame_counts
-from sources import Selection, find_sources
+from deepfake.common.cli import UserError
+from deepfake.preparing.frame_counts import frame_counts
+from deepfake.sources import ffpp
+from deepfake.sources.finding import Selection, find_sources
+from tests.deepfake.portraits_for_tests import save_rgb
+from tests.deepfake.prepare_for_tests import OPTIONS, clip, crops, moving, problems, run_here
 
 
 def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):

@@ -15,10 +15,9 @@ import pytest
 pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
-from prepare_for_tests import OPTIONS, SCRIPT, run_here, run_script, save_tree
-
-from cli import UserError
-from lock import locked
+from deepfake.common.cli import UserError
+from deepfake.common.lock import locked
+from tests.deepfake.prepare_for_tests import OPTIONS, SCRIPT, run_here, run_script, save_tree
 
 ONE_WORKER = [*OPTIONS, "--workers", "1"]
 

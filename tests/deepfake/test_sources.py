@@ -15,13 +15,12 @@ import pytest
 pytest.importorskip("dlib", reason="finding faces needs dlib-bin")
 pytest.importorskip("av", reason="decoding videos needs PyAV")
 
-from portraits_for_tests import save_rgb
-from prepare_for_tests import METHODS, PAIRS, run_here, write_splits
-
-import ffpp
-from cli import UserError
-from manifest import list_images, split_of_group
-from sources import Selection, Source, find_sources
+from deepfake.common.cli import UserError
+from deepfake.dataset.manifest import list_images, split_of_group
+from deepfake.sources import ffpp
+from deepfake.sources.finding import Selection, Source, find_sources
+from tests.deepfake.portraits_for_tests import save_rgb
+from tests.deepfake.prepare_for_tests import METHODS, PAIRS, run_here, write_splits
 
 
 def touch(root: Path, *names: str) -> Path:

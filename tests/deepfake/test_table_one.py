@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
-from finished_trainings import PAPERS, result
 
-import ffpp
-import reproduction_report
-from cli import UserError
-from coverage import official_test, read_coverage
-from reproduction_plan import is_evaluated
-from table_one import Cell, Result, cell, gains, paper_figure, read_result
+from deepfake.common.cli import UserError
+from deepfake.reproducing import report
+from deepfake.reproducing.coverage import official_test, read_coverage
+from deepfake.reproducing.plan import is_evaluated
+from deepfake.reproducing.table_one import Cell, Result, cell, gains, paper_figure, read_result
+from deepfake.sources import ffpp
+from tests.deepfake.finished_trainings import PAPERS, result
 
 
 def test_mean_spread_and_verdict():
@@ -71,7 +71,7 @@ def some_results(folder: Path, data: dict[str, Path]) -> list[Result]:
 def report_of(folder: Path, recipe=PAPERS, **options) -> str:
     """The report on data with such a manifest."""
     data = data_folder(folder / "data", **options)
-    reproduction_report.write(folder / "report", some_results(folder, data), data, recipe)
+    report.write(folder / "report", some_results(folder, data), data, recipe)
     return (folder / "report" / "report.md").read_text()
 
 
@@ -98,7 +98,7 @@ def test_a_compression_with_gaps_does_not_blank_the_other(tmp_path):
     data = data_folder(tmp_path / "c23") | {"c40": data_folder(tmp_path / "c40", missing=8)["c23"]}
     results = some_results(tmp_path / "a", data)
     results += [r._replace(compression="c40") for r in some_results(tmp_path / "b", {"c23": data["c40"]})]
-    reproduction_report.write(tmp_path / "report", results, data, PAPERS)
+    report.write(tmp_path / "report", results, data, PAPERS)
     high, low = (tmp_path / "report" / "report.md").read_text().split("## LQ (c40)")
     assert "**LQ (c40) is not FaceForensics++'s whole test split**" in high
     assert "99.37" in high and "94.90" not in low and "8 of its 700 lacking." in low
@@ -131,7 +131,7 @@ def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
 def test_the_report_on_ffpp_compares(tmp_path):
     data = data_folder(tmp_path / "data")
     results = some_results(tmp_path, data)
-    reproduction_report.write(tmp_path / "report", results, data, PAPERS, chosen_on_test=True)
+    report.write(tmp_path / "report", results, data, PAPERS, chosen_on_test=True)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "99.37" in text and "outside" in text and "80.0 %" in text and results[0].metrics["fingerprint"] in text
     assert "PANet less RECCE, seed by seed, by frame" in text and "(the paper's: +0.05)" in text
@@ -158,7 +158,7 @@ def test_runs_on_other_data_are_not_joined(tmp_path):
     results = some_results(tmp_path, data)
     results[1].metrics["fingerprint"] = "another"
     with pytest.raises(UserError, match="other data were tested: c23-recce-seed1 on another"):
-        reproduction_report.write(tmp_path / "report", results, data, PAPERS)
+        report.write(tmp_path / "report", results, data, PAPERS)
     assert not (tmp_path / "report").exists()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from faces import Face
-from tracks import boxes, follow
+from deepfake.media.faces import Face
+from deepfake.media.tracks import boxes, follow
 
 
 def face(x: float, side: float = 100, y: float = 0) -> Face:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +13,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import arguments, last_state, log_rows, train_small, write_images
 
-import batches
-import cli
 import train
-from checkpoint import load_run
-from cli import UserError
-from config import TINY, settle
-from data import open_split, to_unit_range
-from metrics import binary_metrics
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from deepfake.common import cli
+from deepfake.common.cli import UserError
+from deepfake.dataset import batches
+from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.evaluating.metrics import binary_metrics
+from deepfake.training.checkpoint import load_run
+from deepfake.training.settings import TINY, settle
+from tests.deepfake.scripts import SCRIPTS, environment
+from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
 
 
 @pytest.fixture(scope="module")
@@ -302,16 +300,11 @@ def test_without_tensorboard_the_run_goes_on(
 
 
 def test_the_command_prints_one_line_and_its_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "examples/deepfake/train.py")]
+    command = [sys.executable, str(SCRIPTS / "train.py")]
     command += arguments(tmp_path / "nowhere", tmp_path / "run")
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"error: {done.stderr.removeprefix('error: ').strip()}\n" and "nowhere" in done.stderr
-
-
-def environment() -> dict[str, str]:
-    """The environment of a command started from the repository's root, whether or not it is installed."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("av", reason="clips need PyAV")
 
-import video
-from cli import UserError
-from video import count_frames, frame_indices, frames_at, sample_frames, write_clip
+from deepfake.common.cli import UserError
+from deepfake.media import video
+from deepfake.media.video import count_frames, frame_indices, frames_at, sample_frames, write_clip
 
 
 def test_index_rule():

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from checkpoint import save_best
-from files import write_json
+from deepfake.common.files import write_json
+from deepfake.training.checkpoint import save_best
 from panet_layers.models import PANet
 
 IMAGE_SIZE = 64

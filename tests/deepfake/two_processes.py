@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from processes import joined
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deepfake.training.sync_norm import all_reduce_sum, synchronise_batch_norm
 from panet_layers.models import PANet
-from sync_norm import all_reduce_sum, synchronise_batch_norm
+from tests.processes import joined
 
 CPU = torch.device("cpu")
 SHARES = {"equal": ([0, 2, 4, 6], [1, 3, 5, 7]), "unequal": ([0, 1, 2, 3, 4, 5], [6, 7])}

@@ -20,7 +20,6 @@ X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 def example(request, monkeypatch, capsys):
     """The example's module, after its main() has printed its one line of result last."""
     pytest.importorskip(request.param["needs"])
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     torch.manual_seed(0)
     module = importlib.import_module(request.param["name"])
     module.main()

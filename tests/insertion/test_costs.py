@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import timm
-from small_hosts import X, resnet
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, profile
 from panet_layers.insertion.costs import cost
+from tests.insertion.small_hosts import X, resnet
 
 
 def test_the_report_counts():

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import timm
 import torch
-from small_hosts import X, resnet
 from torch import nn
 
 from panet_layers import EMAM, insert_attention, profile
 from panet_layers.insertion.observation import _default_input
+from tests.insertion.small_hosts import X, resnet
 
 emam = partial(EMAM, groups=4)
 

@@ -6,11 +6,11 @@ from collections import OrderedDict, defaultdict
 import pytest
 import timm
 import torch
-from small_hosts import Gives, Pair, X, inserted, resnet
 from timm.layers import SqueezeExcite
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
+from tests.insertion.small_hosts import Gives, Pair, X, inserted, resnet
 
 
 @pytest.mark.parametrize(

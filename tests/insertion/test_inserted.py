@@ -7,11 +7,11 @@ import pickle
 import pytest
 import timm
 import torch
-from cases import EXACT
-from small_hosts import Gives, X, inserted, resnet
 from torch.utils.checkpoint import checkpoint
 
 from panet_layers import EMAM, insert_attention, remove_attention
+from tests.insertion.small_hosts import Gives, X, inserted, resnet
+from tests.layers.cases import EXACT
 
 
 def test_copies_have_layers_of_their_own():

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
-from small_hosts import Gives, X, inserted, resnet
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, replace_attention
 from panet_layers.insertion import refinement
 from panet_layers.insertion.layouts import Image, Layout, read_layout
+from tests.insertion.small_hosts import Gives, X, inserted, resnet
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from cases import EXACT, assert_same, randomised
-from lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
 from safetensors import safe_open
 from timm.layers.cbam import CbamModule, LightCbamModule
 from torch import nn
 from torch.nn.utils import prune
 
 from panet_layers import EMAM, SCAM, insert_attention, replace_attention
+from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
+from tests.layers.cases import EXACT, assert_same, randomised
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[1] / "layers/golden"
 
 
 def host(*layers):

@@ -9,11 +9,11 @@ import math
 import pytest
 import timm
 import torch
-from timm_models import modules, smallest
 from torch import Tensor
 
 from panet_layers import EMAM, insert_attention, remove_attention
 from panet_layers.insertion.refinement import Refinement
+from tests.insertion.timm_models import modules, smallest
 
 SLOW_FROM, HUGE_FROM = 25_000_000, 80_000_000  # parameters
 CANNOT_TAKE_IT: dict[str, str] = {}  # module of timm -> why; the documentation lists the same

@@ -1,6 +1,6 @@
 """One small model for every module of timm.models, the registry asked, so that a new timm's are among them.
 
-Finding the smallest takes minutes, so that what was found is written down; `python tests/insertion/timm_models.py`
+Finding the smallest takes minutes, so that what was found is written down; `python -m tests.insertion.timm_models`
 writes it anew. Of a module that is not written down, the smallest is looked for.
 """
 

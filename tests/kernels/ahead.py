@@ -1,4 +1,4 @@
-"""Compile every launch of the fused operators for GPUs that are not here: `python tests/kernels/ahead.py --help`.
+"""Compile every launch of the fused operators for GPUs that are not here: `python -m tests.kernels.ahead --help`.
 
 Triton itself specialises and compiles: its driver is replaced by one that claims a GPU of the wanted kind, and its
 launches by compilations. The operators run on CPU tensors that nobody fills; what is launched depends on shapes only.
@@ -16,12 +16,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "0"  # triton looks at it when a kernel is decorated
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # import the package from the checkout
 
 import torch
 import triton

@@ -10,17 +10,16 @@ import pytest
 
 pytest.importorskip("triton")
 
-from ahead import SHARED_LIMIT, Kernel, faulty
+from tests.kernels.ahead import SHARED_LIMIT, Kernel, faulty
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).parents[2]
 LAYERS = ("emam", "scam")
 
 
 def printed(*arguments):
     """What a process of its own prints: in this one the kernels may be decorated for the interpreter already."""
-    path = os.pathsep.join([str(FOLDER), str(FOLDER.parent.parent)])
-    environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "0"}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode in (0, 1) and done.stdout, done.stderr
     return json.loads(done.stdout)
 
@@ -30,7 +29,7 @@ def python(*arguments):
 
 
 def survey(layer):
-    return python(str(FOLDER / "ahead.py"), "--layer", layer, "--json")
+    return python("-m", "tests.kernels.ahead", "--layer", layer, "--json")
 
 
 def check(kernels):
@@ -48,7 +47,7 @@ def test_representative_launches(layer):
 @pytest.mark.parametrize(("layer", "at_most"), [("emam", 45), ("scam", 30)])
 def test_image_sizes_share_codes(layer, at_most):
     """Twenty sizes in each memory format: what is compiled in takes a handful of values for any of them."""
-    counts = printed(str(FOLDER / "ahead.py"), "--layer", layer, "--sizes")
+    counts = printed("-m", "tests.kernels.ahead", "--layer", layer, "--sizes")
     assert set(counts) == {"contiguous", "channels_last"}
     for of_kernel in counts.values():
         assert max(of_kernel.values()) <= 9 and len(of_kernel) >= 8 and sum(of_kernel.values()) <= at_most
@@ -57,7 +56,7 @@ def test_image_sizes_share_codes(layer, at_most):
 TOYS = """
 import json, sys
 import torch, triton, triton.language as tl
-import ahead
+from tests.kernels import ahead
 
 @triton.jit
 def add(x, y, n, BLOCK: tl.constexpr):

@@ -4,7 +4,12 @@ from collections import defaultdict
 
 import pytest
 import torch
-from cases import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
+from tests.layers.cases import (
     EMAM_CASES,
     LOW_PRECISION,
     EmamCase,
@@ -15,15 +20,10 @@ from cases import (
     tensors,
     with_backend,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_autograd import as_function, double_backward, saved_tensors
-from test_backend_parity import LAYOUTS, VALUES
-from test_golden import GOLDEN, build, expected_outcome, load
-from test_precision import lowered, plain_run
-from torch.autograd import gradcheck
-
-from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
+from tests.layers.test_autograd import as_function, double_backward, saved_tensors
+from tests.layers.test_backend_parity import LAYOUTS, VALUES
+from tests.layers.test_golden import GOLDEN, build, expected_outcome, load
+from tests.layers.test_precision import lowered, plain_run
 
 SLOW = {1, 2, 11}  # in the interpreter
 ON_GPUS = {0, 2, 5, 6, 8, 10, 11}

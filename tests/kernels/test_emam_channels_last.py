@@ -4,12 +4,21 @@ from collections import defaultdict
 
 import pytest
 import torch
-from cases import LOW_PRECISION, EmamCase, assert_same, interpreted, poisoned_memory, run, tensors, with_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_precision import lowered, plain_run
 
 from panet_layers.ops.emam import fused, nchw, nhwc
+from tests.layers.cases import (
+    LOW_PRECISION,
+    EmamCase,
+    assert_same,
+    interpreted,
+    poisoned_memory,
+    run,
+    tensors,
+    with_backend,
+)
+from tests.layers.test_precision import lowered, plain_run
 
 LAUNCHERS = ("pool", "moments", "attend", "delta", "contract", "input_gradient")
 SHAPES = [

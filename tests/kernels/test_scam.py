@@ -4,7 +4,14 @@ from collections import defaultdict
 
 import pytest
 import torch
-from cases import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from panet_layers.ops.chunks import accumulation_dtype
+from panet_layers.ops.scam import fused, kernels
+from panet_layers.ops.scam.kernels import maps, tiling
+from tests.layers.cases import (
     SCAM_CASES,
     SMALL,
     ScamCase,
@@ -15,19 +22,12 @@ from cases import (
     tensors,
     with_backend,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_autograd import as_function, double_backward, saved_tensors
-from test_backend_parity import LAYOUTS, VALUES, scam_cases
-from test_compile import Block
-from test_golden import GOLDEN, build, expected_outcome, load
-from test_precision import lowered, plain_run
-from test_scam_timm import in_our_terms, ours, timms
-from torch.autograd import gradcheck
-
-from panet_layers.ops.chunks import accumulation_dtype
-from panet_layers.ops.scam import fused, kernels
-from panet_layers.ops.scam.kernels import maps, tiling
+from tests.layers.test_autograd import as_function, double_backward, saved_tensors
+from tests.layers.test_backend_parity import LAYOUTS, VALUES, scam_cases
+from tests.layers.test_compile import Block
+from tests.layers.test_golden import GOLDEN, build, expected_outcome, load
+from tests.layers.test_precision import lowered, plain_run
+from tests.layers.test_scam_timm import in_our_terms, ours, timms
 
 SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
 

@@ -1,0 +1,35 @@
+"""Claims an output folder for one run's settings, so that a stopped run can go on and two runs never mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .cli import UserError
+from .files import is_partial, make_folder, put_if_absent, read_json, write_json
+
+
+def check_destination(folder: Path, settings_name: str) -> None:
+    """UserError unless the folder is missing, empty, or holds the settings file of an earlier run."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder")
+    begun = folder.is_dir() and not all(is_partial(path) for path in folder.iterdir())
+    if begun and not (folder / settings_name).is_file():  # in this order: settings are the first that a run puts there
+        raise UserError(f"{folder}: neither empty nor begun by this command (wanted a new or empty folder)")
+
+
+def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or check that those of another run there are the same.
+
+    Several processes may claim a folder at once: the first one's settings count.
+    """
+    check_destination(folder, settings_name)
+    file = folder / settings_name
+    if not file.is_file():
+        write_json(make_folder(folder) / settings_name, settings, put_if_absent)
+    found = read_json(file)
+    different = sorted(key for key in settings.keys() | found.keys() if found.get(key) != settings.get(key))
+    if different:
+        raise UserError(
+            f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
+        )

@@ -1,0 +1,118 @@
+"""Files: found below a folder by one rule, and written so that a crash leaves the old or the new, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from .cli import UserError
+
+
+@contextmanager
+def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of ``path``, by ``put``, once the block ends without an error.
+
+    Raises:
+        UserError: ``path`` cannot be written (no right, no space); what was there before is kept.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines that share a folder share pids
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        put(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        remove_if_there(temporary)
+
+
+def remove_if_there(path: Path) -> None:
+    """Remove a file; no error where there can be none, as below a file or under too long a name."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what ``replacing`` writes to before it is put in place."""
+    return path.name[0] == "." and path.suffix == ".tmp"
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a process that was killed while writing with ``replacing`` left in a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened (Windows does not)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, with its parents, where there is none, and return it; a UserError where it can't be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to the folder {path}")
+    return path
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder with one of these suffixes, in any case, but hidden ones; sorted.
+
+    Links to folders are followed, all but those that lead back up to a folder which holds them.
+    """
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_up(here / name)]
+        found += [here / name for name in files if name[0] != "."]
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def _leads_up(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def write_json(path: Path, value: Any, put: Callable[[Path, Path], None] = os.replace) -> None:
+    """Write ``value`` as indented JSON, in one piece."""
+    with replacing(path, put) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
+
+
+def put_if_absent(temporary: Path, path: Path) -> None:
+    """In place of os.replace: of several processes, also of several machines, the first one's file stays."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: the last wins
+        os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; a missing, damaged or other file is a UserError that names it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
+    return value

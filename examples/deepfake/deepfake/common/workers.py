@@ -1,0 +1,68 @@
+"""Runs independent tasks in this process or in several, in order and with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+from tqdm import tqdm
+
+from .cli import UserError
+
+LOG_SECONDS = 30  # between two lines of progress, where they go to a file
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, description: str
+) -> Iterator[Result]:
+    """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
+
+    An error of a task ends the run: tasks under way are finished, the others are not begun. Ctrl-C ends them all.
+    """
+    between = 0.1 if sys.stderr.isatty() else LOG_SECONDS
+    with tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True, mininterval=between) as bar:
+        if workers <= 1 or len(tasks) <= 1:
+            _single_threaded()
+            for task in tasks:
+                yield function(task)
+                bar.update()
+            return
+        context = multiprocessing.get_context("spawn")  # OpenCV's and FFmpeg's threads do not survive a fork
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker)
+        try:
+            for result in pool.map(function, tasks):
+                yield result
+                bar.update()
+        except BrokenProcessPool:
+            raise UserError("a worker process was killed (out of memory?); run again to go on from here") from None
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():  # what they write appears whole or not at all
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent alone answers it
+    _single_threaded()
+
+
+def _single_threaded() -> None:
+    """One thread per worker: OpenCV's own would only compete with the other workers."""
+    cv2.setNumThreads(1)

@@ -1,0 +1,1 @@
+"""Prepared data: the manifest, the images of a split, batches, the cache."""

@@ -1,0 +1,123 @@
+"""The batches of an epoch as a pure function of (seed, epoch): what makes a resumed run equal an uninterrupted one.
+
+Order and flips come from a generator seeded by (seed, epoch), the same in every process; the batch is the *global*
+batch, and process ``rank`` of ``world`` takes every ``world``-th image of it. So nothing about them needs saving, and
+one process or two see the same batches.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..common.cli import UserError
+from .images import Images
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""images (B, 3, S, S) uint8, labels (B,) int64, indices (B,) int64"""
+
+
+def seed_for(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; nearby numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class TrainBatches(Dataset[Batch]):
+    """The shuffled, flipped batches of one epoch; the last images that fill no batch are left out of that epoch."""
+
+    def __init__(self, images: Images, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> None:
+        self.images, self.rank, self.world = images, rank, world
+        generator = torch.Generator().manual_seed(seed_for(seed, epoch))
+        order = torch.randperm(len(images), generator=generator)
+        self.flips = torch.rand(len(images), generator=generator) < 0.5
+        steps = len(images) // batch_size
+        self.batches = order[: steps * batch_size].view(steps, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> Batch:
+        images, labels, indices = stack(self.images, self.batches[step, self.rank :: self.world].tolist())
+        flip = self.flips[indices]
+        images[flip] = images[flip].flip(-1)
+        return images, labels, indices
+
+
+class EvalBatches(Dataset[Batch]):
+    """Every image once, in order, dealt out to the processes without padding (so none is counted twice)."""
+
+    def __init__(self, images: Images, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.images = images
+        mine = torch.arange(len(images))[rank::world]
+        self.batches = mine.split(max(1, batch_size // world)) if len(mine) else ()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> Batch:
+        return stack(self.images, self.batches[step].tolist())
+
+
+def stack(images: Images, indices: list[int]) -> Batch:
+    """Read the images at ``indices`` into one batch."""
+    pixels, labels, _ = zip(*(images[index] for index in indices), strict=True)
+    return torch.stack(pixels), torch.tensor(labels), torch.tensor(indices)
+
+
+class _Caught(Dataset):
+    """Hands a UserError over as a value: raised in a worker, it would arrive wrapped in a traceback."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self.batches[step]
+        except UserError as error:
+            return error
+
+
+def load(batches: TrainBatches | EvalBatches, workers: int, first: int = 0, pin: bool = False) -> Iterator[Batch]:
+    """Iterate over the batches from step ``first`` on, read by ``workers`` processes (0: by this one).
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    loader = DataLoader(
+        _Caught(batches),
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_ignore_interrupt,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield cast(Batch, tuple(batch))
+
+
+class Waited(Iterator[Batch]):
+    """The batches as they come, with the seconds that were spent on waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.seconds = batches, 0.0
+
+    def __next__(self) -> Batch:
+        started = time.monotonic()
+        try:
+            return next(self.batches)
+        finally:
+            self.seconds += time.monotonic() - started
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one finishes its step and then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

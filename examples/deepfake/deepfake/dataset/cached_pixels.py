@@ -1,0 +1,61 @@
+"""Decoded images of one split as one array on disk: the file's format, and how it is read.
+
+CACHE/<split>-<size>.npy is a plain NumPy file, uint8 (N, size, size, 3) RGB, memory-mapped where it is read. A JSON
+file beside it, written last, says of which images it is: one that is missing or differs makes the array worth nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from ..common.cli import UserError
+from ..common.files import read_json
+
+
+class CachedPixels:
+    """The array, mapped anew in each process that reads it (a copy sent to a worker is only the file's name)."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._array: np.ndarray | None = None
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if self._array is None:
+            self._array = np.load(self.file, mmap_mode="r")
+        return self._array[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "_array": None}
+
+
+def array_file(cache: Path, split: str, size: int) -> Path:
+    """Where a split's array is."""
+    return cache / f"{split}-{size}.npy"
+
+
+def description(fingerprint: str, count: int, size: int) -> dict[str, Any]:
+    """What the array holds: the data's fingerprint says which images, in which order."""
+    return {"fingerprint": fingerprint, "images": count, "image_size": size, "pillow": PIL.__version__}
+
+
+def open_cached(cache: Path, split: str, wanted: dict[str, Any]) -> CachedPixels:
+    """The array of a split. UserError, with the way out, unless it is there, whole, and of these very images."""
+    file = array_file(cache, split, wanted["image_size"])
+    advice = f"run cache.py DATA {cache} --image-size {wanted['image_size']} --splits {split}"
+    if not file.with_suffix(".json").is_file() or not file.is_file():
+        raise UserError(f"{file}: no such cache ({advice})", exit_code=2)
+    found = read_json(file.with_suffix(".json"))
+    different = [name for name, value in wanted.items() if found.get(name) != value]
+    if different:
+        raise UserError(f"{file}: made of other data, by its {' and '.join(different)} ({advice})", exit_code=2)
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not a readable NumPy file ({advice})", exit_code=2) from error
+    if array.shape != (wanted["images"], wanted["image_size"], wanted["image_size"], 3) or array.dtype != np.uint8:
+        raise UserError(f"{file}: an array {array.dtype} {array.shape} ({advice})", exit_code=2)
+    return CachedPixels(file)

@@ -1,0 +1,146 @@
+"""The images that the example trains and tests on: `open_split("demo" or a folder, "train", image_size)`.
+
+Whatever the source, an image reaches the network the same way: turned upright by its EXIF tag, RGB, cut to its central
+square, and resized with an antialiasing filter. Face crops (prepare.py) are square already, so nothing of them is cut.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..media.image_files import UNREADABLE, read_rgb
+from .cached_pixels import CachedPixels, description, open_cached
+from .manifest import SPLITS, DataError, list_images, select
+
+__all__ = ["SPLITS", "DataError", "Images", "open_split", "square", "to_unit_range"]
+
+
+class Images(Dataset[tuple[Tensor, int, int]]):
+    """One split. `images[i]` is (uint8 tensor (3, S, S) RGB, label 0 real or 1 fake, i).
+
+    Attributes:
+        labels: int64 array (N,), 0 real, 1 fake.
+        videos: the video of each image, "method/id"; a still photo is its own video.
+        methods: how each image was forged; "real" for reals.
+        names: each image's path in its folder, or its name in the demo.
+        files: each image's file; empty for the demo.
+        description: what the data is, for a person to read.
+        fingerprint: sha256 of the list of images of all splits.
+        image_size: S.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: list[int],
+        videos: list[str],
+        methods: list[str],
+        names: list[str],
+        description: str,
+        fingerprint: str,
+        image_size: int,
+        files: list[str] | None = None,
+        pixels: np.ndarray | CachedPixels | None = None,
+    ) -> None:
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.videos, self.methods, self.names = videos, methods, names
+        self.description, self.fingerprint, self.image_size = description, fingerprint, image_size
+        self.files = files or []
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        index = range(len(self))[index]
+        pixels = square(self.crop(index), self.image_size)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
+
+    def crop(self, index: int) -> np.ndarray:
+        """An image as it is stored, uint8 (H, W, 3); the demo's are kept at the network's size."""
+        return read_rgb(self.files[index]) if self._pixels is None else self._pixels[index]
+
+
+def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
+    """Open one split of the demo (`data="demo"`) or of a folder (see manifest.py for its layouts).
+
+    A folder's whole list is checked, and that every file of this split exists and has an image's header; the pixels are
+    read when they are asked for, from the files or, already decoded, from the `cache` that cache.py made of them.
+    Raises DataError, naming the file and what was wanted, on anything wrong; UserError on a cache of other data.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} (wanted train, val or test)")
+    if image_size < 1:
+        raise DataError(f"image size {image_size} (wanted at least 1)")
+    if str(data) == "demo":
+        return _open_demo(split, image_size)
+    return _open_folder(Path(data), split, image_size, cache)
+
+
+def _open_demo(split: str, image_size: int) -> Images:
+    from ..demo import drawn_images
+
+    drawn = drawn_images.draw_split(split)
+    return Images(
+        labels=drawn.labels,
+        videos=drawn.videos,
+        methods=drawn.methods,
+        names=drawn.names,
+        description=drawn_images.DESCRIPTION,
+        fingerprint=drawn_images.fingerprint(),
+        image_size=image_size,
+        pixels=np.stack([square(pixels, image_size) for pixels in drawn.pixels]),
+    )
+
+
+def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) -> Images:
+    records, fingerprint = list_images(root)
+    records = select(records, split, root)
+    files = [str(root / record.path) for record in records]
+    pixels = open_cached(cache, split, description(fingerprint, len(records), image_size)) if cache else None
+    for file in files if pixels is None else ():
+        _check_header(file)
+    labels = [record.label for record in records]
+    return Images(
+        labels=labels,
+        videos=[record.video for record in records],
+        methods=[record.method for record in records],
+        names=[record.path for record in records],
+        description=f"{root}: {labels.count(0)} real and {labels.count(1)} fake images in {split}",
+        fingerprint=fingerprint,
+        image_size=image_size,
+        files=files,
+        pixels=pixels,
+    )
+
+
+def _check_header(file: str) -> None:
+    try:
+        with Image.open(file):
+            pass
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such image") from None
+    except UNREADABLE as error:
+        raise DataError(f"{file}: not a readable image ({type(error).__name__})") from None
+
+
+def square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The central square of uint8 pixels (H, W, 3), resized to (size, size, 3) with an antialiasing filter."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = pixels[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(pixels)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 images, any shape, to float32 in [-1, 1], as the networks take them."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)

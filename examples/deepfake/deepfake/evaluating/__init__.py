@@ -1,0 +1,1 @@
+"""Scores, metrics with their intervals, yardsticks, plots and heat maps."""

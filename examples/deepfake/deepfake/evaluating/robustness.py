@@ -1,0 +1,108 @@
+"""Robustness curves: a split scored again under every degradation at every strength.
+
+Crops are degraded as they are stored, before they are resized for the network; H.264 takes the crops of a video, in
+their order, for a clip. Prepared frames lie farther apart than a camera's, so the clip costs the codec more bits, or at
+a given CRF some quality, than the video would.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..dataset.images import Images
+from . import plots
+from .degradations import DEGRADATIONS, degrade, h264
+
+Levels = dict[str, dict[str, Any]]
+
+
+class Degraded(Images):
+    """The same images, seen through one degradation at one strength."""
+
+    def __init__(self, images: Images, kind: str, strength: float) -> None:
+        vars(self).update(vars(images))
+        self.kind, self.strength = kind, strength
+        self._of_video: dict[str, list[int]] = defaultdict(list)
+        for index, video in enumerate(images.videos):
+            self._of_video[video].append(index)
+        self._clip: tuple[str, dict[int, np.ndarray]] = ("", {})  # the last video's frames, which are read in turn
+
+    def crop(self, index: int) -> np.ndarray:
+        """The degraded image, at the size in which it is stored."""
+        if self.kind != "h264":
+            return degrade(super().crop(index), self.kind, self.strength, self.names[index])
+        video = self.videos[index]
+        if self._clip[0] != video:
+            self._clip = (video, self._encoded(self._of_video[video]))
+        return self._clip[1][index]
+
+    def _encoded(self, members: list[int]) -> dict[int, np.ndarray]:
+        """A video's crops through H.264; where their size changes, another clip begins."""
+        crops = [(index, Images.crop(self, index)) for index in members]
+        found: dict[int, np.ndarray] = {}
+        for _, clip in groupby(crops, key=lambda pair: pair[1].shape):
+            indices, frames = zip(*clip, strict=True)
+            found |= dict(zip(indices, h264(frames, int(self.strength)), strict=True))
+        return found
+
+
+def curves(
+    images: Images, score: Callable[[Images], NDArray[np.float64]], judge: Callable[[NDArray[np.float64]], Levels]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each degradation, its strengths with `judge`'s metrics of the scores that `score` gives the degraded images.
+
+    {"jpeg": [{"strength": 90, "frame": {...}, "video": {...}}, ...], ...}, from mild to severe.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind, degradation in DEGRADATIONS.items():
+        found[kind] = []
+        for strength in degradation.strengths:
+            levels = judge(score(Degraded(images, kind, strength)))
+            found[kind].append({"strength": strength, **levels})
+            print(f"{kind:<8}{strength:>6g}   AUC by frame {100 * levels['frame']['auc']:6.2f} %", flush=True)
+    return found
+
+
+def robustness_figure(result: dict[str, Any], title: str) -> Figure:
+    """AUC of frames and videos over the strengths of each degradation, with its 95 % interval where there is one.
+
+    `result` has "clean", the metrics without any, and the curves.
+    """
+    with matplotlib.rc_context(plots.STYLE):
+        figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+        panels = figure.subplots(2, 3, sharey=True).ravel()
+        for axes, (kind, degradation) in zip(panels, DEGRADATIONS.items(), strict=False):
+            for level, colour, line, marker in (
+                ("frame", plots.BLUE, "-", "o"),
+                ("video", plots.ORANGE, (0, (5, 1.5)), "s"),
+            ):
+                points = [result["clean"][level], *(row[level] for row in result[kind])]
+                _curve(axes, points, level, colour, line, marker)
+            axes.axhline(0.5, color=plots.GREY, linewidth=0.8, linestyle=":", label="chance")
+            ticks = ["none", *(f"{strength:g}" for strength in degradation.strengths)]
+            axes.set_xticks(range(len(ticks)), ticks)
+            axes.set(xlabel=degradation.axis, title=kind)
+            axes.grid(color="0.92")
+        for axes in panels[::3]:
+            axes.set_ylabel("AUC")
+        panels[-1].axis("off")
+        panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", title="bands: 95 % intervals")
+        figure.suptitle(plots.wrapped(title, 120), fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def _curve(axes: Axes, points: list[dict[str, Any]], level: str, colour: str, line: Any, marker: str) -> None:
+    values = [point["auc"] for point in points]
+    axes.plot(values, color=colour, linestyle=line, marker=marker, markersize=4, label=f"by {level}")
+    if "ci95" in points[0]:
+        low, high = zip(*(point["ci95"]["auc"] for point in points), strict=True)
+        axes.fill_between(range(len(points)), low, high, color=colour, alpha=0.12, linewidth=0)

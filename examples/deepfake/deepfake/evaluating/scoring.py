@@ -1,0 +1,83 @@
+"""Run a trained detector over images: the fake probability of each, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..common.cli import UserError, non_negative_int, positive_int
+from ..common.workers import cores
+from ..dataset.batches import EvalBatches, load
+from ..dataset.images import Images, to_unit_range
+
+AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """Options that change speed and rounding only: --batch-size, --device, --amp."""
+    parser.add_argument("--batch-size", type=positive_int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--amp", choices=list(AMP_DTYPES), default="none", help="mixed precision (default: none)")
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """--workers, for commands that read a whole data set."""
+    parser.add_argument(
+        "--workers",
+        type=non_negative_int,
+        help="processes that read images (default: 0 for the demo, else one a core, at most 4)",
+    )
+
+
+@torch.inference_mode()
+def fake_logits(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
+    """The logit (B,) of being fake of uint8 images (B, 3, S, S) on the model's device."""
+    dtype = AMP_DTYPES[amp]
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        logits = model(to_unit_range(images)).logits
+    return only_logit(logits).double().cpu().numpy()
+
+
+def only_logit(logits: Tensor) -> Tensor:
+    """(B, 1) -> (B,). UserError for a model with more outputs, of which none is known to mean "fake"."""
+    if logits.shape[1] != 1:
+        raise UserError(f"the model has {logits.shape[1]} outputs: want one, the logit of being fake")
+    return logits[:, 0]
+
+
+def to_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sigmoid, in float64, so that confident images do not tie at 1."""
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def probabilities(model: nn.Module, images: Tensor, amp: str = "none") -> NDArray[np.float64]:
+    """Fake probabilities (B,) of uint8 images (B, 3, S, S) on the model's device."""
+    return to_probabilities(fake_logits(model, images, amp))
+
+
+def score_logits(
+    model: nn.Module,
+    images: Images,
+    device: torch.device,
+    batch_size: int,
+    amp: str = "none",
+    workers: int | None = None,
+) -> NDArray[np.float64]:
+    """The logits (N,) of a data set, in its order. UserError names an image whose score is not finite."""
+    scores = np.empty(len(images))
+    if workers is None:
+        workers = min(4, cores()) if images.files else 0
+    batches = EvalBatches(images, batch_size)
+    loaded = load(batches, workers, pin=device.type == "cuda")
+    for batch, _, indices in tqdm(loaded, "scoring", len(batches), leave=False, disable=None, unit="batch"):
+        found = fake_logits(model, batch.to(device, non_blocking=True), amp)
+        scores[indices.numpy()] = found
+        if not np.isfinite(found).all():
+            bad = indices[int(np.flatnonzero(~np.isfinite(found))[0])]
+            raise UserError(f"{images.names[bad]}: the model's score is not finite (its weights may be damaged)")
+    return scores

@@ -1,0 +1,1 @@
+"""From portraits to forged clips: pairs of people, recipes, alignment, canvas, camera."""

@@ -1,0 +1,48 @@
+"""Image files as arrays: read any photo upright as RGB, encode PNG or JPEG. No torch: workers start fast."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..common.cli import UserError
+
+JPEG_QUALITY = 95
+# What Pillow raises on damaged files, the last one where the EXIF part ends too soon:
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error)
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """An image file as uint8 (H, W, 3) RGB, upright by its EXIF tag. UserError, naming it, if it can't be read."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of large images and odd metadata
+            if image.mode in ("I", "F"):
+                raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits a channel)")
+            upright = ImageOps.exif_transpose(image)
+            return np.array(_to_8_bits(upright).convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not a readable image ({type(error).__name__})") from error
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8 bits: Pillow's own conversion would cut all above 255 to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def encode_rgb(image: np.ndarray, suffix: str) -> bytes:
+    """A uint8 RGB image (H, W, 3) as a file's bytes: PNG (".png") or JPEG of quality 95 (".jpg")."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    done, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise ValueError(f"cannot encode an image of shape {image.shape} as {suffix}")
+    return encoded.tobytes()

@@ -1,0 +1,1 @@
+"""A detector's answers drawn into images and videos."""

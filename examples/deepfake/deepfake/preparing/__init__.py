@@ -1,0 +1,1 @@
+"""From a source to face crops: frames, boxes, crops."""

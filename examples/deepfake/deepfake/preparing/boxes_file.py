@@ -1,0 +1,62 @@
+"""Face boxes found elsewhere, from a CSV file, in place of the detector's.
+
+A header `path,frame,x0,y0,x1,y1` (and, if you like, `score`), then a line a face: the video's or photo's path below the
+source folder, the frame's number in decoding order from 0 (empty for a photo), the box in pixels of the upright image.
+Several lines of one frame are several faces, of which one is followed; a frame without a line has no face. Lines of
+files that are there but not asked for are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+from ..common.cli import UserError
+from ..media.faces import Face
+
+COLUMNS = ("path", "frame", "x0", "y0", "x1", "y1")
+
+Found = dict[int | None, list[Face]]
+"""The faces of each frame (None: of a photo), largest first."""
+
+
+def read_boxes(file: Path) -> dict[str, Found]:
+    """The faces by path. UserError that names the line on one that is not as this module's first lines say."""
+    found: dict[str, Found] = {}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = csv.DictReader(lines)
+            lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if lacking:
+                raise UserError(f"{file}: its header lacks {', '.join(lacking)} (wanted {','.join(COLUMNS)})")
+            for row in rows:
+                frame, face = _parse(row, f"{file}, line {rows.line_num}")
+                found.setdefault(row["path"], {}).setdefault(frame, []).append(face)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    for frames in found.values():
+        for faces in frames.values():
+            faces.sort(key=lambda face: (-face.area, face.box))
+    return found
+
+
+def check_paths(found: dict[str, Found], wanted: Collection[str], root: Path, file: Path) -> None:
+    """UserError that names the first path which is no source's and no other file's below `root` in plain form."""
+    for name in found:
+        plain = not {"", ".", ".."} & set(name.split("/"))
+        if name not in wanted and not (plain and (root / name).exists()):
+            raise UserError(f"{file}: path {name!r} is nothing in {root} (wanted one such as {next(iter(wanted))})")
+
+
+def _parse(row: dict[str, str], where: str) -> tuple[int | None, Face]:
+    try:
+        frame = int(row["frame"]) if row["frame"] else None
+        x0, y0, x1, y1 = (float(row[name]) for name in COLUMNS[2:])
+        score = float(row.get("score") or 1)
+    except (ValueError, TypeError):
+        raise UserError(f"{where}: wanted whole frame numbers and numbers for the box") from None
+    if not all(map(math.isfinite, (x0, y0, x1, y1, score))) or x1 <= x0 or y1 <= y0 or (frame or 0) < 0:
+        raise UserError(f"{where}: box {x0:g} {y0:g} {x1:g} {y1:g} (wanted x0 < x1 and y0 < y1, frame from 0)")
+    return frame, Face((x0, y0, x1, y1), score)

@@ -1,0 +1,1 @@
+"""The paper's Table I: plan, steps, estimates, coverage of the data, report."""

@@ -1,0 +1,70 @@
+"""What a manifest says of a reproduction's data: whether its test videos are FF++'s, which lack, what gave no crop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from ..common.cli import UserError
+from ..dataset.manifest import MANIFEST
+from ..sources import ffpp
+
+MOST_LACKING = 0.01  # of FF++'s 700 test videos: so few can move ACC by about one point at most
+
+Video = tuple[str, str]  # method and id
+
+
+class Coverage(NamedTuple):
+    """One compression's data.
+
+    Args:
+        fingerprint: the manifest's sha256.
+        official: whether no video was tested but FF++'s own, by name.
+        lacking: FF++'s test videos without a crop.
+        problems: how many videos and frames gave no crop, by what was wrong with them.
+    """
+
+    fingerprint: str
+    official: bool
+    lacking: list[Video]
+    problems: Counter[str]
+
+    @property
+    def is_ffpp(self) -> bool:
+        """Whether this is FF++'s test split, but for one video in a hundred at most.
+
+        A set of forge.py's with the same counts and folders has other splits, so it does not pass for FF++.
+        """
+        return self.official and len(self.lacking) <= MOST_LACKING * len(official_test())
+
+
+def read_coverage(folder: Path) -> Coverage:
+    """What the manifest of a prepared folder says. UserError where it cannot be read."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from error
+    rows = [json.loads(line) for line in content.splitlines()]
+    tested = {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
+    official = official_test()
+    problems = Counter(_kind(row["problem"], row.get("frame")) for row in rows if "path" not in row)
+    return Coverage(hashlib.sha256(content).hexdigest(), tested <= official, sorted(official - tested), problems)
+
+
+def official_test() -> set[Video]:
+    """The 140 real videos and 560 fakes of FF++'s test split."""
+    pairs = ffpp.official_pairs()["test"]
+    fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
+    reals = {("real", video_id) for pair in pairs for video_id in pair}
+    return reals | {(method, name) for method in ffpp.METHODS for name in fakes}
+
+
+def _kind(problem: str, frame: int | None) -> str:
+    if problem == "missing":
+        return "missing videos"
+    if problem.startswith("no face"):
+        return "videos without a face" if frame is None else "frames without a face"
+    return "unreadable videos"

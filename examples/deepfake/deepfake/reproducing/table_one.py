@@ -1,0 +1,137 @@
+"""The paper's Table I beside our runs: means, spreads, and what may be said of each figure."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from ..common.cli import UserError
+from ..common.files import read_json
+from ..evaluating.summary_table import PAPER_TABLE_1
+from ..training.checkpoint import CONFIG
+
+MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
+COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
+LOG = "log.csv"
+WIDEST = 5.0  # points of ACC or AUC: seeds that spread over more can confirm no figure
+
+
+class Cell(NamedTuple):
+    """One figure of one model: the seeds' values in %, and the paper's, if it has one."""
+
+    values: tuple[float, ...]
+    paper: float | None = None
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None of one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> float | None:
+        """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
+        if self.spread is None:
+            return None
+        return self._t * self.spread / math.sqrt(len(self.values))
+
+    @property
+    def _t(self) -> float:
+        """Student's t for 95 %, two-sided."""
+        return float(stats.t.ppf(0.975, len(self.values) - 1))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
+
+    def verdict(self) -> str:
+        """Whether the paper's figure, one training, could be one of ours: mean and spread of the seeds decide.
+
+        Where one more of ours may lie more than WIDEST away, that the paper's does too says nothing.
+        """
+        if self.paper is None:
+            return ""
+        if self.spread is None:
+            return f"{self.mean - self.paper:+.2f}, one seed: no spread to judge by"
+        reach = self._t * self.spread * math.sqrt(1 + 1 / len(self.values))  # of one more training
+        verdict = "outside" if abs(self.mean - self.paper) > reach else "within" if reach <= WIDEST else "cannot tell,"
+        return f"{self.mean - self.paper:+.2f}, {verdict} ±{reach:.2f}"
+
+
+class Result(NamedTuple):
+    """metrics.json of one training, and where it lies."""
+
+    model: str
+    compression: str
+    seed: int
+    run: Path
+    metrics: dict[str, Any]
+
+
+def paper_figure(model: str, compression: str, metric: str) -> float | None:
+    """Table I's figure in %, for ACC and AUC of c23 and c40."""
+    if compression not in ("c23", "c40") or metric not in ("acc", "auc"):
+        return None
+    row = next(row for row in PAPER_TABLE_1 if row[0] == MODELS[model])
+    return float(row[1 + 2 * (compression == "c40") + (metric == "auc")])
+
+
+def cell(results: Sequence[Result], model: str, compression: str, level: str, metric: str, ffpp: bool) -> Cell | None:
+    """The seeds' figures; the paper's beside them only where the data are FF++'s, and by frame, as the paper counts."""
+    chosen = [r for r in results if (r.model, r.compression) == (model, compression)]
+    if not chosen:
+        return None
+    values = tuple(100 * r.metrics[level][metric] for r in chosen)
+    return Cell(values, paper_figure(model, compression, metric) if ffpp and level == "frame" else None)
+
+
+def gains(results: Sequence[Result], compression: str, metric: str, level: str = "frame") -> Cell | None:
+    """PANet's figure less RECCE's, seed by seed; beside it the paper's difference."""
+    by_seed = {(r.model, r.seed): 100 * r.metrics[level][metric] for r in results if r.compression == compression}
+    seeds = [seed for model, seed in by_seed if model == "panet" and ("recce", seed) in by_seed]
+    if not seeds:
+        return None
+    papers = [paper_figure(model, compression, metric) for model in ("panet", "recce")]
+    paper = None if None in papers else papers[0] - papers[1]  # type: ignore[operator]
+    return Cell(tuple(by_seed["panet", seed] - by_seed["recce", seed] for seed in seeds), paper)
+
+
+def read_result(run: Path, metrics: Path, model: str, compression: str, seed: int) -> Result:
+    """One training's result. UserError where a file is missing or damaged, or is not of this training as it ended."""
+    found = read_json(metrics)
+    stale = mismatch(run, found)
+    if stale:
+        raise UserError(f"{metrics}: {stale} (the same command evaluates the run again)")
+    return Result(model, compression, seed, run, found)
+
+
+def mismatch(run: Path, metrics: dict[str, Any]) -> str | None:
+    """In what the metrics are not those of the run's best epoch on the run's data; None where they are."""
+    data = read_json(run / CONFIG).get("data") or {}
+    wanted = {"checkpoint_epoch": best_epoch(run), "fingerprint": data.get("fingerprint")}
+    for name, value in wanted.items():
+        if metrics.get(name) != value:
+            return f"{name} {metrics.get(name)}, but the training in {run} has {value}"
+    return None
+
+
+def best_epoch(run: Path) -> int:
+    """The epoch that validation chose: the last that its log marks as the best so far."""
+    return max((int(row["epoch"]) for row in read_log(run) if int(row["best"])), default=0)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log. UserError where it cannot be read."""
+    try:
+        with open(run / LOG, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {run / LOG}: {error.strerror or error}") from error

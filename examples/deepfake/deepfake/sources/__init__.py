@@ -1,0 +1,1 @@
+"""What prepare.py reads: FaceForensics++, Celeb-DF, DFDC, real/fake folders, index files."""

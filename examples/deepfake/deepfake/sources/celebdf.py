@@ -1,0 +1,57 @@
+"""Celeb-DF v2: Celeb-real/, YouTube-real/, Celeb-synthesis/ and List_of_testing_videos.txt ("1 <path>" real, "0" fake).
+
+The list fixes the test split and no other. Of the rest, all videos of about one target person in ten are val, the
+others train. A fake's donor may be anybody, also in another split: Celeb-DF's own test list is so too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..common.cli import UserError
+from ..common.files import files_below
+from ..dataset.manifest import hashed
+from ..media.video import VIDEO_SUFFIXES
+from .source import Source
+
+FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}  # and their methods
+TEST_LIST = "List_of_testing_videos.txt"
+SHARE_VAL = 0.1
+
+
+def is_tree(root: Path) -> bool:
+    """Whether a folder is laid out as Celeb-DF is."""
+    return any((root / name).is_dir() for name in ("Celeb-real", "Celeb-synthesis"))
+
+
+def list_sources(root: Path) -> list[Source]:
+    """Every video that is there, and those that the test list names. UserError where folder or list is not as above."""
+    listed = _read_list(root / TEST_LIST)
+    present = {
+        path.relative_to(root).as_posix(): path for name in FOLDERS for path in files_below(root / name, VIDEO_SUFFIXES)
+    }
+    found = []
+    for name in sorted(present.keys() | listed):
+        path, method = root / name, FOLDERS[Path(name).parts[0]]
+        split = "test" if name in listed else "val" if hashed(path.stem.split("_")[0]) < SHARE_VAL else "train"
+        found.append(Source(path, int(method != "real"), method, path.stem, split))
+    return found
+
+
+def _read_list(file: Path) -> set[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}, which says what the test split is ({type(error).__name__})") from error
+    listed = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        label, _, name = line.strip().partition(" ")
+        folder = name.strip().split("/")[0]
+        if folder not in FOLDERS or label != str(int(FOLDERS[folder] == "real")):
+            raise UserError(f"{file}, line {number}: {line!r} (wanted 1 or 0, for real or fake, and a path)")
+        listed.add(name.strip())
+    if not listed:
+        raise UserError(f"{file}: names no videos")
+    return listed

@@ -1,0 +1,58 @@
+"""DFDC's folders: videos beside a metadata.json {"a.mp4": {"label": "FAKE", "original": "b.mp4", "split": "train"}}.
+
+The folder has one metadata.json or sub-folders with one each. Where the files name several splits, those are taken
+("validation" is val); where all videos are of one, as in DFDC's train parts, a hash of the original's name splits them
+70/15/15, so that a fake is always where its original is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..common.cli import UserError
+from ..common.files import read_json
+from ..dataset.manifest import SPLITS, split_of_group
+from .source import Source
+
+METADATA = "metadata.json"
+LABELS = {"REAL": 0, "FAKE": 1}
+OTHER_NAMES = {"validation": "val", "valid": "val"}
+
+
+def is_tree(root: Path) -> bool:
+    """Whether a folder is laid out as DFDC is."""
+    return bool(_metadata_files(root))
+
+
+def _metadata_files(root: Path) -> list[Path]:
+    return sorted([*root.glob(METADATA), *root.glob(f"*/{METADATA}")])
+
+
+def list_sources(root: Path) -> list[Source]:
+    """Every video that a metadata.json names. UserError where one is not as above, or a fake leaves its original."""
+    rows = [(file, name, row) for file in _metadata_files(root) for name, row in read_json(file).items()]
+    if not rows:
+        raise UserError(f"{root}: {METADATA} names no videos")
+    given = [_given_split(*which) for which in rows]
+    one_only = len(set(given)) == 1
+    found = []
+    split_of: dict[str, str] = {}
+    for (file, name, row), split in zip(rows, given, strict=True):
+        label = LABELS.get(str(row.get("label")).upper())
+        if label is None:
+            raise UserError(f"{file}: label {row.get('label')!r} of {name} (wanted REAL or FAKE)")
+        group = Path(str(row.get("original") or name)).stem if label else Path(name).stem
+        split = split_of_group(group) if one_only else split
+        if split_of.setdefault(group, split) != split:
+            raise UserError(f"{file}: {name} is in {split}, but others of {group} are in {split_of[group]}")
+        found.append(Source(file.parent / name, label, "fake" if label else "real", Path(name).stem, split))
+    return found
+
+
+def _given_split(file: Path, name: str, row: Any) -> str:
+    split = row.get("split", "train") if isinstance(row, dict) else None
+    split = OTHER_NAMES.get(split, split) if isinstance(split, str) else None
+    if split not in SPLITS:
+        raise UserError(f"{file}: {name}: {str(row)[:60]} (wanted label and, in a split of {', '.join(SPLITS)}, split)")
+    return str(split)

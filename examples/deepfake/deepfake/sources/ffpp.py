@@ -1,0 +1,108 @@
+"""FaceForensics++'s tree, and the official split: which videos it should hold, whether they are there or not.
+
+original_sequences/youtube/<compression>/videos/NNN.mp4 and
+manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4, compression raw, c23 or c40. Of each pair
+a, b of the split, a_b and b_a are fakes. The splits are those of splits/*.json in the tree, in FF++'s own format (lists
+of [target, source] pairs), else FF++'s official ones (ffpp_splits.csv), which want all of FF++'s four methods.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from ..common.cli import UserError
+from ..common.files import files_below
+from ..dataset.manifest import SPLITS
+from ..media.video import VIDEO_SUFFIXES
+from .source import Source, check_methods
+
+ORIGINAL = Path("original_sequences", "youtube")
+MANIPULATED = Path("manipulated_sequences")
+METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
+OFFICIAL_SPLITS = Path(__file__).with_name("ffpp_splits.csv")
+
+Pairs = dict[str, list[tuple[str, str]]]
+"""[target, source] ids by split."""
+
+
+def is_tree(root: Path) -> bool:
+    """Whether a folder is laid out as FF++ is."""
+    return any((root / top).is_dir() for top in (ORIGINAL.parts[0], MANIPULATED))
+
+
+def list_sources(root: Path, compression: str, methods: tuple[str, ...] | None) -> list[Source]:
+    """The videos that the split names, and what lies beside them. Nothing crosses the split: UserError if a file does.
+
+    Without `methods`: FF++'s four under the official split, under the tree's own the folders that are there.
+    """
+    own = read_own_pairs(root)
+    pairs = own or official_pairs()
+    present = {path.name for path in (root / MANIPULATED).glob("[!.]*") if path.is_dir()}
+    if methods is None:
+        methods = tuple(sorted(present)) if own else METHODS
+    check_methods(methods, present | (set() if own else set(METHODS)), root / MANIPULATED)
+    split_of = split_of_ids(pairs)
+    fakes = [f"{a}_{b}" for listed in pairs.values() for pair in listed for a, b in (pair, pair[::-1])]
+    found = _videos(root / ORIGINAL / compression / "videos", "real", list(split_of), split_of)
+    for method in methods:
+        found += _videos(root / MANIPULATED / method / compression / "videos", method, fakes, split_of)
+    return found
+
+
+def _videos(folder: Path, method: str, wanted: list[str], split_of: dict[str, str]) -> list[Source]:
+    present = files_below(folder, VIDEO_SUFFIXES)
+    stems = {path.stem for path in present}
+    paths = [*present, *(folder / f"{stem}.mp4" for stem in dict.fromkeys(wanted) if stem not in stems)]
+    return [Source(path, int(method != "real"), method, path.stem, _split(path, split_of)) for path in paths]
+
+
+def _split(path: Path, split_of: dict[str, str]) -> str:
+    ids = path.stem.split("_")
+    splits = {split_of.get(video_id) for video_id in ids}
+    split = splits.pop()
+    if splits or split is None:
+        places = ", ".join(f"{video_id} in {split_of.get(video_id) or 'none'}" for video_id in ids)
+        raise UserError(f"{path}: its ids are not in one split ({places})")
+    return split
+
+
+def split_of_ids(pairs: Pairs) -> dict[str, str]:
+    """The split of each id."""
+    return {video_id: split for split, listed in pairs.items() for pair in listed for video_id in pair}
+
+
+def official_pairs() -> Pairs:
+    """FF++'s own: 360, 70 and 70 pairs."""
+    with OFFICIAL_SPLITS.open(newline="") as lines:
+        rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
+    return {split: [(row["a"], row["b"]) for row in rows if row["split"] == split] for split in SPLITS}
+
+
+def read_own_pairs(root: Path) -> Pairs | None:
+    """The pairs in the tree's splits/*.json; None where it has none. UserError where an id is in two of them."""
+    files = {split: root / "splits" / f"{split}.json" for split in SPLITS}
+    if not any(file.exists() for file in files.values()):
+        if (root / "forge.json").is_file():
+            raise UserError(f"{root}: an unfinished forgery set (no splits/ yet); run forge.py again to finish it")
+        return None
+    pairs: Pairs = {}
+    split_of: dict[str, str] = {}
+    for split, file in files.items():
+        pairs[split] = _read_pairs(file)
+        ids = {video_id for pair in pairs[split] for video_id in pair}
+        twice = sorted(ids & split_of.keys())
+        if twice:
+            raise UserError(f"{file}: id {twice[0]} is in {split_of[twice[0]]} too (wanted each id in one split)")
+        split_of |= dict.fromkeys(ids, split)
+    return pairs
+
+
+def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    try:
+        return [(str(target), str(source)) for target, source in json.loads(file.read_text())]
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, TypeError):
+        raise UserError(f"{file}: not a list of [target, source] pairs") from None

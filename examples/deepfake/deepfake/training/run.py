@@ -1,0 +1,205 @@
+"""A training run as a whole: build it, start its folder or resume from it, and write its checkpoints."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import panet_layers
+from panet_layers.models import PANet, PANetLoss
+
+from ..common.cli import UserError
+from ..common.files import make_folder, read_json, remove_partial_files, write_json
+from ..common.lock import locked
+from ..dataset.images import Images
+from ..dataset.subset import listed
+from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
+from .distributed import Processes
+from .log import PARTS, Row
+from .settings import Settings
+
+LOCK = ".lock"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the weights and the optimiser's state it is all that resuming needs."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished of the epoch under way
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # of PARTS over those steps
+    seconds: float = 0.0  # spent on the epoch under way
+    history: list[Row] = field(default_factory=list)  # the rows of log.csv
+    best: tuple[float, float] = (-1.0, 0.0)  # (val AUC, -val loss) of the best epoch: the loss decides between equals
+
+    def finish_epoch(self, row: Row) -> None:
+        """Add the epoch's row to the history and start counting the next."""
+        self.history.append(row)
+        self.epoch += 1
+        self.step, self.sums, self.seconds = 0, [0.0] * len(PARTS), 0.0
+
+
+@dataclass
+class Run:
+    """What the training loop works with."""
+
+    settings: Settings
+    processes: Processes
+    model: nn.Module  # as it is saved and evaluated
+    parallel: nn.Module  # the same weights, as several processes train them
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    config: dict[str, Any]  # as in config.json
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return Path(self.settings.out)
+
+    @contextmanager
+    def folder(self, fresh: bool) -> Iterator[None]:
+        """Hold the folder against other trainings and write what a run begins with (main process only).
+
+        config.json comes last, so that a folder which has one can always be resumed.
+        """
+        if not self.processes.is_main:
+            yield
+            return
+        make_folder(self.out)
+        with locked(self.out / LOCK, f"{self.out}: another training is writing there"):
+            for folder in (self.out, self.out / BEST):
+                remove_partial_files(folder)
+            if fresh:
+                self.save()
+            write_json(self.out / CONFIG, self.config)
+            yield
+
+    def save(self) -> None:
+        """Write last.pt (main process only). UserError, and the old one is kept, if a weight is NaN or infinite."""
+        if not self.processes.is_main:
+            return
+        weights = self.model.state_dict()
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+                raise UserError(f"{name} is not finite at {where}: training diverged; {self.out / STATE} is kept")
+        state = {"model": weights, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        save_state(self.out / STATE, state | {"progress": asdict(self.progress)})
+
+    def save_best(self, row: Row) -> None:
+        """Write the weights of an epoch, described by its row of the log, to RUN/best (main process only)."""
+        if self.processes.is_main:
+            val = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+            metadata = {"epoch": row["epoch"], "val": val, "config": self.config}
+            save_best(self.out, self.model, self.config["model"], metadata)
+
+
+def start(settings: Settings, processes: Processes, images: Images, saved: dict[str, Any] | None) -> Run:
+    """Build the run, afresh or (``saved``: the config.json of a run) from where that stands. Nothing is written yet."""
+    torch.manual_seed(settings.seed)
+    model = build_model(settings, pretrained=settings.pretrained and saved is None).to(processes.device)
+    if settings.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    config = describe(settings, processes, model, images)
+    if saved is not None:
+        _check_same(saved, config)
+    fused = processes.device.type in ("cpu", "cuda")
+    optimizer = torch.optim.Adam(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.amp == "fp16")
+    loss = PANetLoss(settings.lambda_reconstruction, settings.lambda_metric, flood=settings.flood or None)
+    progress = Progress() if saved is None else _restore(Path(settings.out) / STATE, model, optimizer, scaler)
+    return Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config)
+
+
+def build_model(settings: Settings, pretrained: bool) -> nn.Module:
+    """The detector that the settings name. UserError where ImageNet weights are wanted and cannot be fetched."""
+    options: dict[str, Any] = {"variant": settings.variant, "encoder_pretrained": pretrained}
+    if settings.model != "xception":
+        options |= {"emam": _place(settings.emam), "scam": _place(settings.scam)}
+    try:
+        return PANet.xception_baseline(**options) if settings.model == "xception" else PANet(**options)
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        reason = str(error).split(";")[0]
+        raise UserError(f"{reason}: go online once, or pass --no-pretrained to train from scratch") from error
+
+
+def _place(name: str) -> str | None:
+    return None if name == "none" else name
+
+
+def describe(settings: Settings, processes: Processes, model: nn.Module, images: Images) -> dict[str, Any]:
+    """What config.json says."""
+    return {
+        "arguments": asdict(settings),
+        "model": model.config,
+        "image_size": settings.image_size,
+        "data": {
+            "description": images.description,
+            "fingerprint": images.fingerprint,
+            "methods": None if settings.methods is None else sorted(set(listed(settings.methods))),
+        },
+        "processes": processes.world,
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "panet_layers": panet_layers.__version__,
+        },
+    }
+
+
+def saved_config(out: Path) -> dict[str, Any]:
+    """The config.json of the run to resume. UserError if there is none."""
+    if not (out / CONFIG).is_file():
+        raise UserError(f"--resume: {out} holds no run ({CONFIG} is missing)")
+    saved = read_json(out / CONFIG)
+    if not isinstance(saved.get("arguments"), dict) or not isinstance(saved.get("data"), dict):
+        raise UserError(f"{out / CONFIG} was not written by train.py: it has no arguments or no data")
+    return saved
+
+
+def _check_same(saved: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse to resume on other images, or with another number of processes (the noise would differ)."""
+    if saved["data"].get("fingerprint") != config["data"]["fingerprint"]:
+        raise UserError(f"--data {config['arguments']['data']} does not hold the images that the run began with", 2)
+    if saved.get("processes") != config["processes"]:
+        counts = f"{config['processes']} processes differ from the run's {saved.get('processes')}"
+        raise UserError(f"{counts}: wanted the same torchrun --nproc-per-node", 2)
+
+
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
+    state = load_state(path)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        progress = Progress(**{item.name: state["progress"][item.name] for item in fields(Progress)})
+        auc, loss = progress.best
+        progress.best = (auc, loss)
+        if len(progress.history) != progress.epoch or progress.step < 0:
+            raise ValueError(f"{len(progress.history)} epochs in the log, but {progress.epoch} finished")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit the run's {CONFIG}: {str(error).strip()[:200]}") from error
+    return progress
+
+
+def _commit() -> str | None:
+    """The git commit of this code, if it is in a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

@@ -1,0 +1,203 @@
+"""benchmarks/run.py: rows and reruns, the gate that refuses wrong results, bad arguments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import registry, run, steps, table
+from benchmarks.gate import Gate
+from tests.benchmarks.benchmarked import measure, rows_of
+
+
+@pytest.mark.parametrize(
+    ("layer", "contenders"),
+    [
+        ("emam", ["reference", "collapsed", "published", "copy"]),
+        ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
+        ("emam-scam", ["reference", "collapsed", "copy"]),
+    ],
+)
+def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, contenders):
+    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,5,4,4")
+    rows = rows_of(out)
+    assert code == 0
+    assert [r["contender"] for r in rows if r["pass"] == "forward"] == contenders
+    assert [r["contender"] for r in rows if r["pass"] == "training"] == contenders
+    for row in rows:
+        assert float(row["milliseconds"]) > 0 and float(row["speedup"]) > 0
+        assert 3 <= int(row["rounds_kept"]) <= int(row["rounds"]) <= 9
+        assert all(row[column] for column in ("hardware", "commit", "date", "torch"))
+        if row["contender"] == "reference":
+            assert float(row["speedup"]) == 1
+        if row["contender"] != "copy":
+            assert float(row["gate_error"]) < 1e-4
+            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 5 * 4
+            assert (int(row["kept_bytes"]) > 0) == (row["pass"] == "training")
+
+
+def test_detector_rows(tmp_path):
+    code, out = measure(tmp_path, "--layer", "panet-tiny", "--shape", "2,3,64,64,8", "--rounds", "1")
+    assert code == 0
+    assert {(r["contender"], r["pass"]) for r in rows_of(out)} == {
+        (c, p) for c in ("reference", "collapsed", "no attention") for p in ("forward", "training")
+    }
+
+
+def test_half_precision_and_channels_last_rows(tmp_path):
+    code, out = measure(
+        tmp_path, "--layer", "cbam", "--shape", "2,16,5,4,4",
+        "--dtype", "bfloat16", "--layout", "channels_last", "--pass", "training",
+    )  # fmt: skip
+    assert code == 0
+    assert {(r["dtype"], r["layout"]) for r in rows_of(out)} == {("bfloat16", "channels_last")}
+
+
+def test_rerun_replaces_its_rows_and_no_others(tmp_path):
+    _, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    stale = [row | {"milliseconds": "123456"} for row in table.read(out)]
+    other = stale[0] | {"shape": "1x1x1x1"}
+    table.write(out, [other, *stale])
+    measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    rows = rows_of(out)
+    assert rows[0] == other
+    assert [r["contender"] for r in rows[1:]] == ["reference", "collapsed", "published", "copy"]
+    assert all(float(r["milliseconds"]) < 123456 for r in rows[1:])
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+class Wrong(nn.Module):
+    """EMAM but for one border element of the output, or for the gradient of the input."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.layer, self.fault = registry.EMAM(16, 4, backend="reference"), fault
+
+    def forward(self, x):
+        out = self.layer(x * 1.0001 - x.detach() * 0.0001 if self.fault == "gradient" else x)
+        if self.fault == "output":
+            out = out + nn.functional.pad(out.new_full((1, 1), 1e-4), (0, x.shape[3] - 1, x.shape[2] - 1, 0))
+        return out * float("nan") if self.fault == "nan" else out
+
+
+@pytest.mark.parametrize("fault", ["output", "gradient", "nan"])
+def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
+    wrong = registry.Contender("collapsed", lambda case: Wrong(fault))
+    monkeypatch.setitem(registry._CONTENDERS, "emam", [registry._CONTENDERS["emam"][0], wrong])
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "training")
+    printed = capsys.readouterr()
+    assert code == 1
+    assert [r["contender"] for r in rows_of(out)] == ["reference", "copy"]
+    assert "collapsed: refused, " + ("gradient of input" if fault == "gradient" else "output") in printed.out
+    assert printed.err == "error: 1 rows refused\n"
+
+
+class CompilerError(Exception):
+    """Triton's are no RuntimeErrors either."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, CompilerError])
+def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatch, capsys, error):
+    def broken(case):
+        raise error("no such device\nand a traceback")
+
+    monkeypatch.setitem(
+        registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], registry.Contender("broken", broken)]
+    )
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
+    assert code == 1
+    assert "broken: failed, no such device\n" in capsys.readouterr().out
+    assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "published", "copy"]
+
+
+def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
+    code, out = measure(tmp_path, "--layer", "cbam", "--shape", "1,8,1,1,8", "--pass", "training")
+    printed = capsys.readouterr()
+    assert code == 1 and rows_of(out) == []
+    assert "reference: failed, Expected more than 1 value per channel when training" in printed.out
+    assert printed.err == "error: 1 rows refused\n"
+
+
+@pytest.mark.parametrize("layer", registry.LAYERS[:4])
+@pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
+def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
+    case = registry.Case(layer, shape, 8)
+    for pass_ in registry.PASSES:
+        gate = Gate(case, pass_)
+        for contender in registry.contenders(layer):
+            assert gate.judge(contender).fault == ""
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 3, 3), (2, 3, 8, 9), (1, 1, 1, 1)])
+def test_maxima_of_scam_inputs_are_clear(shape):
+    x = steps.clear_maxima(shape).flatten(2)
+    for dim in (1, 2):
+        if x.shape[dim] > 1:
+            largest = x.topk(2, dim).values
+            assert (largest.select(dim, 0) >= 1.5 * largest.select(dim, 1)).all()
+
+
+def test_resume_skips_what_this_commit_has_measured(tmp_path, monkeypatch, capsys):
+    here = table.provenance("cpu")
+    for commit, again in (("abc1234", False), ("abc1234+", True)):
+        monkeypatch.setattr(table, "provenance", lambda device, commit=commit: here | {"commit": commit})
+        for number in range(2):
+            capsys.readouterr()
+            code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
+            assert code == 0 and len(rows_of(out)) == 4
+            assert bool(capsys.readouterr().out) == (number == 0 or again)
+    monkeypatch.setattr(table, "provenance", lambda device: here | {"commit": "abc1234+", "torch": "0"})
+    measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
+    assert {row["torch"] for row in rows_of(out)} == {"0"}
+
+
+def test_out_of_time_says_what_is_left(tmp_path, monkeypatch, capsys):
+    ticks = iter([0.0, 10.0, 70.0, 80.0, 90.0])
+    monkeypatch.setattr(run, "monotonic", lambda: next(ticks))
+    code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "1,16,5,4,4", "--minutes", "1")
+    assert code == 1 and len(rows_of(out)) == 4
+    assert capsys.readouterr().err == "error: out of time with 3 inputs left; --resume goes on with them\n"
+
+
+def test_a_foreign_table_is_left_alone(tmp_path, capsys):
+    out = tmp_path / "results.csv"
+    out.write_text("name,price\napple,1\n")
+    assert measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4")[0] == 1
+    assert out.read_text() == "name,price\napple,1\n"
+    assert str(out) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layer", "nothing"], "nothing"),
+        (["--shape", "1,2,3"], "B,C,H,W,G, got '1,2,3'"),
+        (["--shape", "1,-8,3,3,2"], "'1,-8,3,3,2'"),
+        (["--layer", "emam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
+        (["--layer", "emam-scam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
+        (["--layer", "detector", "--shape", "1,3,32,32,8"], "at least 64"),
+        (["--backends", "warp"], "'warp' is no contender of all; choose from reference, collapsed"),
+        (["--rounds", "0"], "wanted a positive number, got '0'"),
+        (["--threads", "two"], "'two'"),
+        (["--dtype", "int8"], "int8"),
+        (["--graph"], "--graph: needs --device cuda"),
+        (["--suite", "gpu"], "--suite: needs --device cuda"),
+        (["--suite", "cpu"], "cpu"),
+        (["--minutes", "0"], "'0'"),
+        (["--frobnicate"], "--frobnicate"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as caught:
+        run.main(arguments)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message.startswith("error: ") and message.count("\n") == 1 and words in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_gpu_is_a_bad_argument(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run.main(["--device", "cuda"])
+    assert caught.value.code == 2 and "no CUDA device" in capsys.readouterr().err

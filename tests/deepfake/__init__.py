@@ -1,0 +1,1 @@
+"""The example: its commands and its rooms."""

@@ -1,0 +1,31 @@
+"""What the README names is there: its test command in CI, its files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    command = re.search(r"^python3 -m venv .*pytest -n auto$", README, flags=re.MULTILINE)
+    assert command
+    steps = [step for step in command[0].split(" && ") if not step.startswith(("python3 -m venv", ". .venv"))]
+    ci = re.sub(r" --quiet", "", (ROOT / ".ci/run").read_text(encoding="utf-8")).splitlines()
+    assert [step for step in steps if step not in ci] == []
+
+
+def test_files_that_the_readme_names_are_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_report_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"```\n(place .*?)```", README, flags=re.DOTALL)
+    code = re.search(r"```python\n([^`]*insert_attention\(model, \"stages\", EMAM\)[^`]*)```", README)
+    assert shown and code
+    exec(compile(code[1], "README.md", "exec"), {})
+    assert capsys.readouterr().out == shown[1]

@@ -1,0 +1,1 @@
+"""Attention into other networks."""

@@ -1,0 +1,1 @@
+"""The fused kernels, interpreted and compiled ahead of time."""

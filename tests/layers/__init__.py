@@ -1,0 +1,1 @@
+"""The layers: modules, functions, backends, exports."""

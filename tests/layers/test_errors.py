@@ -1,0 +1,95 @@
+"""Bad arguments and bad input: the error's type, and a message that names the value given and the one wanted."""
+
+import pytest
+import torch
+
+from panet_layers import EMAM, SCAM, ChannelAttention, SpatialAttention, functional, set_backend, use_backend
+from panet_layers.ops import fusion
+from tests.layers.cases import BACKENDS, SMALL, with_backend
+
+BAD_ARGUMENTS = [
+    (lambda: EMAM(30, 8), "channels=30, groups=8", "divisible"),
+    (lambda: EMAM(4, 8), "channels=4, groups=8", "divisible"),
+    (lambda: EMAM(0), "channels=0", "positive"),
+    (lambda: EMAM(-8), "channels=-8", "positive"),
+    (lambda: EMAM(8, 0), "groups=0", "positive"),
+    (lambda: EMAM(8, -1), "groups=-1", "positive"),
+    (lambda: EMAM(8, eps=0.0), "0.0", "positive"),
+    (lambda: SCAM(0), "channels=0", "positive"),
+    (lambda: SCAM(8, 0), "reduction=0", "positive"),
+    (lambda: ChannelAttention(8, -2), "reduction=-2", "positive"),
+    (lambda: SCAM(8, kernel_size=4), "4", "odd"),
+    (lambda: SCAM(8, kernel_size=0), "0", "positive odd"),
+    (lambda: SpatialAttention(-3), "-3", "positive odd"),
+    (lambda: SCAM(8, spatial_norm="layer"), "'layer'", "'batch'"),
+    (lambda: SpatialAttention(norm="instance"), "'instance'", "'batch'"),
+    (lambda: EMAM(8, backend="cuda"), "'cuda'", "'collapsed'"),
+    (lambda: SCAM(8, backend=""), "''", "'collapsed'"),
+    (lambda: set_backend("fast"), "'fast'", "'collapsed'"),
+    (lambda: use_backend("fast").__enter__(), "'fast'", "'collapsed'"),
+]
+
+BAD_INPUTS = [
+    (torch.randn(8, 5, 4), ValueError, r"\(8, 5, 4\)"),
+    (torch.randn(2, 8, 5, 4, 3), ValueError, r"\(2, 8, 5, 4, 3\)"),
+    (torch.randn(2, 6, 5, 4), ValueError, r"\(2, 6, 5, 4\)"),
+    (torch.randn(2, 0, 5, 4), ValueError, r"\(2, 0, 5, 4\)"),
+    (torch.randn(2, 8, 0, 4), ValueError, r"\(2, 8, 0, 4\)"),
+    (torch.randn(2, 8, 5, 0), ValueError, r"\(2, 8, 5, 0\)"),
+    (torch.ones(2, 8, 5, 4, dtype=torch.int64), TypeError, "torch.int64"),
+    (torch.ones(2, 8, 5, 4, dtype=torch.uint8), TypeError, "torch.uint8"),
+    (torch.ones(2, 8, 5, 4, dtype=torch.bool), TypeError, "torch.bool"),
+    (torch.ones(2, 8, 5, 4, dtype=torch.complex64), TypeError, "torch.complex64"),
+]
+
+
+@pytest.mark.parametrize(("build", "given", "wanted"), BAD_ARGUMENTS)
+def test_bad_arguments(build, given, wanted):
+    with pytest.raises(ValueError) as error:
+        build()
+    assert given in str(error.value) and wanted in str(error.value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("x", "kind", "given"), BAD_INPUTS)
+def test_bad_input(x, kind, given, backend):
+    for layer in (EMAM(8, 4, backend=backend), SCAM(8, 4, backend=backend)):
+        wanted = "floating-point" if kind is TypeError else r"\(B, 8, H, W\)|at least one"
+        with pytest.raises(kind, match=f"{type(layer).__name__} wants.*({wanted}).*{given}"):
+            layer(x)
+
+
+def test_bad_input_of_the_halves():
+    with pytest.raises(ValueError, match=r"ChannelAttention wants.*\(B, 8, H, W\).*\(2, 6, 5, 4\)"):
+        ChannelAttention(8)(torch.randn(2, 6, 5, 4))
+    with pytest.raises(ValueError, match=r"SpatialAttention wants.*\(B, C, H, W\).*\(6, 5, 4\)"):
+        SpatialAttention()(torch.randn(6, 5, 4))
+    with pytest.raises(TypeError, match=r"SpatialAttention wants.*floating-point.*torch.int32"):
+        SpatialAttention()(torch.ones(2, 6, 5, 4, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_pixel_has_no_batch_statistics(backend):
+    layer = SCAM(8, 4, spatial_norm="batch", backend=backend)
+    with pytest.raises(ValueError, match="more than"):
+        layer(torch.randn(1, 8, 1, 1))
+    assert layer.eval()(torch.randn(1, 8, 1, 1)).shape == (1, 8, 1, 1)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_triton_is_refused_where_it_cannot_run(case, monkeypatch):
+    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"triton.*cpu.*collapsed"):
+        with_backend(case.layer(), "triton")(x)
+
+
+def test_functions_check_as_the_layers_do():
+    layer = EMAM(8, 4)
+    parameters = [p.detach() for p in layer.parameters()]
+    x = torch.randn(2, 8, 5, 4)
+    assert torch.equal(functional.emam(x, *parameters, groups=4), layer(x))
+    with pytest.raises(ValueError, match=r"EMAM wants.*\(B, 16, H, W\).*\(2, 8, 5, 4\)"):
+        functional.emam(x, *parameters, groups=8)
+    with pytest.raises(ValueError, match="'fast'"):
+        functional.emam(x, *parameters, groups=4, backend="fast")

@@ -1,0 +1,30 @@
+"""Two processes (gloo) have the gradients of one on the joined batch: DDP, FSDP2, checkpointing, accumulation."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from panet_layers import use_backend
+from tests.layers import two_trainers
+from tests.layers.cases import assert_same
+from tests.layers.two_trainers import HOSTS, WAYS, after_a_step, loss, network, share
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_gradients_and_step_are_those_of_one_process(name, tmp_path):
+    """One process's are by the papers' formulas."""
+    model = network(name)
+    with use_backend("reference"):
+        loss(model, share(name)).backward()
+    expected = after_a_step(model)
+    assert all(value.any() for key, value in expected.items() if key.startswith("grad "))
+
+    mp.spawn(two_trainers.run, args=(str(tmp_path), name), nprocs=2)
+    for rank in range(2):
+        results = torch.load(tmp_path / f"{rank}.pt")
+        assert results.keys() == WAYS.keys()
+        for way, result in results.items():
+            assert_same(
+                {f"{way}: {key}": value for key, value in result.items()},
+                {f"{way}: {key}": value for key, value in expected.items()},
+            )

@@ -1,0 +1,184 @@
+"""Low precision and autocast: how far from the float64 answer, and in which dtype.
+
+The budget is relative to float64: a result may be at most twice as far from it as the plain formulas, run in that
+precision throughout, plus a rounding.
+"""
+
+from collections import defaultdict
+
+import pytest
+import torch
+
+from panet_layers import EMAM
+from panet_layers.ops.emam import reference as emam_reference
+from panet_layers.ops.scam import reference as scam_reference
+from tests.layers.cases import (
+    BACKENDS,
+    LOW_PRECISION,
+    SMALL,
+    EmamCase,
+    ScamCase,
+    assert_same,
+    run,
+    tensors,
+    with_backend,
+)
+
+pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
+
+DRAWS = 24
+
+PRECISION_CASES = [
+    EmamCase(2, 64, 8, 13, 17),
+    EmamCase(2, 8, 8, 36, 20),
+    EmamCase(1, 12, 1, 9, 9),
+    ScamCase(2, 48, 8, 13, 17),
+    ScamCase(2, 48, 8, 13, 17, mlp_bias=True, norm="batch"),
+    ScamCase(2, 48, 8, 13, 17, mlp_bias=True, norm="batch", training=False),
+]
+
+
+class Plain(torch.nn.Module):
+    """The plain formulas in the precision of the tensors, no float32 anywhere."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        parameters = [p for _, p in self.layer.named_parameters()]
+        if isinstance(self.layer, EMAM):
+            return emam_reference.emam(x, *parameters, self.layer.groups, self.layer.eps)
+        channel, spatial = self.layer.channel, self.layer.spatial
+        mlp = channel.fc1.weight, channel.fc1.bias, channel.fc2.weight, channel.fc2.bias
+        return scam_reference.scam(x, *mlp, spatial.conv.weight, spatial.bn)
+
+
+def lowered(case, dtype, shift=0.0, seed=0):
+    """A layer, an input and a gradient in `dtype`, and the same numbers in float64."""
+    x, grad = (t.to(dtype) for t in tensors(case, seed + 1))
+    x = x + shift
+    layer = case.layer(seed, dtype=dtype)
+    return (layer, x, grad), (with_backend(layer, "reference").double(), x.double(), grad.double())
+
+
+def plain_run(layer, x, grad):
+    outcome = run(Plain(with_backend(layer, "reference")), x, grad)
+    return {name.replace("layer.", ""): value for name, value in outcome.items()}
+
+
+def error(outcome, exact, name):
+    """The distance from the float64 answer, as a part of its length."""
+    return ((outcome[name].double() - exact[name]).norm() / exact[name].double().norm()).item()
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+@pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
+def test_error_budget(case, dtype, shift):
+    """Over many draws together: in a few, the plain formulas may be close by luck."""
+    actual, plain_formulas, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
+    for seed in range(DRAWS):
+        low, high = lowered(case, dtype, shift, seed)
+        exact, plain = run(*high), plain_run(*low)
+        outcome = run(with_backend(low[0], "collapsed"), *low[1:])
+        for name, value in exact.items():
+            assert outcome[name].dtype == (torch.int64 if "num_batches" in name else dtype), name
+            actual[name] += (outcome[name] - value).double().square().sum().item()
+            plain_formulas[name] += (plain[name] - value).double().square().sum().item()
+            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
+    allowed = {name: 2 * plain_formulas[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
+    assert {name: (square**0.5, allowed[name]) for name, square in actual.items() if square**0.5 > allowed[name]} == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
+def test_half_precision_input_costs_only_roundings(case, backend):
+    """Statistics and gates are in float32: the output is the float64 one, rounded, but for a last digit."""
+    low, high = lowered(case, torch.bfloat16)
+    out, exact, plain = with_backend(low[0], backend)(low[1]), high[0](high[1]), Plain(low[0])(low[1])
+    distance = (out.double() - exact).norm() / exact.norm()
+    assert distance <= torch.finfo(torch.bfloat16).eps / 2
+    assert distance < (plain.double() - exact).norm() / exact.norm() / 1.5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backward_inside", [False, True], ids=["outside", "inside"])
+def test_autocast(case, backend, dtype, backward_inside):
+    layer = with_backend(case.layer(dtype=torch.float32), backend)
+    exact = run(with_backend(layer, "reference").double(), *(t.to(dtype).double() for t in tensors(case)))
+    x, grad = tensors(case, dtype=dtype)
+    x.requires_grad_()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+        if backward_inside:
+            out.backward(grad)
+    if not backward_inside:
+        out.backward(grad)
+
+    assert out.dtype == x.grad.dtype == dtype
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    outcome = {"output": out.detach(), "grad x": x.grad}
+    outcome |= {f"grad {name}": p.grad for name, p in layer.named_parameters()}
+    outcome |= {f"after {name}": b for name, b in layer.named_buffers() if b.is_floating_point()}
+    # The formulas' own backward runs in bfloat16 inside the block, as every torch module's does; the rest is float32.
+    formulas_backward = backward_inside and backend == "reference"
+    for name in outcome:
+        rounded = name in ("output", "grad x") and dtype == torch.bfloat16
+        coarse = rounded or (formulas_backward and name.startswith("grad"))
+        assert error(outcome, exact, name) <= (3e-2 if coarse else 1e-4), name
+
+
+def test_autocast_after_a_convolution():
+    """A convolution under autocast hands on bfloat16; the layer keeps that, and its own gradients stay float32."""
+    for case in SMALL:
+        convolution = torch.nn.Conv2d(3, case.channels, 3)
+        layer = with_backend(case.layer(dtype=torch.float32), "collapsed")
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(convolution(torch.randn(2, 3, 9, 9)))
+        assert out.dtype == torch.bfloat16
+        out.float().sum().backward()
+        assert convolution.weight.grad.dtype == torch.float32 and convolution.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_that_overflow_float16_stay_finite(backend):
+    """In float16 the plain convolution can pass 65504; float32 accumulation can't."""
+    layer = EMAM(64, 1, backend=backend, dtype=torch.float16)
+    with torch.no_grad():
+        layer.conv3x3.weight.fill_(60)
+        layer.gn.bias.zero_()
+    x = torch.full((1, 64, 4, 4), 200.0, dtype=torch.float16)
+    assert not Plain(layer)(x).isfinite().all() or Plain(layer)(x).equal(layer(x))
+    assert layer(x).isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_parameters_and_input_of_different_dtypes(backend, dtype):
+    """Half-precision activations with float32 parameters, without autocast, as the statistics are in float32 anyway."""
+    for case in SMALL:
+        layer = with_backend(case.layer(dtype=torch.float32), backend)
+        x, grad = tensors(case, dtype=dtype)
+        outcome = run(layer, x, grad)
+        assert outcome["output"].dtype == outcome["grad x"].dtype == dtype
+        assert all(outcome[f"grad {name}"].dtype == torch.float32 for name, _ in layer.named_parameters())
+
+
+def test_backends_agree_in_float32_on_a_large_offset():
+    """Variances are of centred values: an offset of 1000 standard deviations costs digits, not the answer."""
+    case = EmamCase(1, 8, 8, 16, 16)
+    layer = case.layer(dtype=torch.float64)
+    with torch.no_grad():
+        layer.conv1x1.weight.mul_(1e-4)
+    x, grad = tensors(case)
+    x = x + 1000
+    exact = run(with_backend(layer, "reference"), x, grad)
+    assert_same(run(with_backend(layer, "collapsed"), x, grad), exact, 1e-8)
+    single = with_backend(layer, "collapsed").float()(x.float())
+    plain = with_backend(layer, "reference").float()(x.float())
+    distance = (single.double() - exact["output"]).norm()
+    assert distance <= 2 * (plain.double() - exact["output"]).norm() + 1e-7 * exact["output"].norm()

@@ -1,0 +1,1 @@
+"""PANet, its loss, RECCE's weights."""
