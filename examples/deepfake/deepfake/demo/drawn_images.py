@@ -3,8 +3,6 @@
 Every shot is a function of (seed, identity, shot) alone, so the same machine draws the same pixels in every run and
 with any number of workers. Each identity belongs to one split; donors of a swap come from the same split. Each shot
 gives one real image and one fake of the same face; an identity's shots are its "video".
-
-    python examples/deepfake/demo.py sheet.png     # draws a contact sheet: reals above, their fakes below
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..common import cli
-from ..common.files import replacing
 from .demo_faces import Portrait, draw_portrait
 from .demo_forgery import METHODS, film, sample_camera, sample_forgery
 from .demo_people import Identity, sample_identity, sample_shot
@@ -131,25 +127,3 @@ def save_image(path: str | Path, split: str = "test", index: int = 0, size: int 
     pair = draw_pair(split, index // 2 // SHOTS, index // 2 % SHOTS, size)
     Image.fromarray(pair[index % 2]).save(path, format="PNG")
     return Path(path)
-
-
-def contact_sheet(rows: int = 3, columns: int = 8, size: int = 144) -> np.ndarray:
-    """Shots of the test split, real above fake: uint8 (2 rows * size, columns * size, 3)."""
-    pairs = [draw_pair("test", person, 0, size) for person in range(rows * columns)]
-    strips = [
-        np.concatenate([np.concatenate(pair) for pair in pairs[row * columns :][:columns]], axis=1)
-        for row in range(rows)
-    ]
-    return np.concatenate(strips)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Draw the contact sheet that the command line asks for."""
-    parser = cli.Parser(description="Draw a contact sheet of the drawn faces: reals above, their fakes below.")
-    parser.add_argument("picture", type=cli.path, nargs="?", default=Path("demo.png"), help="PNG (default: demo.png)")
-    with replacing(parser.parse_args(argv).picture) as file:
-        Image.fromarray(contact_sheet()).save(file, format="PNG")
-
-
-if __name__ == "__main__":
-    cli.run(main)
