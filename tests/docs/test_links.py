@@ -43,9 +43,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", NOW, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    """Paths in backticks that start at the repository's root."""
-    names = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", prose(page))
-    assert [name for name in names if not (ROOT / name).exists()] == []
+    """Paths in backticks: those that start at the repository's root, and modules below the page's own folder."""
+    text = prose(page)
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    modules = re.findall(r"`(\w+(?:/\w+)+\.py)`", text)
+    assert [name for name in modules if not (ROOT / name).exists() and not (page.parent / name).exists()] == []
 
 
 def test_pages_that_the_code_names_exist() -> None:
