@@ -1,4 +1,4 @@
-"""What the README names is there: its test command in CI, its files."""
+"""What the README shows is true: its test command runs in CI, its report is what the code prints."""
 
 import re
 from pathlib import Path
@@ -15,12 +15,6 @@ def test_ci_runs_the_readmes_test_command() -> None:
     steps = [step for step in command[0].split(" && ") if not step.startswith(("python3 -m venv", ". .venv"))]
     ci = re.sub(r" --quiet", "", (ROOT / ".ci/run").read_text(encoding="utf-8")).splitlines()
     assert [step for step in steps if step not in ci] == []
-
-
-def test_files_that_the_readme_names_are_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_the_report_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str]) -> None:
