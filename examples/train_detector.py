@@ -34,7 +34,7 @@ def load(folder: Path, size: int) -> list[Subset]:
     validates = [zlib.crc32(name.encode()) % 5 == 0 for name in people]
     parts = [[i for i, chosen in enumerate(validates) if chosen is wanted] for wanted in (False, True)]
     if any({images.targets[i] for i in part} != {0, 1} for part in parts):
-        raise ValueError(f"{len(set(people))} people are too few for real and fake images in both parts")
+        raise ValueError(f"too few people ({len(set(people))}) for real and fake images in both parts")
     return [Subset(images, part) for part in parts]
 
 
