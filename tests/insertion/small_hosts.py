@@ -1,4 +1,4 @@
-"""Small networks to insert layers into, and an input for them that is no square."""
+"""Small networks to insert layers into, and images for them that are not square."""
 
 from collections import namedtuple
 

@@ -1,4 +1,4 @@
-"""What a model with inserted layers can still do: be copied, stored, compiled, exported, traced, checkpointed."""
+"""A model with inserted layers can still be copied, pickled, compiled, exported, traced and checkpointed."""
 
 import copy
 import io
