@@ -82,7 +82,8 @@ class PANet(Detector):
         common, final = widths.common, widths.exit[-1]
         channels = dict.fromkeys(LOCATIONS, common) | {"final": final}
         if emam is not None and channels[emam] % groups:
-            raise ValueError(f"groups must divide the {channels[emam]} channels at emam={emam!r}, got {groups}")
+            wrong = f"groups={groups} does not divide the {channels[emam]} channels at emam={emam!r}"
+            raise ValueError(f"{wrong}; choose a divisor, such as 8")
         self.emam_at, self.scam_at, self.noise_std = emam, scam, noise_std
 
         self.encoder = build_encoder(variant, encoder_pretrained)

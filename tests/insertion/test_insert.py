@@ -10,7 +10,7 @@ from timm.layers import SqueezeExcite
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Gives, Pair, X, inserted, resnet
+from tests.insertion.small_hosts import Pair, Returns, X, inserted, resnet
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_two_insertions_at_one_location_run_one_after_the_other():
     ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple", "dict", "ordered dict", "default dict"],
 )
 def test_every_layout_and_kind_of_output_is_refined(form, read, map_of):
-    model = Gives(form)
+    model = Returns(form)
     plain = model(X)
     report = insert_attention(model, "stage", EMAM, example_input=X)
     refined = model(X)
@@ -88,7 +88,7 @@ def test_every_layout_and_kind_of_output_is_refined(form, read, map_of):
 
 
 def test_tokens_of_an_image_size_other_than_the_dry_runs():
-    model = Gives(lambda x: x.flatten(2).mT)
+    model = Returns(lambda x: x.flatten(2).mT)
     insert_attention(model, "stage", EMAM, example_input=X)
     larger = torch.randn(1, 3, 128, 96)
     layer = model.stage.inserted_attention[0].layer
@@ -318,7 +318,7 @@ def test_new_parameters_have_the_models_dtype_and_device():
 
 
 def test_the_users_own_children_stay():
-    model = Gives(lambda x: x)
+    model = Returns(lambda x: x)
     model.stage.inserted_attention_map = nn.Conv2d(1, 1, 1)
     insert_attention(model, "stage", EMAM, example_input=X)
     remove_attention(model)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, replace_attention
 from panet_layers.insertion.layouts import Image, Layout, read_layout
 from panet_layers.insertion.refinement import attach
-from tests.insertion.small_hosts import Gives, X, inserted, resnet
+from tests.insertion.small_hosts import Returns, X, inserted, resnet
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ from tests.insertion.small_hosts import Gives, X, inserted, resnet
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "0", EMAM, {}, r"example_input is needed"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "stages", EMAM, {"example_input": X}, r"needs timm's feature_info"),
         (
-            lambda: Gives(lambda x: x.flatten(1)),
+            lambda: Returns(lambda x: x.flatten(1)),
             "stage",
             EMAM,
             {"example_input": X},
             r"'stage' \(Stage\) returned \(2, 3072\)",
         ),
         (
-            lambda: Gives(lambda x: {1: [x]}),
+            lambda: Returns(lambda x: {1: [x]}),
             "stage",
             EMAM,
             {"example_input": X},
@@ -70,7 +70,7 @@ def test_errors_name_the_module_and_change_nothing(model, at, layer, options, me
 
 
 def test_a_module_that_is_not_called_is_refused():
-    model = Gives(lambda x: x)
+    model = Returns(lambda x: x)
     model.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match=r"'spare' \(Conv2d\) was not called"):
         insert_attention(model, "spare", EMAM, example_input=X)
@@ -124,7 +124,7 @@ def test_a_module_that_takes_no_hook_leaves_the_others_unchanged(monkeypatch):
 
 
 def test_a_child_with_the_layers_name_is_refused_and_kept():
-    model = Gives(lambda x: x)
+    model = Returns(lambda x: x)
     model.stage.inserted_attention = nn.Conv2d(1, 1, 1)
     with pytest.raises(ValueError, match=r"Stage has a child 'inserted_attention' of its own"):
         insert_attention(model, "stage", EMAM, example_input=X)
@@ -190,20 +190,20 @@ def test_a_list_that_is_looped_over_and_ends_in_a_shared_module_is_refused():
 
 
 def test_tokens_that_form_no_map_are_refused():
-    model = Gives(lambda x: x.flatten(2).mT[:, :77])
+    model = Returns(lambda x: x.flatten(2).mT[:, :77])
     with pytest.raises(ValueError, match=r"\(2, 77, 16\)"):
         insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 64))
 
 
 def test_tokens_of_other_proportions_are_refused():
-    model = Gives(lambda x: x.flatten(2).mT)
+    model = Returns(lambda x: x.flatten(2).mT)
     insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 128))
     with pytest.raises(ValueError, match=r"144 tokens do not form a map of 16:32, the example_input's proportions"):
         model(torch.zeros(2, 3, 48, 48))
 
 
 def test_a_conversion_that_dropped_the_layer_is_an_error():
-    model = Gives(lambda x: x)
+    model = Returns(lambda x: x)
     insert_attention(model, "stage", EMAM, example_input=X)
     del model.stage.inserted_attention
     with pytest.raises(RuntimeError, match=r"Stage has lost its inserted layer.*convert first, insert after"):
