@@ -1,4 +1,4 @@
-"""A LightningModule around a network with EMAM: inserted in __init__, before there is an optimiser.
+"""A LightningModule around a network with EMAM, inserted in __init__, before Lightning creates the optimiser.
 
 python examples/insertion/into_lightning.py
 """

@@ -1,4 +1,4 @@
-"""EMAM in a timm network: after every feature stage of a pretrained one, or inside every block of a new one.
+"""EMAM in a timm network: after every feature stage of a pretrained network, or inside every block of a new one.
 
 python examples/insertion/into_timm.py
 """
@@ -11,7 +11,7 @@ from panet_layers import EMAM, insert_attention
 
 
 def after_every_stage(name: str, pretrained: dict[str, torch.Tensor] | None = None) -> nn.Module:
-    """A network with EMAM after each of its stages; a plain network's weights load before or after."""
+    """A network with EMAM after each of its stages, and with the weights of a plain network if they are given."""
     model = timm.create_model(name)  # pretrained=True for timm's own weights
     print(insert_attention(model, "stages", EMAM))
     if pretrained is not None:
@@ -21,7 +21,7 @@ def after_every_stage(name: str, pretrained: dict[str, torch.Tensor] | None = No
 
 
 def in_every_block(name: str) -> nn.Module:
-    """timm's own way, where a family has one: EMAM stands in each block, before the shortcut is added."""
+    """A network with EMAM in each block, before the shortcut is added, by an argument of some of timm's families."""
     return timm.create_model(name, block_args={"attn_layer": EMAM})
 
 

@@ -1,4 +1,4 @@
-"""EMAM inside transformers' ResNet and ConvNeXt: a subclass, so that from_pretrained builds the layers before it loads.
+"""EMAM inside transformers' ResNet and ConvNeXt: subclasses, so that from_pretrained builds the layers, then loads.
 
 python examples/insertion/into_transformers.py
 """
@@ -12,7 +12,7 @@ from panet_layers import EMAM, insert_attention
 
 
 def example() -> dict[str, torch.Tensor]:
-    return {"pixel_values": torch.zeros(2, 3, 64, 96)}  # made where the model is: on the device meta in from_pretrained
+    return {"pixel_values": torch.zeros(2, 3, 64, 96)}  # from_pretrained runs this on the device meta
 
 
 class EMAMResNetForImageClassification(ResNetForImageClassification):
@@ -29,7 +29,7 @@ class EMAMConvNextForImageClassification(ConvNextForImageClassification):
 
 def main() -> None:
     config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1])
-    with TemporaryDirectory() as folder:  # in its place "microsoft/resnet-50", say
+    with TemporaryDirectory() as folder:  # or the name of a published model, such as "microsoft/resnet-50"
         ResNetForImageClassification(config).save_pretrained(folder)
         model = EMAMResNetForImageClassification.from_pretrained(folder)
     loss = model(torch.randn(2, 3, 64, 64), labels=torch.tensor([0, 1])).loss

@@ -1,9 +1,9 @@
-"""EMAM behind the last C3k2 stages of YOLO11, in ultralytics' own training loop, on four drawn images.
+"""EMAM after the last C3k2 stages of YOLO11, in ultralytics' own training loop, on four drawn images.
 
     python examples/insertion/into_yolo.py
 
-The loop builds the network anew from its yaml, so the layers go in where it builds it: in the trainer's `get_model`,
-before the weights are loaded. From there they are in the optimiser, in the averaged weights and in best.pt.
+The loop builds a new network from its yaml, so the layers are inserted there: in the trainer's `get_model`, before
+weights are loaded. Then the optimiser, the averaged weights and best.pt include them.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 
 from panet_layers import EMAM, insert_attention
 
-STAGES = ["model.16", "model.19", "model.22"]  # what the head detects on
+STAGES = ["model.16", "model.19", "model.22"]  # the head's inputs
 
 
 class TrainerWithEMAM(DetectionTrainer):
@@ -26,24 +26,23 @@ class TrainerWithEMAM(DetectionTrainer):
         model = super().get_model(cfg, None, verbose)
         insert_attention(model, STAGES, EMAM, example_input=torch.zeros(1, 3, 64, 96))
         if weights is not None:
-            model.load(weights)  # a plain checkpoint, or one of such a training
+            model.load(weights)  # of a plain network, or of one trained with EMAM
         return model
 
 
 def train(folder: Path, weights: str = "yolo11n.yaml", **options: Any) -> YOLO:
-    """One epoch, which leaves folder/run/weights/best.pt."""
-    quiet = {"workers": 0, "plots": False, "verbose": False}
+    """The model after one epoch, which writes folder/run/weights/best.pt."""
     model = YOLO(weights)
     model.train(
         trainer=TrainerWithEMAM,
         **{"data": draw_squares(folder), "epochs": 1, "imgsz": 64, "batch": 2, "device": "cpu"},
-        **{"project": str(folder), "name": "run", **quiet, **options},
+        **{"project": str(folder), "name": "run", "workers": 0, "plots": False, "verbose": False, **options},
     )
     return model
 
 
 def draw_squares(folder: Path) -> str:
-    """A data set of four images with a square in the middle of each."""
+    """The data.yaml of a data set of four images with a square in the middle of each, drawn into `folder`."""
     for kind in ("images", "labels"):
         (folder / kind).mkdir(exist_ok=True)
     for i in range(4):

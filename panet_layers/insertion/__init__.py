@@ -1,4 +1,4 @@
-"""Attention layers into any backbone, out of it again, in the place of look-alikes, and what they cost."""
+"""Insert attention layers into any model, remove them, replace other implementations by them, and report costs."""
 
 from .costs import Cost, CostReport
 from .insert import insert_attention, remove_attention

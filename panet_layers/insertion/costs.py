@@ -1,4 +1,4 @@
-"""What a layer costs at a place, and the report that lists places and costs."""
+"""What a layer costs on one feature map, and the report that lists layers with their locations and costs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ..backends import use_backend
 
-BATCH = 2  # batch normalisation in training wants more than one value
+BATCH = 2  # batch normalisation in training mode needs more than one value
 
 
 class Cost(NamedTuple):
-    """What a layer adds at its place.
+    """What a layer adds to a model.
 
     parameters: their number.
-    macs: multiply-accumulates of convolutions and matrix products in one image's forward, by the paper's formulas (the
-        fast backends compute fewer).
-    activation_bytes: what one image's forward keeps for the backward: the layer's input, not its parameters.
+    macs: multiply-accumulates of convolutions and matrix products in the forward pass of one image, by the paper's
+        formulas (the fast backends compute fewer).
+    activation_bytes: memory that the forward pass of one image keeps for the backward pass, without parameters.
     """
 
     parameters: int
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A layer's place in a model, the map it sees there, its class, and its cost."""
+    """A layer's location in a model, the map it sees there, its class, and its cost."""
 
     name: str
     map: str
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class CostReport(NamedTuple):
-    """Attention layers in a model, a row for each; printed, a table with the sums below."""
+    """The attention layers of a model, a row each. Print it for a table with totals."""
 
     rows: tuple[Row, ...]
 
@@ -52,24 +52,21 @@ class CostReport(NamedTuple):
         return Cost(*(sum(row.cost[i] for row in self.rows) for i in range(len(Cost._fields))))
 
     def __str__(self) -> str:
-        cells = [(row.name, row.map, row.layer, *_printed(row.cost)) for row in self.rows]
         lines = [
-            ("place", "map", "layer", "parameters", "MACs", "kept"),
-            *cells,
+            ("location", "map", "layer", "parameters", "MACs", "kept"),
+            *((row.name, row.map, row.layer, *_printed(row.cost)) for row in self.rows),
             ("total", "", "", *_printed(self.total)),
         ]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(n) if i < 3 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, widths))
-            ).rstrip()
-            for line in lines
-        )
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        template = "  ".join(f"{{:{'<' if i < 3 else '>'}{width}}}" for i, width in enumerate(widths))
+        return "\n".join(template.format(*line).rstrip() for line in lines)
 
 
 def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
-    """The cost of `layer` on an image's map of `shape` (C, H, W), counted on a copy; the MACs of EMAM and SCAM by the
-    reference backend. Raises ValueError where the layer changes the map's shape or dtype.
+    """The cost of `layer` on one image's map of `shape` (C, H, W), measured on a copy.
+
+    The MACs of EMAM and SCAM are those of the reference backend. Raises ValueError where the layer changes the map's
+    shape or dtype.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
@@ -80,7 +77,7 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     for part in layer.modules():
         if hasattr(part, "backend"):
             part.backend = None  # type: ignore[assignment]
-    with use_backend("auto"):  # one that was named may be for another device than the model's of now
+    with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
         kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
     with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         layer(x)
@@ -88,7 +85,7 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
 
 
 def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
-    """Bytes of the storages that autograd keeps of the layer's forward, the parameters' aside."""
+    """Bytes of the storages that autograd keeps of the layer's forward pass, without those of its parameters."""
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -98,8 +95,9 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
         out: Any = layer(x)
     if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
-        made = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{type(layer).__name__} made {made} of a map of {tuple(x.shape)} in {x.dtype}")
+        returned = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        wanted = f"{tuple(x.shape)} in {x.dtype}"
+        raise ValueError(f"{type(layer).__name__} returned {returned} for {wanted}; it must keep shape and dtype")
     return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in parameters)
 
 

@@ -9,29 +9,30 @@ from torch import nn
 
 
 class Stage(NamedTuple):
-    """One entry of `feature_info`: the module's name as timm gives it, channels, and image pixels to a map's pixel."""
+    """One entry of `feature_info`: timm's name of the module, the map's channels, image height / map height."""
 
     name: str
     channels: int
     reduction: float
 
 
-def feature_host(model: nn.Module) -> tuple[str, nn.Module | None]:
-    """The outermost module that has a `feature_info`, and its name with a dot behind; ("", None) where none has."""
-    return next(_hosts(model), ("", None))
+def feature_host(model: nn.Module) -> nn.Module | None:
+    """The outermost module that has a `feature_info`, or None."""
+    return next((module for _, module in _hosts(model)), None)
 
 
 def stages(model: nn.Module) -> list[Stage]:
-    """The model's feature stages, under names that hold from `model` on where they exist there.
+    """The model's feature stages, with module names relative to `model` where such modules exist; [] where it has none.
 
-    Raises ValueError where it holds several networks that have some.
+    Raises ValueError where the model holds several networks that have stages.
     """
-    prefix, host = feature_host(model)
-    if host is None:
+    hosts = list(_hosts(model))
+    if not hosts:
         return []
-    apart = [name.removesuffix(".") for name, _ in _hosts(model) if not name.startswith(prefix)]
-    if apart:
-        names = ", ".join(map(repr, (prefix.removesuffix("."), *apart)))
+    prefix, host = hosts[0]
+    separate = [name for name, _ in hosts if not name.startswith(prefix)]
+    if separate:
+        names = ", ".join(repr(name.removesuffix(".")) for name in (prefix, *separate))
         raise ValueError(f"the model holds several networks with stages, {names}; give module names")
     known = {name for name, _ in host.named_modules(remove_duplicate=False)}
     return [
@@ -42,12 +43,12 @@ def stages(model: nn.Module) -> list[Stage]:
 
 
 def _hosts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module that has a `feature_info`, the outer before the inner, its name with a dot behind."""
+    """Every module that has a `feature_info`, outer before inner, with its name and a dot."""
     return ((f"{name}." if name else "", module) for name, module in model.named_modules() if _entries(module))
 
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:
-    info: Any = vars(module).get("feature_info")  # a compiled model lends its own module's
+    info: Any = vars(module).get("feature_info")  # not getattr: a compiled model forwards to the module inside
     if hasattr(info, "get_dicts"):
         return info.get_dicts()
     return info if isinstance(info, list) and all("num_chs" in entry for entry in info) else []

@@ -1,4 +1,4 @@
-"""How a feature map lies in a tensor - NCHW, NHWC or tokens - and how to read that off the tensor's shape."""
+"""Where a tensor holds the channels and pixels of a feature map (NCHW, NHWC or tokens), read off the tensor's shape."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-PREFIXES = (0, 1, 2, 3, 4, 5, 8, 9)  # class and register tokens of the networks there are
+PREFIXES = (0, 1, 2, 3, 4, 5, 8, 9)  # numbers of class and register tokens in published networks
 
 
 class Image(NamedTuple):
-    """The images of a dry run."""
+    """The batch size and image size of a dry run."""
 
     batch: int
     height: int
@@ -20,7 +20,7 @@ class Image(NamedTuple):
 
 
 class ChannelsFirst(tuple[int, ...]):
-    """The shape of what a module gave that gives (B, C, H, W) and nothing else, as a Conv2d."""
+    """The shape of an output that can only be (B, C, H, W), such as a Conv2d's."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Layout:
 
     kind: "NCHW" is (B, C, H, W), "NHWC" (B, H, W, C), "tokens" (B, prefix + H * W, C).
     channels, height, width: C, H, W as the dry run saw them.
-    prefix: tokens ahead of the map that belong to no pixel (class, registers).
-    order: for tokens that are not row by row, which one is at each pixel.
+    prefix: tokens before the map that belong to no pixel (class and register tokens).
+    order: for tokens that are not in row-major order, the index of each pixel's token.
     """
 
     kind: str
@@ -45,19 +45,19 @@ class Layout:
         return f"{self.kind}{behind} {self.channels}x{self.height}x{self.width}"
 
     def grid(self, tokens: int) -> tuple[int, int]:
-        """Rows and columns of a map of so many tokens: the dry run's, or others in its proportion.
+        """Rows and columns of a map of so many tokens: those of the dry run, or others in the same proportions.
 
-        Raises ValueError where there are none.
+        Raises ValueError where no map of these proportions has so many tokens.
         """
         if tokens == self.height * self.width:
             return self.height, self.width
         height = max(1, round(math.sqrt(tokens * self.height / self.width)))
         width = tokens // height
-        apart = abs(height - width * self.height / self.width)  # as when a map was read
-        if self.order is not None or tokens % height or apart >= 0.5:
+        difference = abs(height - width * self.height / self.width)  # the limit is that of `_tokens`
+        if self.order is not None or tokens % height or difference >= 0.5:
             raise ValueError(
-                f"{tokens} tokens are no map in the proportion {self.height}:{self.width}, that of the example_input "
-                "with which the layer was inserted"
+                f"{tokens} tokens do not form a map of {self.height}:{self.width}, the example_input's proportions; "
+                "insert the layer with an example_input in the proportions of your images"
             )
         return height, width
 
@@ -65,9 +65,9 @@ class Layout:
 def read_layout(
     shape: tuple[int, ...], image: Image, channels: int | None = None, reduction: float | None = None
 ) -> list[Layout]:
-    """The layouts that a tensor's shape fits best: none, one, or two where it could be NCHW as well as NHWC.
+    """The layouts that fit a tensor's shape best: none, one, or two where it may be NCHW or NHWC.
 
-    Read off the image's proportions, except for `ChannelsFirst`.
+    A map must have the image's proportions, except in a shape that is `ChannelsFirst`.
 
     channels, reduction: of the map, where they are known (timm's `num_chs` and `reduction`).
     """
@@ -87,17 +87,17 @@ def at_reduction(layout: Layout, image: Image, reduction: float | None) -> bool:
     return abs(layout.height - expected) <= max(1.0, 0.2 * expected)
 
 
-def in_order(layout: Layout, order: Tensor) -> Layout:
-    """The layout of tokens that lie in another order than row by row; `order` (H, W): which one is at each pixel."""
+def with_order(layout: Layout, order: Tensor) -> Layout:
+    """The layout of tokens that are not in row-major order; `order` (H, W) holds the index of each pixel's token."""
     return replace(layout, height=order.shape[0], width=order.shape[1], order=tuple(order.flatten().tolist()))
 
 
 def _maps(shape: tuple[int, ...], image: Image) -> list[Layout]:
     _, a, b, c = shape
-    if isinstance(shape, ChannelsFirst) and not a == b == c:  # which is refused whatever gave it
+    if isinstance(shape, ChannelsFirst) and not a == b == c:  # a cube is refused from every module alike
         return [Layout("NCHW", a, b, c)]
     read = Layout("NCHW", a, b, c), Layout("NHWC", c, a, b)
-    return [layout for layout in read if _mismatch(layout, image) <= 2]  # unpadded convolutions cost a row or two
+    return [layout for layout in read if _mismatch(layout, image) <= 2]  # unpadded convolutions drop a row or two
 
 
 def _tokens(shape: tuple[int, ...], image: Image, reduction: float | None) -> list[Layout]:
@@ -114,7 +114,7 @@ def _tokens(shape: tuple[int, ...], image: Image, reduction: float | None) -> li
 
 
 def _distance(layout: Layout, image: Image, reduction: float | None) -> float:
-    """By how many rows and columns the map differs from the image's at a reduction."""
+    """By how many rows and columns the map's size differs from the image's at a reduction."""
     if reduction is None:
         return 0.0
     return abs(layout.height - image.height / reduction) + abs(layout.width - image.width / reduction)

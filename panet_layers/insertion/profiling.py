@@ -1,4 +1,4 @@
-"""What the attention layers of a model cost, wherever they came from."""
+"""What the attention layers of a model cost, however they came into it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ LAYERS = (EMAM, SCAM, ChannelAttention, SpatialAttention)
 
 
 def profile(model: nn.Module, example_input: Any = None) -> CostReport:
-    """The cost of every EMAM, SCAM and inserted layer in `model`, by a dry run as `insert_attention` makes it.
+    """The cost of every EMAM, SCAM and inserted layer in `model`, by the same dry run as in `insert_attention`.
 
-    Returns a report with a row for each layer that ran: its name, the map (C, H, W) it saw first, its parameters, and
-    for one image its MACs and the bytes that it keeps for the backward. Print it. Scripted layers are left out.
+    Returns a report with a row for each layer that ran: its name, its class, the map (C, H, W) of its first call, its
+    parameters, and for one image its MACs and the bytes that it keeps for the backward pass. Print it. Scripted layers
+    are left out.
 
-    Raises ValueError where there is no input to run the model on, it fails on it, or it runs none of its layers.
+    Raises ValueError where there is no input to run the model on, the model fails, or it runs none of its layers.
     """
     layers = _layers(model)
     maps: dict[nn.Module, list[tuple[int, ...]]] = {}
@@ -36,7 +37,7 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
             hooks.enter_context(layer.register_forward_pre_hook(note, with_kwargs=True))
         dry_run(model, example_input)
     if layers and not maps:
-        raise ValueError(f"none of the model's layers ran in the dry run: {', '.join(layers.values())}")
+        raise ValueError(f"none of the model's attention layers ran in the dry run: {', '.join(layers.values())}")
     return CostReport(
         tuple(
             Row(name, "x".join(map(str, maps[layer][0])), type(layer).__name__, _cost(layer, maps[layer]))
@@ -47,13 +48,13 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
 
 
 def _cost(layer: nn.Module, maps: list[tuple[int, ...]]) -> Cost:
-    """The sum over the layer's calls."""
+    """The cost of all calls of the layer, given the map of each."""
     calls = [cost(layer, shape) for shape in maps]
     return Cost(calls[0].parameters, sum(c.macs for c in calls), sum(c.activation_bytes for c in calls))
 
 
 def _layers(model: nn.Module) -> dict[nn.Module, str]:
-    """The outermost layers of attention in the model, with their names."""
+    """The outermost attention layers in the model, with their names."""
     found: dict[nn.Module, str] = {}
     inner: set[nn.Module] = set()
     for name, module in model.named_modules():

@@ -1,8 +1,8 @@
 """What an insertion adds to a model: a layer on one map of a module's output, run by a forward hook of the module.
 
-A hook and a child leave every existing name as it was: the plain model's checkpoints load, and no code that uses the
-model sees another module. The hook is a plain function that finds the layer in the module it is called for, so that
-copies, pickles and replicas run their own.
+A hook and a child module change no existing name: the plain model's checkpoints load, and code that uses the model
+finds the modules it knows. The hook is a plain function that finds the layer in the module that it is called for, so
+copies, pickles and replicas run their own layers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..tracing import fx_leaf
 from .layouts import Layout
@@ -24,10 +25,10 @@ _PLAIN = (nn.Sequential.forward, nn.ModuleList.forward)
 
 
 class Refinement(nn.Module):
-    """`layer` on a map that lies in a module's output by `layout`.
+    """`layer` on a feature map in a module's output.
 
-    element: which element of the output it is (an index, or a key of a mapping), or None where the output is the tensor
-        itself.
+    layout: of the tensor that holds the map.
+    element: the tensor's index or key in the output, or None where it is the output.
     """
 
     order: Tensor | None
@@ -44,8 +45,8 @@ class Refinement(nn.Module):
     def forward(self, output: Any) -> Any:
         """The module's output, refined."""
         if self.element is None:
-            return self._refined(output)
-        refined = self._refined(output[self.element])
+            return self._refine(output)
+        refined = self._refine(output[self.element])
         if isinstance(output, defaultdict):
             return type(output)(output.default_factory, {**output, self.element: refined})
         if isinstance(output, Mapping):
@@ -54,14 +55,14 @@ class Refinement(nn.Module):
         parts[self.element] = refined
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
-    def _refined(self, x: Tensor) -> Tensor:
+    def _refine(self, x: Tensor) -> Tensor:
         if self.layout.kind == "NCHW":
             return self.layer(x)
         if self.layout.kind == "NHWC":
             return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self._refined_tokens(x)
+        return self._refine_tokens(x)
 
-    def _refined_tokens(self, x: Tensor) -> Tensor:
+    def _refine_tokens(self, x: Tensor) -> Tensor:
         prefix = self.layout.prefix
         tokens = x[:, prefix:] if prefix else x
         size = self.layout.grid(tokens.shape[1])
@@ -75,53 +76,36 @@ class Refinement(nn.Module):
 
 
 class Refinements(nn.ModuleList):
-    """The refinements of a module's output. Run as a child, as by a module that runs all it has, it does nothing."""
+    """The refinements of a module's output. As a child it returns its input: some modules run all their children."""
 
     def forward(self, x: Any) -> Any:
         return x
 
 
 def attach(refinements: Sequence[tuple[nn.Module, Refinement]]) -> None:
-    """Let each module's output be refined, after the refinements that it has; where one can't be, none is."""
-    done: list[nn.Module] = []
+    """Add a refinement to each module, after those that it has; where one fails, none is added."""
+    added: list[RemovableHandle] = []
     try:
-        for module, refinement in refinements:
-            _attach(module, refinement)
-            done.append(module)
+        for module, _ in refinements:
+            holder, name = holder_of(module)
+            if not isinstance(holder._modules.get(name, Refinements()), Refinements):
+                raise ValueError(f"{type(holder).__name__} has a child {name!r} of its own; name another module")
+            if not any(hook is refine for hook in module._forward_hooks.values()):
+                added.append(module.register_forward_hook(refine))
     except Exception:
-        for module in reversed(done):
-            _take_back(module)
+        for handle in added:
+            handle.remove()
         raise
-
-
-def _attach(module: nn.Module, refinement: Refinement) -> None:
-    holder, name = holder_of(module)
-    kept = holder._modules.get(name, Refinements())  # no getattr: a wrapper may lend what its inner module has
-    if not isinstance(kept, Refinements):
-        raise ValueError(f"{type(holder).__name__} has a child {name!r} of its own; name another module")
-    if not any(hook is refine for hook in module._forward_hooks.values()):
-        module.register_forward_hook(refine)
-    holder._modules[name] = kept.append(refinement)
-
-
-def _take_back(module: nn.Module) -> None:
-    """Undo the last `_attach`."""
-    holder, name = holder_of(module)
-    kept: Any = holder._modules[name]
-    del kept[-1]
-    if not kept:
-        del holder._modules[name]
-        _unhook(module)
-
-
-def _unhook(module: nn.Module) -> None:
-    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
-        del module._forward_hooks[key]
+    for module, refinement in refinements:
+        holder, name = holder_of(module)
+        kept: Any = holder._modules.setdefault(name, Refinements())  # getattr may find a wrapped module's child
+        kept.append(refinement)
 
 
 def detach(module: nn.Module) -> None:
-    """Take every refinement from `module` that it runs or keeps for another."""
-    _unhook(module)
+    """Remove every refinement that `module` runs or holds for a container."""
+    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
+        del module._forward_hooks[key]
     ours = [name for name, child in module._modules.items() if name.startswith(NAME) and isinstance(child, Refinements)]
     for name in ours:
         del module._modules[name]
@@ -133,8 +117,8 @@ def refine(module: nn.Module, args: Any, output: Any) -> Any:
     kept: Any = holder._modules.get(name)
     if kept is None:
         raise RuntimeError(
-            f"{type(holder).__name__} has lost its inserted layer, as when a conversion put a new module in its place; "
-            "convert first, insert after"
+            f"{type(holder).__name__} has lost its inserted layer: a conversion may have replaced the module; convert "
+            "first, insert after"
         )
     for refinement in kept:
         output = refinement(output)
@@ -142,9 +126,9 @@ def refine(module: nn.Module, args: Any, output: Any) -> Any:
 
 
 def output_of(module: nn.Module) -> nn.Module:
-    """The module whose output is `module`'s: a Sequential's and a ModuleList's is their last module's.
+    """The module that computes `module`'s output: the last one inside a Sequential or ModuleList, else `module` itself.
 
-    Many models run over such a container's modules instead of calling it. A compiled module's is that of its own one.
+    Many models loop over such a container's modules and never call it. Of a compiled module, the module inside.
     """
     while (inner := _inner(module)) is not None:
         module = inner
@@ -159,9 +143,9 @@ def _inner(module: nn.Module) -> nn.Module | None:
 
 
 def holder_of(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module that keeps `module`'s refinements, and under which name.
+    """The module that holds `module`'s refinements as a child, and the child's name.
 
-    A container might run, or run over, a child that it does not know; so its last module keeps them.
+    A container may run every child that it has, or loop over them, so its last module holds them.
     """
     name = NAME
     while isinstance(module, _CONTAINERS) and _own(module):
@@ -170,5 +154,5 @@ def holder_of(module: nn.Module) -> tuple[nn.Module, str]:
 
 
 def _own(module: nn.Module) -> list[nn.Module]:
-    """The children of a container that no insertion put there: an empty one keeps its refinements itself."""
+    """A container's children without inserted ones; an empty container holds its refinements itself."""
     return [child for child in module.children() if not isinstance(child, Refinements)]

@@ -1,4 +1,4 @@
-"""The detectors: PANet, RECCE as its special case, the Xception baseline, and their loss. Needs timm and einops."""
+"""The detectors PANet, RECCE (PANet without attention layers) and Xception, and their loss. Needs timm and einops."""
 
 from .baseline import XceptionBaseline
 from .detector import PANetOutput

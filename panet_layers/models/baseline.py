@@ -1,15 +1,15 @@
-"""The plain Xception classifier that Table I compares with."""
+"""The plain Xception classifier of Table I."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from .detector import Detector, PANetOutput, check_count, check_images, check_range
-from .encoder import VARIANTS, build_encoder
+from .encoder import build_encoder, find_variant
 
 
 class XceptionBaseline(Detector):
-    """Encoder, pool, dropout, linear. Images (B, 3, H, W) in [-1, 1] -> `PANetOutput` with logits alone."""
+    """Images (B, 3, H, W) in [-1, 1] -> `PANetOutput` with logits only: encoder, pooling, dropout, linear layer."""
 
     architecture = "xception"
 
@@ -21,21 +21,14 @@ class XceptionBaseline(Detector):
         drop_rate: float = 0.2,
         encoder_pretrained: bool = False,
     ) -> None:
-        super().__init__(
-            {
-                "architecture": self.architecture,
-                "num_classes": num_classes,
-                "variant": variant,
-                "drop_rate": drop_rate,
-            }
-        )
+        config = {"num_classes": num_classes, "variant": variant, "drop_rate": drop_rate}
+        super().__init__({"architecture": self.architecture, **config})
         check_count("num_classes", num_classes)
         check_range("drop_rate", drop_rate, 0, 1)
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {variant!r}")
+        widths = find_variant(variant)
         self.encoder = build_encoder(variant, encoder_pretrained)
         self.dropout = nn.Dropout(drop_rate)
-        self.classifier = nn.Linear(VARIANTS[variant].exit[-1], num_classes)
+        self.classifier = nn.Linear(widths.exit[-1], num_classes)
 
     def forward(self, images: Tensor) -> PANetOutput:
         check_images(images)

@@ -1,4 +1,4 @@
-"""What every detector shares: its output, its configuration, saving and loading, and the checks of its input."""
+"""What all detectors share: their output, configuration, saving and loading, and the checks of their input."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MIN_IMAGE_SIZE = 64
 
 
 class PANetOutput(NamedTuple):
-    """What a detector returns.
+    """What a detector returns for images (B, 3, H, W).
 
     logits: (B, num_classes); with one class, sigmoid(logit) is the probability of "fake".
     reconstruction: (B, 3, H, W) in [-1, 1], or None where the detector has no decoder.
-    embeddings: L2-normalised (B, C_i), one for each feature map that the metric loss looks at; () without a decoder.
+    embeddings: L2-normalised (B, C_i), one for each feature map that the metric loss uses; () without a decoder.
     """
 
     logits: Tensor
@@ -39,10 +39,10 @@ class Detector(
     pipeline_tag="image-classification",
     tags=["deepfake-detection"],
 ):
-    """Base of the detectors: `config`, `from_config`, and a folder or Hub repository of safetensors and config.json.
+    """Base of the detectors: `config`, `from_config`, and a folder or Hub repository with safetensors and config.json.
 
-    A subclass passes its constructor arguments to `__init__` as `config`. An `architecture` of its own, written into
-    the configuration, lets `from_config` and `from_pretrained` of any detector class build the right one.
+    A subclass passes its constructor's arguments to `__init__` as `config`. With its own `architecture` in the
+    configuration, `from_config` and `from_pretrained` of any detector class build the right one.
     """
 
     architecture: ClassVar[str]
@@ -53,15 +53,15 @@ class Detector(
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that fix the architecture, ready for JSON; `from_config` builds the same model again.
+        """The arguments that define the architecture, in types that JSON has; `from_config` builds the model again.
 
-        `encoder_pretrained` is not among them: it says where weights came from, not what the model is.
+        `encoder_pretrained` is not one of them: it says where weights came from, not what the model is.
         """
         return dict(self._hub_mixin_config)  # type: ignore[arg-type]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Detector:
-        """Build a detector, freshly initialised, from a `config`. ValueError names a key or value that does not fit."""
+        """A detector with random weights, built from a `config`. A ValueError names a key or value that is wrong."""
         arguments = dict(config)
         architectures = {known.architecture: known for known in Detector.__subclasses__()}
         name = arguments.pop("architecture", "panet")
@@ -72,7 +72,7 @@ class Detector(
         unknown = sorted(set(arguments) - set(known_arguments))
         if unknown:
             raise ValueError(
-                f"unknown keys in the configuration of {model_class.__name__}: {unknown}, wanted only {known_arguments}"
+                f"unknown keys in the configuration of {model_class.__name__}: {unknown}; it may have {known_arguments}"
             )
         return model_class(**arguments)
 
@@ -86,19 +86,19 @@ class Detector(
         strict: bool = True,
         **options: Any,
     ) -> Detector:
-        """Load strictly, from safetensors alone (the mixin would load loosely and fall back to a pickle)."""
+        """Load strictly, and only from safetensors (the mixin would ignore wrong keys, and read a pickle)."""
         download = {
             key: options.pop(key)
             for key in ("revision", "cache_dir", "force_download", "token", "local_files_only")
             if key in options
         }
         if not isinstance(config, Mapping):
-            raise ValueError(f"no usable {CONFIG_NAME} in {model_id}: wanted the one that save_pretrained writes")
+            raise ValueError(f"no usable {CONFIG_NAME} in {model_id}; it must be one that save_pretrained wrote")
         model = cls.from_config({**config, **options})
         if Path(model_id).is_dir():
             file = Path(model_id, SAFETENSORS_SINGLE_FILE)
             if not file.is_file():
-                raise FileNotFoundError(f"no {SAFETENSORS_SINGLE_FILE} in {model_id}")
+                raise FileNotFoundError(f"no {SAFETENSORS_SINGLE_FILE} in {model_id}; save_pretrained writes one")
         else:
             file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **download))
         try:
@@ -112,7 +112,7 @@ class Detector(
 
 
 def check_weights_fit(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], source: str) -> None:
-    """Raise one ValueError that names the missing, unknown and misshapen tensors of `given`, if there are any."""
+    """Raise one ValueError that names the tensors of `given` that are missing, unknown or of a wrong shape, if any."""
     misshapen = [
         f"{name} {tuple(given[name].shape)} instead of {tuple(shape)}"
         for name, shape in wanted.items()
@@ -133,8 +133,8 @@ def check_weights_fit(wanted: Mapping[str, torch.Size], given: Mapping[str, Tens
 
 
 def check_images(images: Tensor) -> None:
-    """Images are floating (B, 3, H, W) of at least 64x64: below that the last feature map vanishes."""
-    if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
+    """Raise an error unless images are floating-point (B, 3, H, W), 64x64 or larger: below, the last map is empty."""
+    if torch.jit.is_tracing():  # sizes are tensors there, and comparing them prints a warning
         return
     if not images.is_floating_point():
         raise TypeError(f"images must be floating-point in [-1, 1], got {images.dtype}")
@@ -147,13 +147,13 @@ def check_images(images: Tensor) -> None:
 
 
 def check_count(name: str, value: Any) -> None:
-    """A constructor argument that must be a positive int."""
+    """Raise ValueError unless a constructor's argument is a positive int."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive int, got {value!r}")
 
 
 def check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """A constructor argument that must be a number with low <= value < high."""
+    """Raise ValueError unless a constructor's argument is a number with low <= value < high."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value < high:
         upper = "" if high == math.inf else f" and below {high}"
         raise ValueError(f"{name} must be a finite number of at least {low}{upper}, got {value!r}")

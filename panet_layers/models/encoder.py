@@ -1,4 +1,4 @@
-"""The Xception encoder (Chollet, CVPR 2017), cut where the detector takes features out and puts them back in."""
+"""The Xception encoder (Chollet, CVPR 2017), in parts between which the detector processes the features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Variant:
-    """Widths (channels) and depth of a detector; the defaults are Xception's and RECCE's."""
+    """Numbers of channels and middle blocks of a detector; the defaults are those of Xception and RECCE."""
 
     stem: tuple[int, int] = (32, 64)
     entry: tuple[int, int] = (128, 256)
@@ -37,10 +37,10 @@ VARIANTS = {
 
 
 class XceptionEncoder(nn.Module):
-    """Xception without its classifier: (B, 3, H, W) -> (B, exit width, about H/32, about W/32).
+    """Xception without its classifier: (B, 3, H, W) -> (B, variant.exit[-1], about H/32, about W/32).
 
-    The modules bear the names of timm's `legacy_xception`, so that its weights load unchanged; a shallow variant
-    leaves out some of the middle blocks.
+    The modules have the names of timm's `legacy_xception`, so that its weights load unchanged. A shallow variant leaves
+    out some of the middle blocks.
     """
 
     def __init__(self, variant: Variant = VARIANTS["paper"]) -> None:
@@ -71,20 +71,20 @@ class XceptionEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def common(self, images: Tensor) -> Tensor:
-        """Stem and blocks 1-4: the common features E (Eq. 1), about H/16 x W/16 (19x19 at 299x299)."""
+        """The common features (Eq. 1), (B, variant.common, about H/16, about W/16), 19x19 at 299x299: up to block 4."""
         features = self.act1(self.bn1(self.conv1(images)))
         features = self.act2(self.bn2(self.conv2(features)))
         return self.blocks(features, 1, 4)
 
     def blocks(self, features: Tensor, first: int, last: int) -> Tensor:
-        """Blocks `first` to `last`, both included, as far as this variant has them."""
+        """Features after the blocks `first` to `last`, both included, that this variant has."""
         for number in range(first, last + 1):
             if hasattr(self, f"block{number}"):
                 features = getattr(self, f"block{number}")(features)
         return features
 
     def final(self, features: Tensor) -> Tensor:
-        """Blocks 9-12 and the last two separable convolutions: the features that are classified."""
+        """The final features, which are classified: after blocks 9-12 and the last two separable convolutions."""
         features = self.blocks(features, 9, 12)
         features = self.act3(self.bn3(self.conv3(features)))
         return self.act4(self.bn4(self.conv4(features)))
@@ -94,19 +94,21 @@ class XceptionEncoder(nn.Module):
 
     @staticmethod
     def common_size(height: int, width: int) -> tuple[int, int]:
-        """Height and width of the common features of an image."""
+        """Height and width of the common features of an image of this height and width."""
+        sizes = ((size - 3) // 2 - 1 for size in (height, width))  # conv1 (stride 2) and conv2, without padding
+        height, width = ((size + 7) // 8 for size in sizes)  # blocks 1-3: stride 2, padded
+        return height, width
 
-        def one(size: int) -> int:
-            size = (size - 3) // 2 + 1 - 2  # conv1 (stride 2) and conv2, neither padded
-            for _ in range(3):  # blocks 1-3: stride 2, padded
-                size = (size - 1) // 2 + 1
-            return size
 
-        return one(height), one(width)
+def find_variant(name: str) -> Variant:
+    """The variant of this name. Raises ValueError for an unknown one."""
+    if name not in VARIANTS:
+        raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {name!r}")
+    return VARIANTS[name]
 
 
 def build_encoder(variant: str, pretrained: bool = False) -> XceptionEncoder:
-    """The encoder of a variant; `pretrained` fetches timm's ImageNet weights, which only "paper" has."""
+    """The encoder of a variant; `pretrained` downloads timm's ImageNet weights, which only "paper" has."""
     encoder = XceptionEncoder(VARIANTS[variant])
     if pretrained:
         if variant != "paper":
@@ -120,7 +122,7 @@ def _imagenet_weights() -> dict[str, Tensor]:
         return timm.create_model("legacy_xception", pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # timm passes on whatever its downloader raises: URLError, HTTP errors, OSError, ...
         raise RuntimeError(
-            "encoder_pretrained=True could not fetch timm's ImageNet weights of legacy_xception "
+            "encoder_pretrained=True could not download timm's ImageNet weights of legacy_xception "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-            "connect to the internet once, or use encoder_pretrained=False"
+            "connect to the internet, or use encoder_pretrained=False"
         ) from None

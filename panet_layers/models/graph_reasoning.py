@@ -1,7 +1,7 @@
-"""Multi-scale graph reasoning (RECCE, CVPR 2022): encoder features gather what the decoder knows about their place.
+"""Multi-scale graph reasoning (RECCE, CVPR 2022): encoder features are updated from the decoder's features.
 
-Every position of the encoder's map is a vertex. Its neighbours are the decoder's features at the same place: a 2x2
-patch of the map at twice the resolution and a 4x4 patch of the map at four times.
+Every pixel of the encoder's map is a vertex. Its neighbours are the decoder's features for the same part of the image:
+a 2x2 patch of the map at twice the resolution, and a 4x4 patch of the map at four times the resolution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class NeighbourAggregation(nn.Module):
-    """One message for each vertex: the weighted sum of its ratio x ratio neighbours, gated by the vertex.
+    """A message for each vertex: the weighted sum of its ratio x ratio neighbours, gated by the vertex.
 
     embedded neighbour = project(ReLU(expand(neighbour)));
     weights = softmax over the neighbours of ReLU(score([embedded vertex, embedded neighbour]));
@@ -29,12 +29,12 @@ class NeighbourAggregation(nn.Module):
         self.score = nn.Linear(2 * hidden, 1, bias=False)
 
     def forward(self, vertices: Tensor, embedded: Tensor, neighbours: Tensor) -> Tensor:
-        """vertices (B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> (B, D, h, w)."""
+        """(B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> messages (B, D, h, w)."""
         patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
         hidden = F.relu(self.expand(patches))
-        # `score` and `project` are linear. So score the two halves of [vertex, neighbour] apart, and apply `project`
-        # once a vertex, to the sum, instead of once a neighbour: the embedded neighbours, the largest tensor of the
-        # textbook form, are never stored.
+        # `score` and `project` are linear. So the two halves of [vertex, neighbour] are scored separately, and
+        # `project` runs once per vertex, on the sum, not once per neighbour: the embedded neighbours, the largest
+        # tensor of the formulas above, are never stored.
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
         scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, w, neighbours, 1)
         scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
@@ -44,7 +44,7 @@ class NeighbourAggregation(nn.Module):
 
 
 class GraphReasoning(nn.Module):
-    """Encoder features (B, C, h, w) with decoder features at 2x and 4x their resolution -> an update (B, C, h, w)."""
+    """Encoder features (B, C, h, w), decoder features at 2x and 4x their resolution -> an update (B, C, h, w)."""
 
     def __init__(
         self, channels: int, channels_x2: int, channels_x4: int, hidden: int = 256, drop_rate: float = 0.2

@@ -1,4 +1,4 @@
-"""Reconstruction-guided attention (RECCE, CVPR 2022): look where the reconstruction fails."""
+"""Reconstruction-guided attention (RECCE, CVPR 2022): attention to the regions where the reconstruction fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GuidedAttention(nn.Module):
-    """map * ReLU(BN(conv(features))) + dropout(features), the map read off the error of the reconstruction."""
+    """map * ReLU(BN(conv(features))) + dropout(features), where the map comes from the reconstruction's error."""
 
     def __init__(self, channels: int, drop_rate: float = 0.2) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class GuidedAttention(nn.Module):
         self.dropout = nn.Dropout(drop_rate)
 
     def attention_map(self, images: Tensor, reconstruction: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W) twice -> (B, 1, *size) in [0, 1]."""
+        """The map (B, 1, *size) in [0, 1] of images and their reconstruction, both (B, 3, H, W)."""
         error = (images - reconstruction).abs()
         return self.gate(F.interpolate(error, size, mode="bilinear", align_corners=True))
 

@@ -1,4 +1,4 @@
-"""The training loss (section III-D, Eq. 9-12): classification, reconstruction of real faces, metric learning."""
+"""PANet's training loss (section III-D, Eq. 9-12): classification, reconstruction of real images, metric learning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .detector import PANetOutput, check_range
 
 
 class PANetLosses(NamedTuple):
-    """Scalars in float32 (float64 for a float64 model). total = classification + l1 reconstruction + l2 metric."""
+    """Scalars in float32 (float64 for a float64 model); total = classification + l1 * reconstruction + l2 * metric."""
 
     total: Tensor
     classification: Tensor
@@ -21,20 +21,22 @@ class PANetLosses(NamedTuple):
 
 
 class PANetLoss(nn.Module):
-    """(output, images (B, 3, H, W), labels (B,)) -> `PANetLosses`; label 0 is real, every other one fake (Eq. 12).
+    """(output, images (B, 3, H, W), labels (B,)) -> `PANetLosses` (Eq. 12); label 0 is real, all others are fake.
 
-    classification: cross-entropy; on one logit its binary form.
+    classification: cross-entropy, in its binary form for one logit.
     reconstruction: absolute error, mean over the pixels of the real images (Eq. 9).
-    metric: mean distance of two real images minus that of a real and a fake one, with (1 - cos) / 2 as the distance,
-        summed over the embeddings (Eq. 10-11). A real image makes no pair with itself.
-    A mean over nothing (no real image, no pair, no decoder) counts as 0. Inside autocast the sums stay in float32.
+    metric: mean distance of two real images minus that of a real and a fake image, with (1 - cos) / 2 as the distance,
+        summed over the embeddings (Eq. 10-11). A real image forms no pair with itself.
+    A mean of nothing (no real image, no pair, no decoder) is 0. Under autocast the sums stay in float32.
 
     Args:
-        lambda_reconstruction, lambda_metric: weights l1, l2; the paper gives none, the defaults are RECCE's.
-        flood: replace the classification loss L by |L - flood| + flood (RECCE: 0.04); None, as in the paper: L itself.
-        clip_metric: max(0, 1 + L_m) on each embedding, as RECCE does.
-    Raises ValueError where shapes or dtypes do not fit. Values of labels are not read: that would halt a GPU.
+        lambda_reconstruction, lambda_metric: weights l1 and l2. The paper states none; the defaults are RECCE's.
+        flood: replace the classification loss L by |L - flood| + flood (RECCE: 0.04); None keeps L, as the paper does.
+        clip_metric: max(0, 1 + L_m) for each embedding, as in RECCE.
+    Raises ValueError where shapes or dtypes do not fit. Does not check the labels' values: a GPU would have to wait.
     """
+
+    # docs/choices.md: loss weights; reconstruction loss; metric loss; flooding
 
     def __init__(
         self,
@@ -85,13 +87,13 @@ class PANetLoss(nn.Module):
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor, real: Tensor) -> Tensor:
-    """Eq. 9 for a mask `real` (B,): the absolute error a pixel, over the real images."""
+    """Eq. 9: the mean absolute error per pixel and channel over the images where the mask `real` (B,) is true."""
     error = (_precise(reconstruction) - _precise(images)).abs().mean((1, 2, 3))
     return _masked_mean(error, real)
 
 
 def metric_loss(embedding: Tensor, real: Tensor) -> Tensor:
-    """Eq. 10 for embeddings (B, C) and a mask `real` (B,)."""
+    """Eq. 10 for one embedding (B, C) of the images, real where the mask `real` (B,) is true."""
     unit = F.normalize(_precise(embedding), dim=1)
     with torch.autocast(unit.device.type, enabled=False):
         distance = (1 - unit @ unit.T) / 2  # Eq. 11
@@ -102,7 +104,7 @@ def metric_loss(embedding: Tensor, real: Tensor) -> Tensor:
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values[mask], 0 for an empty mask. (Indexing by the mask would halt a GPU to count it.)"""
+    """Mean of values[mask], 0 for an empty mask. (Indexing by a mask makes the CPU wait for the GPU.)"""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 
@@ -113,7 +115,7 @@ def _precise(values: Tensor) -> Tensor:
 def _check(output: PANetOutput, images: Tensor, labels: Tensor) -> None:
     batch = output.logits.shape[0]
     if labels.shape != (batch,):
-        raise ValueError(f"labels must be ({batch},), one an image, got {tuple(labels.shape)}")
+        raise ValueError(f"labels must be ({batch},), one per image, got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers (0 real, 1 fake) or bool, got {labels.dtype}")
     wanted = images.shape if output.reconstruction is None else output.reconstruction.shape

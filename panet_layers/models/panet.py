@@ -1,7 +1,7 @@
 """PANet (Guo et al., "Deepfake Detection via a Progressive Attention Network"): Fig. 1, top to bottom.
 
-PANet is RECCE (Cao et al., CVPR 2022), which reconstructs real faces and classifies with the help of the errors, with
-two attention layers in its encoder: the coarse EMAM, then the fine SCAM.
+PANet is RECCE (Cao et al., CVPR 2022), which learns to reconstruct real faces and classifies images with the help of
+the reconstruction's errors, with two attention layers: the coarse-grained EMAM, then the fine-grained SCAM.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from ..emam import EMAM
 from ..scam import SCAM
 from .baseline import XceptionBaseline
 from .detector import Detector, PANetOutput, check_count, check_images, check_range
-from .encoder import VARIANTS, build_encoder
+from .encoder import build_encoder, find_variant
 from .graph_reasoning import GraphReasoning
 from .guided_attention import GuidedAttention
 from .reconstruction import ReconstructionDecoder, add_white_noise
 
-PLACES = ("common", "fusion", "guided", "final")
+LOCATIONS = ("common", "fusion", "guided", "final")  # in the order of the forward pass; docs/choices.md: locations
 
 
 class PANet(Detector):
-    """The detector. Images (B, 3, H, W) in [-1, 1], 64x64 or larger -> `PANetOutput`.
+    """The detector: images (B, 3, H, W) in [-1, 1], 64x64 or larger -> `PANetOutput`.
 
     Args:
-        num_classes: logits an image; 1 is real (0) against fake (1).
+        num_classes: logits per image; 1 is real (0) against fake (1).
         variant: "paper" (timm's legacy_xception, made for 299x299) or "tiny" (narrow and shallow, for CPUs and tests).
-        emam, scam: where each attention layer sits, or None to leave it out; both None is RECCE.
+        emam, scam: the location of each attention layer, or None to leave it out; both None is RECCE.
             "common": the encoder's common features, after block 4; "fusion": after graph reasoning;
             "guided": after reconstruction-guided attention; "final": after the last convolution.
-            Where both sit at one place, EMAM comes first.
-        groups: EMAM's groups; they must divide the channels at its place.
+            Where both have the same location, EMAM comes first.
+        groups: EMAM's groups; they must divide the channels at its location.
         reduction: SCAM's ratio of channels to hidden units.
-        drop_rate: dropout before the decoder, inside the two fusions and before the classifier.
+        drop_rate: dropout before the decoder, in graph reasoning and guided attention, and before the classifier.
         noise_std: standard deviation of the white noise that training adds to a random half of the images.
-        encoder_pretrained: start the "paper" encoder from timm's ImageNet weights (fetched from the internet).
+        encoder_pretrained: start the "paper" encoder from timm's ImageNet weights (downloaded).
 
-    Raises ValueError for an argument that does not fit, RuntimeError where the ImageNet weights can't be fetched.
+    Raises ValueError for an argument that does not fit, RuntimeError where the ImageNet weights can't be downloaded.
     """
 
     architecture = "panet"
@@ -75,17 +75,15 @@ class PANet(Detector):
         check_count("reduction", reduction)
         check_range("drop_rate", drop_rate, 0, 1)
         check_range("noise_std", noise_std, 0)
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {variant!r}")
-        for name, place in {"emam": emam, "scam": scam}.items():
-            if place is not None and place not in PLACES:
-                raise ValueError(f"{name} must be one of {PLACES} or None, got {place!r}")
-
-        widths = VARIANTS[variant]
+        widths = find_variant(variant)
+        for name, location in {"emam": emam, "scam": scam}.items():
+            if location not in (*LOCATIONS, None):
+                raise ValueError(f"{name} must be one of {LOCATIONS} or None, got {location!r}")
         common, final = widths.common, widths.exit[-1]
-        channels = dict.fromkeys(PLACES, common) | {"final": final}
+        channels = dict.fromkeys(LOCATIONS, common) | {"final": final}
         if emam is not None and channels[emam] % groups:
-            raise ValueError(f"groups must divide the {channels[emam]} channels at emam={emam!r}, got {groups}")
+            wrong = f"groups={groups} does not divide the {channels[emam]} channels at emam={emam!r}"
+            raise ValueError(f"{wrong}; choose a divisor, such as 8")
         self.emam_at, self.scam_at, self.noise_std = emam, scam, noise_std
 
         self.encoder = build_encoder(variant, encoder_pretrained)
@@ -101,7 +99,7 @@ class PANet(Detector):
         check_images(images)
         noisy = add_white_noise(images, self.noise_std) if self.training and self.noise_std > 0 else images
 
-        common = self.attend("common", self.encoder.common(noisy))
+        common = self.attend("common", self.encoder.common(noisy))  # at 299x299: 728 channels, 19x19
         reconstruction, features_x2, features_x4 = self.decoder(self.dropout(common), _size(images))
 
         features = self.encoder.blocks(common, 5, 7)
@@ -109,27 +107,27 @@ class PANet(Detector):
         features = self.encoder.blocks(self.attend("fusion", features), 8, 8)
         features = self.guided_attention(features, images, reconstruction)
         features = self.encoder.final(self.attend("guided", features))
-        features = self.attend("final", features)
+        features = self.attend("final", features)  # at 299x299: 2048 channels, 10x10
 
         logits = self.classifier(self.dropout(features.mean((2, 3))))
         return PANetOutput(logits, reconstruction, (_embed(common), _embed(features_x2), _embed(features_x4)))
 
-    def attend(self, place: str, features: Tensor) -> Tensor:
-        """The attention layers that sit at `place`: coarse (EMAM), then fine (SCAM)."""
-        if self.emam is not None and self.emam_at == place:
+    def attend(self, location: str, features: Tensor) -> Tensor:
+        """Features refined by the attention layers at `location`, if any: EMAM first, then SCAM."""
+        if self.emam is not None and self.emam_at == location:
             features = self.emam(features)
-        if self.scam is not None and self.scam_at == place:
+        if self.scam is not None and self.scam_at == location:
             features = self.scam(features)
         return features
 
     def attention_map(self, images: Tensor, reconstruction: Tensor) -> Tensor:
-        """The reconstruction-guided map (B, 1, h, w) in [0, 1] of images and their reconstruction: where it looks."""
+        """The map (B, 1, h, w) in [0, 1] of reconstruction-guided attention, of images and their reconstruction."""
         check_images(images)
         return self.guided_attention.attention_map(images, reconstruction, self.encoder.common_size(*_size(images)))
 
     @staticmethod
     def xception_baseline(num_classes: int = 1, **options: Any) -> XceptionBaseline:
-        """The plain Xception classifier of Table I; arguments as of `XceptionBaseline`."""
+        """The plain Xception classifier of Table I; the arguments are those of `XceptionBaseline`."""
         return XceptionBaseline(num_classes, **options)
 
 
@@ -138,6 +136,6 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _embed(features: Tensor) -> Tensor:
-    """Global average pool, L2-normalised; in float32 at least, for autocast."""
+    """Global average pooling (B, C, h, w) -> (B, C), L2-normalised, under autocast in float32."""
     precision = torch.promote_types(features.dtype, torch.float32)
     return F.normalize(features.mean((2, 3), dtype=precision), dim=1)

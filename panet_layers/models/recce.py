@@ -1,4 +1,4 @@
-"""Weights of a published RECCE (Cao et al., CVPR 2022) for `PANet(emam=None, scam=None)`, which is RECCE."""
+"""Published weights of RECCE (Cao et al., CVPR 2022) for `PANet(emam=None, scam=None)`, which is RECCE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .detector import check_weights_fit
 
-# RECCE's names -> ours, by prefix.
+# RECCE's prefixes of names -> ours.
 _PREFIXES = {
     "encoder.": "encoder.",
     "decoder1.": "decoder.up1.",
@@ -34,30 +34,30 @@ _PREFIXES = {
     "attention.h.": "guided_attention.transform.",
     "fc.": "classifier.",
 }
-_UNUSED_PREFIX = "encoder.fc."  # the encoder's ImageNet classifier, which RECCE carries along and never calls
+_UNUSED_PREFIX = "encoder.fc."  # the encoder's ImageNet classifier, which RECCE stores and never calls
 _WRAPPERS = ("model", "state_dict")
 
 
 class RecceWeights(NamedTuple):
-    """`state_dict` loads strictly into `PANet(num_classes, emam=None, scam=None)`; `unused` lists the keys left out."""
+    """`state_dict` loads strictly into `PANet(num_classes, emam=None, scam=None)`; `unused` lists the other keys."""
 
     state_dict: dict[str, Tensor]
     unused: list[str]
 
 
 def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
-    """Rename the tensors of a published RECCE checkpoint.
+    """The tensors of a published RECCE checkpoint under PANet's names.
 
-    A checkpoint that holds the weights under "model" or "state_dict" is opened, DDP's "module." taken off the names.
-    Raises ValueError, naming them, for tensors that are missing, unknown or of another shape.
+    The checkpoint may be the state_dict itself or hold it under "model" or "state_dict", with or without DDP's prefix
+    "module.". Raises ValueError, naming them, for tensors that are missing, unknown or of another shape.
     """
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
             state_dict = state_dict[wrapper]  # type: ignore[assignment]
     weights = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    strangers = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ValueError(f"wanted a RECCE state_dict, names to tensors; no tensor: {', '.join(strangers[:5])}")
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"a RECCE state_dict must map names to tensors; these are no tensors: {', '.join(others[:5])}")
     unused = [name for name in weights if name.startswith(_UNUSED_PREFIX)]
     used = {name: value for name, value in weights.items() if name not in unused}
 
@@ -65,24 +65,20 @@ def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
     classes = used["fc.bias"].shape[:1] if "fc.bias" in used and used["fc.bias"].ndim == 1 else torch.Size([1])
     wanted["fc.weight"], wanted["fc.bias"] = classes + wanted["fc.weight"][1:], classes
     check_weights_fit(wanted, used, "this RECCE state_dict")
-    return RecceWeights({_our_name(name): value for name, value in used.items()}, unused)
+    return RecceWeights({_renamed(name, _PREFIXES): value for name, value in used.items()}, unused)
 
 
-def _our_name(name: str) -> str:
-    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
-    return _PREFIXES[prefix] + name.removeprefix(prefix)
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    prefix = next(prefix for prefix in prefixes if name.startswith(prefix))
+    return prefixes[prefix] + name.removeprefix(prefix)
 
 
 @cache
 def _recce_shapes() -> dict[str, torch.Size]:
-    """The tensors of RECCE under its own names, read off our model."""
+    """The shapes of RECCE's tensors under its own names, taken from our model."""
     from .panet import PANet
 
     with torch.device("meta"):
         ours = PANet(emam=None, scam=None).state_dict()
-    theirs = {prefix: name for name, prefix in _PREFIXES.items()}
-    shapes = {}
-    for name, value in ours.items():
-        prefix = next(prefix for prefix in theirs if name.startswith(prefix))
-        shapes[theirs[prefix] + name.removeprefix(prefix)] = value.shape
-    return shapes
+    theirs = {our_prefix: prefix for prefix, our_prefix in _PREFIXES.items()}
+    return {_renamed(name, theirs): value.shape for name, value in ours.items()}

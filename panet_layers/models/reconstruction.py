@@ -1,4 +1,4 @@
-"""The reconstruction branch: white noise on the input, and the decoder that draws the face again (RECCE, CVPR 2022)."""
+"""The reconstruction branch (RECCE, CVPR 2022): white noise on the input, and the decoder that reconstructs images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 def add_white_noise(images: Tensor, std: float) -> Tensor:
-    """Gaussian noise on a random half of the images (each with probability 1/2), clipped to [-1, 1] (Eq. 1)."""
+    """Images (B, 3, H, W) with Gaussian noise (Eq. 1), each with probability 1/2, clipped to [-1, 1]."""
+    # docs/choices.md: white noise
     noisy = (images + std * torch.randn_like(images)).clamp(-1, 1)
     chosen = torch.rand(images.shape[0], 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, noisy, images)
@@ -25,9 +26,9 @@ def _double(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class ReconstructionDecoder(nn.Module):
-    """Common features -> the image, and the two feature maps on the way to it.
+    """Common features (B, C, h, w) -> the reconstructed image and the two feature maps before it.
 
-    (B, C, h, w) -> reconstruction (B, 3, H, W) in [-1, 1], features_x2 (B, widths[0], 2h, 2w) and
+    Returns reconstruction (B, 3, H, W) in [-1, 1], features_x2 (B, widths[0], 2h, 2w) and
     features_x4 (B, widths[1], 4h, 4w).
     """
 

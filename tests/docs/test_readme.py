@@ -18,7 +18,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_the_report_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = re.search(r"```\n(place .*?)```", README, flags=re.DOTALL)
+    shown = re.search(r"```\n(location .*?)```", README, flags=re.DOTALL)
     code = re.search(r"```python\n([^`]*insert_attention\(model, \"stages\", EMAM\)[^`]*)```", README)
     assert shown and code
     exec(compile(code[1], "README.md", "exec"), {})

@@ -1,4 +1,4 @@
-"""Checks of examples/insertion/into_yolo.py, run by test_clients.py: the layers through all that ultralytics does.
+"""Checks of examples/insertion/into_yolo.py, run by test_clients.py: the layers in every step of ultralytics.
 
 PYTHONPATH=examples/insertion python tests/insertion/check_yolo.py EMPTY_FOLDER
 """
@@ -39,10 +39,10 @@ trained = into_yolo.train(folder, lr0=0.1, optimizer="SGD", warmup_epochs=0, nbs
 trainer = trained.trainer
 assert len(layers(trainer.model)) == len(layers(trainer.ema.ema)) == len(layers(trained.model)) == 3
 now = weights_of(trainer.model)
-for place in into_yolo.STAGES:
-    assert any(not torch.equal(now[k], v) for k, v in trainer.started.items() if k.startswith(f"{place}.")), place
+for stage in into_yolo.STAGES:
+    assert any(not torch.equal(now[k], v) for k, v in trainer.started.items() if k.startswith(f"{stage}.")), stage
 
-# A checkpoint gives the layers back, which stay when convolutions and normalisations are fused.
+# A checkpoint holds the layers, which stay when convolutions and normalisations are fused.
 best = folder / "run/weights/best.pt"
 model = YOLO(best)
 saved = weights_of(model.model)
@@ -65,4 +65,4 @@ plain = YOLO("yolo11n.yaml").model
 refined = trainer.get_model("yolo11n.yaml", plain)
 first = next(iter(plain.state_dict()))
 assert torch.equal(refined.state_dict()[first], plain.state_dict()[first]) and len(layers(refined)) == 3
-print("all is there")
+print("all checks passed")

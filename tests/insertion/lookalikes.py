@@ -1,4 +1,4 @@
-"""The published EMA and CBAM with the names of their state_dicts, and modules that only look like them."""
+"""The published EMA and CBAM with their parameters' names, and modules that only look like them."""
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(nn.Module):
-    """The published CBAM, whose spatial gate looks at [max, mean]."""
+    """The published CBAM, whose spatial gate sees [max, mean]."""
 
     def __init__(self, channels, reduction=16):
         super().__init__()
@@ -63,7 +63,7 @@ class CBAM(nn.Module):
 
 
 class SpatialFirst(CBAM):
-    """CBAM the other way round: as many parameters, another function."""
+    """CBAM in the other order: the same parameters, another function."""
 
     def forward(self, x):
         return self.ChannelGate(self.SpatialGate(x))

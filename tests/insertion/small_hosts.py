@@ -1,4 +1,4 @@
-"""Small networks to insert layers into, and an input for them that is no square."""
+"""Small networks to insert layers into, and images for them that are not square."""
 
 from collections import namedtuple
 
@@ -20,8 +20,8 @@ def inserted(model):
     return [name for name, module in model.named_modules() if isinstance(module, Refinement)]
 
 
-class Gives(nn.Module):
-    """A network of one convolution, `stage`, which gives what `form` makes of its map."""
+class Returns(nn.Module):
+    """A convolution, then the module `stage`, which returns `form` of the convolution's map."""
 
     def __init__(self, form):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The examples of insertion into other packages' networks, each run where its package is installed."""
+"""examples/insertion: each script runs where its package is installed, and its network trains, saves and loads."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture
 def example(request, monkeypatch, capsys):
-    """The example's module, after its main() has printed its one line of result last."""
+    """The example's module, after its main() has printed its result as the last line."""
     pytest.importorskip(request.param["needs"])
     torch.manual_seed(0)
     module = importlib.import_module(request.param["name"])
@@ -37,14 +37,14 @@ def layers(model):
 
 
 def check_gradients(model):
-    """Every layer got some, after a backward."""
+    """Every layer has some, after a backward pass."""
     gradients = [p.grad for layer in layers(model) for p in layer.parameters()]
     assert gradients and all(g is not None and g.isfinite().all() for g in gradients)
     assert all(any(p.grad.any() for p in layer.parameters()) for layer in layers(model))
 
 
 def check_plain_weights_load(model, plain):
-    """Those of a network without the layers, with only the layers' keys missing."""
+    """Weights of the network without layers load; only the layers' keys are missing."""
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and missing and all(".inserted_attention" in key for key in missing)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in plain.state_dict().items())
@@ -87,7 +87,7 @@ def test_segmentation_models(example):
 @runs("transformers", "ResNet of transformers with 3 EMAM layers")
 @pytest.mark.parametrize("network", ["ResNet", "ConvNext"])
 def test_transformers_own_checkpoints(example, network, tmp_path):
-    """A plain one loads, and one of the network with layers gives the same network back."""
+    """A plain checkpoint loads, and a checkpoint of the network with layers restores the same network."""
     sizes = {"hidden_sizes": [16, 32, 64, 96], "depths": [1, 1, 1, 1]}
     config = getattr(example, f"{network}Config")(**sizes)
     plain = getattr(example, f"{network}ForImageClassification")(config)
@@ -138,4 +138,4 @@ def test_ultralytics_trains_saves_fine_tunes_and_exports(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "YOLO11n trained with 3 EMAM layers" in done.stdout
-    assert done.stdout.splitlines()[-1] == "all is there"
+    assert done.stdout.splitlines()[-1] == "all checks passed"

@@ -1,4 +1,4 @@
-"""benchmarks/insertion.py: a row for every contender that passes its check, and no other."""
+"""benchmarks/insertion.py times the contenders that pass their check, and no others."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_rows_and_table(tmp_path, capsys):
 
 
 class Wrong(nn.Module):
-    """Its numbers depend on the backend, as only those of a wrong one would."""
+    """Its results depend on the backend, which is wrong."""
 
     def __init__(self, channels):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the insertion's report and profile say that layers cost."""
+"""The costs that insert_attention's report and profile count."""
 
 import copy
 from functools import partial
@@ -24,7 +24,7 @@ def test_the_report_counts():
         row.cost.macs == 2 * 2 * channels * (channels // 8) + 2 * 49 * height * width
     )  # two maps through the MLP, 7x7
     assert row.cost.activation_bytes >= 4 * channels * height * width
-    assert [line.split()[0] for line in str(report).splitlines()] == ["place", "layer3", "layer4", "total"]
+    assert [line.split()[0] for line in str(report).splitlines()] == ["location", "layer3", "layer4", "total"]
 
 
 def test_profile_finds_native_and_inserted_layers():
@@ -36,7 +36,7 @@ def test_profile_finds_native_and_inserted_layers():
     assert str(profile(nn.Conv2d(3, 3, 1), X)).count("\n") == 1
 
 
-def test_calls_are_counted():
+def test_a_layer_that_is_called_twice_costs_twice_the_macs_and_memory():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
     model.append(model[1])
     once = insert_attention(copy.deepcopy(model), "0", EMAM, example_input=X).total
@@ -44,11 +44,11 @@ def test_calls_are_counted():
     assert twice == once.times(2) == profile(model, X).total and twice.parameters == once.parameters
 
 
-def test_a_backend_for_another_device_than_the_models_of_now():
+def test_a_backend_that_cannot_run_on_the_models_present_device():
     insert_attention(resnet(), "layer4", partial(EMAM, backend="triton"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_what_a_layer_keeps_is_its_input_not_its_parameters(device):
+def test_activation_bytes_count_the_input_not_the_parameters(device):
     layer = nn.Conv2d(16, 16, 3, padding=1, device=device)
     assert cost(layer, (16, 8, 6)).activation_bytes == 4 * 16 * 8 * 6

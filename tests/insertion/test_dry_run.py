@@ -1,4 +1,4 @@
-"""The dry run behind insert_attention and profile: it takes what models are made of, and leaves no trace."""
+"""The dry run of insert_attention and profile: it accepts any kind of module and input, and leaves no trace."""
 
 import pickle
 import warnings
@@ -18,11 +18,11 @@ emam = partial(EMAM, groups=4)
 
 def scripted(module):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, but what there is must still run
+        warnings.simplefilter("ignore")  # deprecated, but existing scripted modules must still run
         return torch.jit.script(module)
 
 
-def test_a_scripted_module_is_passed_over():
+def test_a_scripted_module_is_ignored():
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), scripted(nn.Conv2d(16, 16, 1)))
     assert len(insert_attention(model, "0", emam, example_input=X).rows) == 1
     assert len(profile(model, X).rows) == 1
@@ -35,7 +35,7 @@ def test_a_scripted_layer_is_not_counted():
     assert not profile(model, X).rows
 
 
-def test_no_hook_is_left_where_one_is_refused():
+def test_no_hook_remains_where_a_module_refuses_one():
     class Refuses(nn.Identity):
         def register_forward_hook(self, *args, **kwargs):
             raise RuntimeError("no hooks")
@@ -47,7 +47,7 @@ def test_no_hook_is_left_where_one_is_refused():
 
 
 class Merges(nn.Conv2d):
-    """Merges its adapter into its weight for evaluation, as LoRA does; never back."""
+    """Merges its adapter into its weight for evaluation, as LoRA does, and does not undo it."""
 
     def train(self, mode=True):
         if not mode:
@@ -55,7 +55,7 @@ class Merges(nn.Conv2d):
         return super().train(mode)
 
 
-def test_a_mode_that_does_more_is_left_alone():
+def test_a_modules_own_train_method_is_not_called():
     model = nn.Sequential(Merges(3, 16, 4, 4), nn.Dropout())
     model[1].eval()
     before = model[0].weight.clone()
@@ -76,7 +76,7 @@ def test_a_compiled_model_that_has_run():
     assert len(insert_attention(compiled, "_orig_mod.1", emam, example_input=X).rows) == 1
 
 
-def test_layers_that_do_not_run_are_no_empty_profile():
+def test_a_profile_without_a_layer_that_ran_is_refused():
     class Spare(nn.Module):
         def __init__(self):
             super().__init__()
@@ -85,24 +85,24 @@ def test_layers_that_do_not_run_are_no_empty_profile():
         def forward(self, x):
             return x
 
-    with pytest.raises(ValueError, match="none of the model's layers ran in the dry run: spare"):
+    with pytest.raises(ValueError, match="none of the model's attention layers ran in the dry run: spare"):
         profile(Spare(), X)
 
 
 @pytest.mark.parametrize("options", [{}, {"features_only": True}], ids=["network", "features"])
 @pytest.mark.parametrize(("name", "channels"), [("test_resnet", 1), ("test_vit", 6), ("tresnet_m", 3)])
-def test_timms_images_have_the_channels_of_the_network(name, channels, options):
+def test_default_images_have_the_channels_of_the_network(name, channels, options):
     with torch.device("meta"):
         model = timm.create_model(name, in_chans=channels, **options)
     assert _default_input(model).shape[:2] == (2, channels)
 
 
-def test_one_channel():
+def test_a_network_for_images_of_one_channel():
     model = timm.create_model("test_resnet", in_chans=1)
     assert insert_attention(model, "stages", EMAM).total.parameters == profile(model).total.parameters
 
 
-def test_several_networks_with_stages_are_named():
+def test_a_model_of_several_networks_with_stages_is_refused_by_their_names():
     model = nn.ModuleDict({"teacher": resnet(), "student": resnet()})
     model.forward = lambda x: model["teacher"](x) + model["student"](x)
     with pytest.raises(ValueError, match="several networks with stages, 'teacher', 'student'; give module names"):
@@ -116,18 +116,18 @@ def crnn():
 
 
 @pytest.mark.parametrize(("at", "read"), [("2", "32x4x50"), ("3", "32x4x50"), ("4", "32x7x7")])
-def test_maps_of_other_proportions_from_layers_of_images(at, read):
+def test_image_layers_may_return_maps_of_other_proportions(at, read):
     report = insert_attention(crnn(), at, EMAM, example_input=torch.zeros(2, 1, 32, 100))
     assert report.rows[0].map == f"NCHW {read}"
 
 
-def test_maps_of_other_proportions_from_any_module_are_refused():
-    with pytest.raises(ValueError, match=r"gave \(2, 32, 7, 7\)"):
+def test_other_modules_may_not_return_maps_of_other_proportions():
+    with pytest.raises(ValueError, match=r"returned \(2, 32, 7, 7\)"):
         insert_attention(crnn(), "5", EMAM, example_input=torch.zeros(2, 1, 32, 100))
 
 
 @pytest.mark.parametrize("example_input", [({"image": X},), {"batch": {"image": X}}, [[3, {"image": X}]]])
-def test_images_inside_of_the_example_input(example_input):
+def test_images_nested_in_the_example_input(example_input):
     class Takes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -139,6 +139,6 @@ def test_images_inside_of_the_example_input(example_input):
     assert insert_attention(Takes(), "conv", emam, example_input=example_input).rows[0].map == "NCHW 16x16x12"
 
 
-def test_no_images_inside_of_the_example_input():
+def test_an_example_input_without_images_is_refused():
     with pytest.raises(ValueError, match=r"must hold images of shape \(B, C, H, W\), got \[\(3,\), 'NoneType'\]"):
         profile(resnet(), ({"image": torch.zeros(3), "mask": None},))

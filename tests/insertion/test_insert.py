@@ -1,4 +1,4 @@
-"""insert_attention: where layers go, and that everything else stays, for remove_attention to give it back."""
+"""insert_attention puts layers where it is asked to and changes nothing else; remove_attention restores the model."""
 
 import copy
 from collections import OrderedDict, defaultdict
@@ -10,7 +10,7 @@ from timm.layers import SqueezeExcite
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Gives, Pair, X, inserted, resnet
+from tests.insertion.small_hosts import Pair, Returns, X, inserted, resnet
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_layer_refines_the_named_modules_output():
     assert torch.equal(seen["before"], layer(before)) and not torch.equal(model(X), plain)
 
 
-def test_two_insertions_follow_each_other():
+def test_two_insertions_at_one_location_run_one_after_the_other():
     model = resnet()
     insert_attention(model, "layer2", EMAM)
     insert_attention(model, "layer2", SCAM)
@@ -73,8 +73,8 @@ def test_two_insertions_follow_each_other():
     ],
     ids=["nchw", "nhwc", "tokens", "prefix", "tuple", "list", "namedtuple", "dict", "ordered dict", "default dict"],
 )
-def test_layouts(form, read, map_of):
-    model = Gives(form)
+def test_every_layout_and_kind_of_output_is_refined(form, read, map_of):
+    model = Returns(form)
     plain = model(X)
     report = insert_attention(model, "stage", EMAM, example_input=X)
     refined = model(X)
@@ -87,17 +87,17 @@ def test_layouts(form, read, map_of):
         assert torch.equal(refined[:, :3], plain[:, :3])
 
 
-def test_tokens_of_another_size_than_the_dry_runs():
-    model = Gives(lambda x: x.flatten(2).mT)
+def test_tokens_of_an_image_size_other_than_the_dry_runs():
+    model = Returns(lambda x: x.flatten(2).mT)
     insert_attention(model, "stage", EMAM, example_input=X)
     larger = torch.randn(1, 3, 128, 96)
     layer = model.stage.inserted_attention[0].layer
     torch.testing.assert_close(model(larger).mT.unflatten(2, (32, 24)), layer(model.conv(larger)))
-    with pytest.raises(ValueError, match=r"31 tokens are no map in the proportion 16:12"):
+    with pytest.raises(ValueError, match=r"31 tokens do not form a map of 16:12"):
         model.stage.inserted_attention[0](torch.zeros(1, 31, 16))
 
 
-def test_hieras_tokens_are_brought_into_rows():
+def test_hieras_tokens_are_brought_into_row_major_order():
     torch.manual_seed(0)
     model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=2).eval()
     insert_attention(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
@@ -110,8 +110,8 @@ def test_hieras_tokens_are_brought_into_rows():
     assert torch.equal(order.view(16, 16, 1), model.reroll(torch.arange(256).view(1, -1, 1), 0)[0])
 
 
-def test_containers_that_run_over_their_children():
-    """Sequential, ModuleList and blocks that iterate over all they hold go on doing what they did."""
+def test_containers_that_loop_over_their_children():
+    """A Sequential, a ModuleDict and a block that loop over all their children compute what they did before."""
 
     class Iterates(nn.Module):
         def __init__(self):
@@ -142,7 +142,7 @@ def test_containers_that_run_over_their_children():
     assert torch.equal(model(X), plain)
 
 
-def test_an_empty_container_keeps_its_layer_itself():
+def test_an_empty_container_holds_its_layer_itself():
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Sequential())
     insert_attention(model, "1", EMAM, example_input=X)
     assert torch.equal(model(X), model[1].inserted_attention[0].layer(model[0](X)))
@@ -176,7 +176,7 @@ def test_a_star_ends_at_a_dot():
         insert_attention(nn.Sequential(resnet()), "*conv1", EMAM)
 
 
-def test_a_pattern_leaves_inserted_layers_out():
+def test_a_pattern_matches_no_inserted_layer():
     model = resnet()
     insert_attention(model, "layer1.0", EMAM)
     names = [row.name for row in insert_attention(model, "layer1.0.*", SCAM).rows]
@@ -226,8 +226,8 @@ def test_compiled_modules_inside_a_model():
     assert torch.equal(model(X), plain)
 
 
-def test_a_wrapper_that_lends_its_inner_modules_attributes():
-    class Lends(nn.Module):
+def test_a_wrapper_that_forwards_attributes_to_the_module_inside():
+    class Forwards(nn.Module):
         def __init__(self, inner):
             super().__init__()
             self.inner = inner
@@ -241,7 +241,7 @@ def test_a_wrapper_that_lends_its_inner_modules_attributes():
         def forward(self, x):
             return -self.inner(x)
 
-    model = nn.Sequential(Lends(nn.Conv2d(3, 16, 4, 4)))
+    model = nn.Sequential(Forwards(nn.Conv2d(3, 16, 4, 4)))
     plain = model(X)
     insert_attention(model, "0.inner", EMAM, example_input=X)
     insert_attention(model, "0", EMAM, example_input=X)
@@ -250,7 +250,7 @@ def test_a_wrapper_that_lends_its_inner_modules_attributes():
     assert torch.equal(model(X), plain)
 
 
-def test_a_traced_models_container_is_not_run_over():
+def test_a_traced_models_container_that_is_not_called_is_refused():
     model = torch.fx.symbolic_trace(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1))))
     with pytest.raises(ValueError, match=r"'0' \(Module\) was not called"):
         insert_attention(model, "0", EMAM, example_input=X)
@@ -258,7 +258,7 @@ def test_a_traced_models_container_is_not_run_over():
     assert inserted(model) == ["0.0.inserted_attention.0"]
 
 
-def test_inside_inference_mode_layers_can_still_be_trained():
+def test_layers_inserted_inside_inference_mode_can_be_trained():
     model = resnet()
     with torch.inference_mode():
         insert_attention(model, "layer3", EMAM)
@@ -274,13 +274,13 @@ def test_parametrised_modules():
     copy.deepcopy(model).train()(X).sum().backward()
 
 
-def test_any_layer_may_be_inserted():
+def test_a_layer_of_another_package_may_be_inserted():
     model = resnet()
     insert_attention(model, "layer3", SqueezeExcite)
     assert isinstance(model.layer3[-1].inserted_attention[0].layer, SqueezeExcite)
 
 
-def test_removal_gives_the_plain_model_back():
+def test_removal_restores_the_plain_model():
     model = resnet()
     before = copy.deepcopy(model)
     insert_attention(model, "stages", EMAM)
@@ -292,7 +292,7 @@ def test_removal_gives_the_plain_model_back():
     remove_attention(model)  # nothing to do
 
 
-def test_other_hooks_and_modes_are_left_alone():
+def test_other_hooks_modes_and_statistics_do_not_change():
     model = resnet().train()
     model.layer1.eval()
     calls = []
@@ -307,7 +307,7 @@ def test_other_hooks_and_modes_are_left_alone():
     assert calls == [1]
 
 
-def test_new_parameters_are_of_the_models_kind():
+def test_new_parameters_have_the_models_dtype_and_device():
     model = resnet().to(torch.bfloat16).train()
     insert_attention(model, "layer4", EMAM)
     layer = model.layer4[-1].inserted_attention[0].layer
@@ -318,7 +318,7 @@ def test_new_parameters_are_of_the_models_kind():
 
 
 def test_the_users_own_children_stay():
-    model = Gives(lambda x: x)
+    model = Returns(lambda x: x)
     model.stage.inserted_attention_map = nn.Conv2d(1, 1, 1)
     insert_attention(model, "stage", EMAM, example_input=X)
     remove_attention(model)

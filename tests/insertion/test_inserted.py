@@ -1,4 +1,4 @@
-"""What a model with inserted layers can still do: be copied, stored, compiled, exported, traced, checkpointed."""
+"""A model with inserted layers can still be copied, pickled, compiled, exported, traced and checkpointed."""
 
 import copy
 import io
@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from panet_layers import EMAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Gives, X, inserted, resnet
+from tests.insertion.small_hosts import Returns, X, inserted, resnet
 from tests.layers.cases import EXACT
 
 
@@ -75,7 +75,7 @@ def test_gradient_checkpointing_runs_the_layers():
 
 
 def test_symbolic_tracing_calls_refinements():
-    model = Gives(lambda x: x.flatten(2).mT)
+    model = Returns(lambda x: x.flatten(2).mT)
     insert_attention(model, "stage", EMAM, example_input=X)
     graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(X), model(X))

@@ -1,4 +1,4 @@
-"""timm's own way to put a layer into each block, family by family: forward, backward, plain weights."""
+"""timm's own arguments that put a layer into each block, by family: forward, backward, plain weights."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,12 +18,12 @@ def in_resnet(layer):
 
 
 def in_byonet(layer):
-    """Its configurations may hold arguments for the squeeze-and-excitation that they name."""
+    """The configuration may hold arguments of the squeeze-and-excitation that the layer replaces."""
     return {"attn_layer": layer, "attn_kwargs": {}}
 
 
 def in_cspnet(layer, name):
-    """The layer stands in the stages' configuration; its blocks hand it their activation too."""
+    """The layer is part of the stages' configuration; the blocks pass their activation to it too."""
     return {
         "stages": replace(
             model_cfgs[name].stages,
@@ -46,7 +46,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("layer", LAYERS, ids=["EMAM", "SCAM", "partial"])
 @pytest.mark.parametrize(("name", "into"), FAMILIES, ids=[name for name, _ in FAMILIES])
-def test_attn_layer(name, into, layer):
+def test_attn_layer_takes_our_layers(name, into, layer):
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=3).state_dict()
     model = timm.create_model(name, num_classes=3, **into(layer))
@@ -57,7 +57,7 @@ def test_attn_layer(name, into, layer):
     missing, unexpected = model.load_state_dict(plain, strict=False)
     own = tuple(f"{n}." for n in layers)
     assert missing and all(key.startswith(own) for key in missing)
-    # What stood in the layers' place goes: only test_byobnet has something there.
+    # Only test_byobnet has layers that these replace.
     assert not unexpected or (name == "test_byobnet" and all(key.startswith(own) for key in unexpected))
     with torch.no_grad():
         for p in model.parameters():  # a block's last normalisation starts at zero, and hides the layer before it

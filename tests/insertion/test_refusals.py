@@ -1,4 +1,4 @@
-"""What insert_attention refuses, by name and without changing anything, and what inserted layers refuse."""
+"""insert_attention refuses what it can't refine: its error names the module, and the model does not change."""
 
 from functools import partial
 
@@ -12,19 +12,19 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, replace_attention
-from panet_layers.insertion import refinement
 from panet_layers.insertion.layouts import Image, Layout, read_layout
-from tests.insertion.small_hosts import Gives, X, inserted, resnet
+from panet_layers.insertion.refinement import attach
+from tests.insertion.small_hosts import Returns, X, inserted, resnet
 
 
 @pytest.mark.parametrize(
     ("model", "at", "layer", "options", "message"),
     [
-        (resnet, "layer5", EMAM, {}, r"no module 'layer5'; near it are layer"),
+        (resnet, "layer5", EMAM, {}, r"no module 'layer5'; similar names are layer"),
         (resnet, [], EMAM, {}, r"at must be a module's name, a pattern, or several of them, got \[\]"),
-        (resnet, "fc", EMAM, {}, r"module 'fc' \(Linear\) gave \(2, 3\)"),
+        (resnet, "fc", EMAM, {}, r"module 'fc' \(Linear\) returned \(2, 3\) for .*; it must return one feature map"),
         (resnet, "layer1", partial(EMAM, groups=7), {}, r"'layer1', a map of 32 channels: channels must be divisible"),
-        (resnet, "layer1", lambda c: None, {}, r"layer\(32\) must be an nn.Module, got None"),
+        (resnet, "layer1", lambda c: None, {}, r"layer\(32\) must return an nn.Module, got None"),
         (resnet, "layer1", EMAM, {"example_input": torch.zeros(2, 4, 64, 64)}, r"failed on the given example_input"),
         (
             resnet,
@@ -36,25 +36,31 @@ from tests.insertion.small_hosts import Gives, X, inserted, resnet
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "0", EMAM, {}, r"example_input is needed"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), "stages", EMAM, {"example_input": X}, r"needs timm's feature_info"),
         (
-            lambda: Gives(lambda x: x.flatten(1)),
+            lambda: Returns(lambda x: x.flatten(1)),
             "stage",
             EMAM,
             {"example_input": X},
-            r"'stage' \(Stage\) gave \(2, 3072\)",
+            r"'stage' \(Stage\) returned \(2, 3072\)",
         ),
-        (lambda: Gives(lambda x: {1: [x]}), "stage", EMAM, {"example_input": X}, r"'stage' \(Stage\) gave \{1: \{0: "),
+        (
+            lambda: Returns(lambda x: {1: [x]}),
+            "stage",
+            EMAM,
+            {"example_input": X},
+            r"'stage' \(Stage\) returned \{1: \{0: ",
+        ),
         (resnet, "layer1", EMAM(32), {}, r"give its class, not EMAM\("),
-        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d made \(2, 32, 38, 38\)"),
+        (resnet, "layer1", lambda c: nn.Conv2d(c, c, 3), {}, r"Conv2d returned \(2, 32, 38, 38\)"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 8, 8, 8)),
             "0",
             EMAM,
             {"example_input": torch.zeros(2, 3, 64, 64)},
-            r"8x8x8 could be \(B, C, H, W\) and \(B, H, W, C\)",
+            r"8x8x8 could be \(B, C, H, W\) or \(B, H, W, C\)",
         ),
     ],
 )
-def test_errors_name_the_place_and_change_nothing(model, at, layer, options, message):
+def test_errors_name_the_module_and_change_nothing(model, at, layer, options, message):
     model = model()
     before = [name for name, _ in model.named_modules()]
     with pytest.raises(ValueError, match=message):
@@ -63,14 +69,14 @@ def test_errors_name_the_place_and_change_nothing(model, at, layer, options, mes
     assert all(not module._forward_hooks for module in model.modules())
 
 
-def test_a_module_that_is_not_called():
-    model = Gives(lambda x: x)
+def test_a_module_that_is_not_called_is_refused():
+    model = Returns(lambda x: x)
     model.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match=r"'spare' \(Conv2d\) was not called"):
         insert_attention(model, "spare", EMAM, example_input=X)
 
 
-def test_a_module_that_gives_different_maps():
+def test_a_module_that_returns_different_maps_is_refused():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -79,11 +85,11 @@ def test_a_module_that_gives_different_maps():
         def forward(self, x):
             return self.pool(self.pool(x))
 
-    with pytest.raises(ValueError, match=r"'pool' \(AvgPool2d\) gave \(2, 3, 32, 24\), then \(2, 3, 16, 12\)"):
+    with pytest.raises(ValueError, match=r"'pool' \(AvgPool2d\) returned \(2, 3, 32, 24\), then \(2, 3, 16, 12\)"):
         insert_attention(Twice(), "pool", partial(EMAM, groups=1), example_input=X)
 
 
-def test_nothing_is_built_in_where_one_place_cannot_take_it():
+def test_nothing_is_inserted_where_one_location_is_refused():
     model = resnet()
     with pytest.raises(ValueError, match="fc"):
         insert_attention(model, ["layer1", "fc"], EMAM)
@@ -102,25 +108,23 @@ def test_torchscript_is_refused():
     assert not inserted(model)
 
 
-def test_a_module_that_takes_no_hook_leaves_the_others_as_they_were(monkeypatch):
+def test_a_module_that_takes_no_hook_leaves_the_others_unchanged(monkeypatch):
     model = resnet()
     insert_attention(model, "layer1", EMAM)
     before = list(model.state_dict())
 
-    def attach(module, refinement, attach=refinement._attach):
-        if module is model.fc:
-            raise RuntimeError("no hooks here")
-        attach(module, refinement)
+    def refuse(hook):
+        raise RuntimeError("no hooks here")
 
-    monkeypatch.setattr(refinement, "_attach", attach)
+    monkeypatch.setattr(model.fc, "register_forward_hook", refuse)
     with pytest.raises(RuntimeError, match="no hooks here"):
-        refinement.attach([(module, nn.Identity()) for module in (model.layer1[-1], model.act1, model.fc)])
+        attach([(module, nn.Identity()) for module in (model.layer1[-1], model.act1, model.fc)])
     assert list(model.state_dict()) == before
     assert not model.act1._forward_hooks and model.layer1[-1]._forward_hooks
 
 
-def test_a_child_of_the_layers_name_is_left_alone():
-    model = Gives(lambda x: x)
+def test_a_child_with_the_layers_name_is_refused_and_kept():
+    model = Returns(lambda x: x)
     model.stage.inserted_attention = nn.Conv2d(1, 1, 1)
     with pytest.raises(ValueError, match=r"Stage has a child 'inserted_attention' of its own"):
         insert_attention(model, "stage", EMAM, example_input=X)
@@ -159,17 +163,17 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-def test_containers_that_would_keep_their_layers_at_one_module_are_refused():
+def test_containers_that_would_store_their_layers_in_one_module_are_refused():
     act = nn.ReLU()
     model = nn.Sequential(
         nn.Conv2d(3, 16, 4, 4), Residual(nn.Conv2d(16, 16, 1), act), Residual(nn.Conv2d(16, 16, 1), act)
     )
-    with pytest.raises(ValueError, match=r"'1' \(Residual\) ends in ReLU, in which '2' \(Residual\) ends too"):
+    with pytest.raises(ValueError, match=r"'1' \(Residual\) ends in ReLU, as '2' \(Residual\) does"):
         insert_attention(model, "1", EMAM, example_input=X)
 
 
-def test_a_list_that_is_run_over_and_ends_in_a_shared_module_is_refused():
-    class RunsOver(nn.Module):
+def test_a_list_that_is_looped_over_and_ends_in_a_shared_module_is_refused():
+    class LoopsOver(nn.Module):
         def __init__(self):
             super().__init__()
             act = nn.ReLU()
@@ -182,24 +186,24 @@ def test_a_list_that_is_run_over_and_ends_in_a_shared_module_is_refused():
             return x
 
     with pytest.raises(ValueError, match=r"'b' \(ModuleList\) ends in ReLU, which is used elsewhere too"):
-        insert_attention(RunsOver(), "b", EMAM, example_input=X)
+        insert_attention(LoopsOver(), "b", EMAM, example_input=X)
 
 
-def test_a_sequence_that_is_no_map_is_refused():
-    model = Gives(lambda x: x.flatten(2).mT[:, :77])
+def test_tokens_that_form_no_map_are_refused():
+    model = Returns(lambda x: x.flatten(2).mT[:, :77])
     with pytest.raises(ValueError, match=r"\(2, 77, 16\)"):
         insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 64))
 
 
 def test_tokens_of_other_proportions_are_refused():
-    model = Gives(lambda x: x.flatten(2).mT)
+    model = Returns(lambda x: x.flatten(2).mT)
     insert_attention(model, "stage", EMAM, example_input=torch.zeros(2, 3, 64, 128))
-    with pytest.raises(ValueError, match=r"144 tokens are no map in the proportion 16:32, that of the example_input"):
+    with pytest.raises(ValueError, match=r"144 tokens do not form a map of 16:32, the example_input's proportions"):
         model(torch.zeros(2, 3, 48, 48))
 
 
-def test_a_conversion_that_drops_the_layer_is_told():
-    model = Gives(lambda x: x)
+def test_a_conversion_that_dropped_the_layer_is_an_error():
+    model = Returns(lambda x: x)
     insert_attention(model, "stage", EMAM, example_input=X)
     del model.stage.inserted_attention
     with pytest.raises(RuntimeError, match=r"Stage has lost its inserted layer.*convert first, insert after"):
@@ -207,19 +211,19 @@ def test_a_conversion_that_drops_the_layer_is_told():
 
 
 @pytest.mark.parametrize("at", [None, 3, [None], ["layer1", 2], ""])
-def test_what_is_no_name(at):
+def test_at_must_be_names(at):
     with pytest.raises(ValueError, match="at must be a module's name"):
         insert_attention(resnet(), at, EMAM)
 
 
 @pytest.mark.parametrize("layer", [lambda c: nn.Flatten(), lambda c: nn.Conv2d(c, 2 * c, 1), lambda c: nn.LSTM(7, 7)])
-def test_a_layer_that_is_none(layer):
+def test_a_layer_that_does_not_keep_the_maps_shape_is_refused(layer):
     with pytest.raises(ValueError, match=r"the layer for 'layer4' does not refine a map of \(96, 5, 5\)"):
         insert_attention(resnet(), "layer4", layer)
 
 
 @pytest.mark.parametrize("name", ["conv1x1", "conv3x3"])
-def test_an_adapter_in_a_convolutions_place_is_refused(name):
+def test_an_adapter_instead_of_a_convolution_is_refused(name):
     class Adapter(nn.Module):
         def __init__(self, conv):
             super().__init__()
@@ -237,7 +241,7 @@ def test_an_adapter_in_a_convolutions_place_is_refused(name):
 
 @pytest.fixture
 def process_group(tmp_path):
-    """A group of this process alone."""
+    """A process group of one process."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -253,7 +257,7 @@ def process_group(tmp_path):
     ],
     ids=["ddp", "fsdp", "fsdp2"],
 )
-def test_models_that_are_wrapped_already_are_refused(wrap, name, process_group):
+def test_models_that_are_already_wrapped_are_refused(wrap, name, process_group):
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4))
     insert_attention(model, "0", EMAM, example_input=X)
     outer = nn.Sequential(wrap(model))
@@ -268,6 +272,6 @@ def test_models_that_are_wrapped_already_are_refused(wrap, name, process_group):
 
 
 @pytest.mark.parametrize("change", [partial(insert_attention, at="0", layer=EMAM), remove_attention])
-def test_what_is_no_model(change):
+def test_anything_but_a_module_is_refused(change):
     with pytest.raises(TypeError, match=r"model must be an nn\.Module, got 'resnet18'"):
         change("resnet18")

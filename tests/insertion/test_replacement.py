@@ -1,4 +1,4 @@
-"""replace_attention: look-alikes become this package's layers, with their weights and the same outputs."""
+"""replace_attention: look-alikes become this package's layers, with the same weights and outputs."""
 
 import copy
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_the_lookalikes_are_the_published_modules(path):
     assert_same({"output": out.detach()}, {"output": stored["output"]})
 
 
-def test_timms_networks():
+def test_a_network_of_timm_computes_the_same():
     model = randomised(timm.create_model("test_resnet", block_args={"attn_layer": "cbam"}, num_classes=3).double(), 0)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     expected = model.eval()(x)
@@ -83,9 +83,9 @@ def test_timms_networks():
     assert_same({"output": model(x)}, {"output": expected})
 
 
-def test_what_computes_something_else_is_left_and_listed():
-    strangers = TopHeavyEMA(32), SpatialFirst(32, reduction=8), LightCbamModule(32)
-    model = host(*strangers)
+def test_modules_that_compute_something_else_are_left_and_listed():
+    others = TopHeavyEMA(32), SpatialFirst(32, reduction=8), LightCbamModule(32)
+    model = host(*others)
 
     report = replace_attention(model)
 
@@ -96,12 +96,12 @@ def test_what_computes_something_else_is_left_and_listed():
         ("3", "LightCbamModule"),
     ]
     assert "computes something else" in report.left[0].reason
-    assert list(model[1:4]) == list(strangers)
+    assert list(model[1:4]) == list(others)
 
 
-def test_what_is_only_called_so_is_listed():
+def test_a_module_that_only_has_the_name_is_listed():
     class CBAMBlock(nn.Conv2d):
-        """A convolution with a promising name."""
+        """A convolution that is called like a CBAM."""
 
     report = replace_attention(host(CBAMBlock(32, 32, 1)))
     assert [left.was for left in report.left] == ["CBAMBlock"]
@@ -119,14 +119,14 @@ def test_the_model_itself_is_left():
     assert "the model itself" in report.left[0].reason
 
 
-def test_a_shared_module_is_swapped_in_every_place():
+def test_a_shared_module_is_replaced_under_every_name():
     ema = EMA(32)
     model = host(ema, nn.Sequential(ema))
     report = replace_attention(model)
     assert len(report.swapped) == 1 and model[1] is model[2][0] and isinstance(model[1], EMAM)
 
 
-def test_ours_are_nothing_to_swap():
+def test_our_own_layers_are_not_replaced():
     report = replace_attention(host(EMAM(32), SCAM(32)))
     assert report == ((), ()) and "nothing" in str(report)
 
@@ -158,7 +158,7 @@ def test_the_old_checkpoint_loads_into_the_new_model():
 
 
 class Residual(nn.Module):
-    """A block with a promising name around a layer of the kind."""
+    """A block around a layer."""
 
     def __init__(self, layer):
         super().__init__()
@@ -172,18 +172,18 @@ class BottleneckCBAM(Residual):
     pass
 
 
-def test_what_surrounds_a_lookalike_hides_it_not():
+def test_a_lookalike_inside_a_block_is_found():
     model = host(Residual(CBAM(32)), BottleneckCBAM(EMA(32)), nn.Sequential(nn.ReLU(), CbamModule(32)))
     report = replace_attention(model)
     assert [swap.name for swap in report.swapped] == ["1.layer", "2.layer", "3.1"] and not report.left
 
 
-def test_a_network_whose_only_parameters_are_a_lookalikes():
+def test_a_lookalike_with_all_of_the_models_parameters_is_replaced():
     model = nn.ModuleDict({"net": nn.Sequential(nn.ReLU(), CBAM(32))})
     assert [swap.name for swap in replace_attention(model).swapped] == ["net.1"]
 
 
-def test_an_inserted_lookalike():
+def test_an_inserted_lookalike_is_replaced():
     model = host()
     x = torch.randn(2, 3, 11, 9, dtype=torch.float64)
     insert_attention(model, "0", CbamModule, example_input=x.float())
@@ -193,7 +193,7 @@ def test_an_inserted_lookalike():
     assert_same({"output": model(x)}, {"output": expected})
 
 
-def test_a_module_under_two_names_of_one_parent():
+def test_a_module_under_two_names_of_one_parent_is_replaced_under_both():
     cbam = CBAM(32)
     model = host(cbam, cbam)
     replace_attention(model)
@@ -216,7 +216,7 @@ def test_hooks_inside_and_pruned_weights_are_left():
     assert all("hooks" in left.reason for left in report.left)
 
 
-def test_shared_weights_that_would_come_apart_are_left():
+def test_modules_whose_shared_weights_would_be_separated_are_left():
     one, other, alone = CbamModule(32), CbamModule(32), CbamModule(32)
     other.channel.fc1, other.channel.fc2 = one.channel.fc1, one.channel.fc2
     report = replace_attention(host(one, other, nn.Sequential(alone, alone)))
@@ -224,7 +224,7 @@ def test_shared_weights_that_would_come_apart_are_left():
     assert [swap.name for swap in report.swapped] == ["3.0"]
 
 
-def test_shared_weights_that_stay_together():
+def test_shared_weights_that_stay_shared_are_replaced():
     model = host(CBAM(32), CBAM(32), EMA(32), EMA(32))
     model[2].ChannelGate.mlp[1].weight = model[1].ChannelGate.mlp[1].weight
     model[4].conv3x3 = model[3].conv3x3

@@ -1,6 +1,6 @@
 """insert_attention and remove_attention on every family of models in timm, by stages and by name.
 
-The registry itself is walked: one small model of each module of timm.models.
+The tests take one small model of each module in timm's registry.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def emam(channels):
 
 
 def images(model):
-    """Two of timm's size; for a large model one of half the size, where the model takes that: machines are small."""
+    """Two of timm's size; for a large model, to save time, one of half the size where the model accepts it."""
     size = model.pretrained_cfg["input_size"][1:]
     generator = torch.Generator().manual_seed(1)
     if sum(p.numel() for p in model.parameters()) < SLOW_FROM and max(size) < 500:
@@ -51,7 +51,7 @@ def total(output) -> Tensor:
 
 
 def create(name):
-    """The model; of a huge one of equal blocks, as transformers are, the first two."""
+    """The model; of a huge transformer only the first two blocks."""
     with torch.device("meta"):
         huge = sum(p.numel() for p in timm.create_model(name).parameters()) > HUGE_FROM
     if huge:
@@ -61,7 +61,7 @@ def create(name):
 
 
 def without_zeros(model):
-    """The model with every parameter moved: some start at zero, and hide what lies before them."""
+    """The model with noise on every parameter: some start at zero, and hide the layers before them."""
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn(p.shape), alpha=0.02)
@@ -69,7 +69,7 @@ def without_zeros(model):
 
 
 @pytest.mark.parametrize("name", list(families()))
-def test_takes_layers_and_gives_them_back(name):
+def test_takes_layers_and_is_restored_without_them(name):
     torch.manual_seed(0)
     model = without_zeros(create(name)).eval()
     x = images(model)
@@ -87,7 +87,7 @@ def test_takes_layers_and_gives_them_back(name):
     total(model.train()(x)).backward()
     layers = [module.layer for module in model.modules() if isinstance(module, Refinement)]
     assert len(layers) == len(report.rows)
-    # What a class token alone decides has no use for the last map.
+    # Where the output depends on the class token alone, the last map does not reach it.
     used = [layer for layer in layers if all(p.grad is not None for p in layer.parameters())]
     assert len(used) >= max(1, len(layers) - 1)
     assert all(p.grad.isfinite().all() for layer in used for p in layer.parameters())

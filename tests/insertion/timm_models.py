@@ -1,7 +1,7 @@
-"""One small model for every module of timm.models, the registry asked, so that a new timm's are among them.
+"""The smallest model of every module of timm.models, by timm's registry, so that modules of a new timm are tested too.
 
-Finding the smallest takes minutes, so that what was found is written down; `python -m tests.insertion.timm_models`
-writes it anew. Of a module that is not written down, the smallest is looked for.
+Finding them takes minutes, so the result is stored in timm_models.json; `python -m tests.insertion.timm_models` writes
+it again. For a module that is not stored, the smallest model is searched.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Saving, loading and describing a detector: a folder of safetensors and config.json, or refused with a clear error."""
+"""A detector is saved as safetensors and config.json and loads from them; other folders are refused clearly."""
 
 import json
 
@@ -89,38 +89,38 @@ def test_map_location(folder):
         ({"architecture": "xception"}, r"unknown keys in the configuration of XceptionBaseline: \['emam'"),
         ({"variant": "huge"}, "variant must be one of .* got 'huge'"),
         ({"emam": "nowhere"}, "emam must be one of .* got 'nowhere'"),
-        ({"groups": 7}, "groups must divide the 96 channels at emam='guided', got 7"),
+        ({"groups": 7}, "groups=7 does not divide the 96 channels at emam='guided'; choose a divisor"),
         ({"groups": 4}, r"conv1x1.weight \(12, 12, 1, 1\) instead of \(24, 24, 1, 1\)"),
         ({"num_classes": 1}, r"2 of another shape \(classifier.weight \(2, 192\) instead of \(1, 192\)"),
         ({"emam": None}, r"6 unknown \(emam.conv1x1"),
         ({"scam": "final"}, r"missing \(scam\."),
     ],
 )
-def test_a_configuration_that_does_not_fit(folder, change, message):
+def test_a_configuration_that_does_not_fit_is_refused(folder, change, message):
     edit_config(folder, **change)
     with pytest.raises(ValueError, match=message):
         PANet.from_pretrained(folder)
 
 
-def test_a_folder_without_configuration(folder):
+def test_a_folder_without_configuration_is_refused(folder):
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"no usable config.json in .*model"):
         PANet.from_pretrained(folder)
 
 
-def test_a_folder_without_weights(folder):
+def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors in .*model"):
         PANet.from_pretrained(folder)
 
 
-def test_weights_that_are_no_safetensors(folder):
+def test_weights_that_are_no_safetensors_are_refused(folder):
     (folder / "model.safetensors").write_bytes(b"not a tensor in sight")
     with pytest.raises(ValueError, match=r"model.safetensors is not a safetensors file"):
         PANet.from_pretrained(folder)
 
 
-def test_weights_that_lack_a_tensor(folder):
+def test_weights_without_a_tensor_are_refused_if_strict(folder):
     weights = load_file(folder / "model.safetensors")
     del weights["decoder.to_rgb.weight"]
     save_file(weights, folder / "model.safetensors")
@@ -129,8 +129,8 @@ def test_weights_that_lack_a_tensor(folder):
     assert PANet.from_pretrained(folder, strict=False).config["num_classes"] == 2
 
 
-def test_building_from_a_configuration_fetches_no_imagenet_weights(monkeypatch):
-    """The weights follow from the file; where they once came from is not part of the configuration."""
+def test_building_from_a_configuration_downloads_no_imagenet_weights(monkeypatch):
+    """A saved detector has its own weights, so its configuration does not hold `encoder_pretrained`."""
     source = timm.create_model("legacy_xception", num_classes=0)
     monkeypatch.setattr(timm, "create_model", lambda *args, **options: source)
     model = XceptionBaseline(encoder_pretrained=True)

@@ -1,4 +1,4 @@
-"""The detectors as a user meets them: shapes, places of attention, bad input, training steps, torch's own tools."""
+"""The detectors in use: shapes, locations of attention, bad input, training steps, PyTorch's own tools."""
 
 import copy
 import pickle
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet, PANetLoss, PANetOutput
-from panet_layers.models.panet import PLACES
+from panet_layers.models.panet import LOCATIONS
 
 
 def images(batch=2, height=64, width=64, seed=0, **options):
@@ -70,7 +70,7 @@ def test_paper_variant(paper):
 
 
 @pytest.mark.slow
-def test_paper_variant_at_its_own_size(paper):
+def test_paper_variant_at_299x299(paper):
     shapes = {}
     modules = {"common": paper.emam, "x2": paper.decoder.block1, "x4": paper.decoder.block2, "final": paper.scam}
     hooks = [
@@ -94,12 +94,12 @@ def test_attention_map_is_the_one_inside_the_network(tiny):
         torch.testing.assert_close(tiny.attention_map(batch, output.reconstruction), seen[0])
 
 
-# --- where attention sits --------------------------------------------------------------------------------------------
+# --- locations of attention ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("emam", [*PLACES, None])
-@pytest.mark.parametrize("scam", [*PLACES, None])
-def test_every_place(emam, scam):
+@pytest.mark.parametrize("emam", [*LOCATIONS, None])
+@pytest.mark.parametrize("scam", [*LOCATIONS, None])
+def test_every_location(emam, scam):
     model = PANet(variant="tiny", emam=emam, scam=scam)
     calls = []
     for layer, kind in ((model.emam, EMAM), (model.scam, SCAM)):
@@ -108,9 +108,9 @@ def test_every_place(emam, scam):
             layer.register_forward_hook(lambda module, inputs, output: calls.append((type(module), output.shape[1:])))
     with torch.no_grad():
         assert model.eval()(images()).logits.isfinite().all()
-    shape = dict.fromkeys(PLACES, (96, 4, 4)) | {"final": (192, 2, 2), None: None}
+    shape = dict.fromkeys(LOCATIONS, (96, 4, 4)) | {"final": (192, 2, 2), None: None}
     wanted = [(EMAM, shape[emam], emam), (SCAM, shape[scam], scam)]
-    wanted = sorted((w for w in wanted if w[2] is not None), key=lambda w: PLACES.index(w[2]))
+    wanted = sorted((w for w in wanted if w[2] is not None), key=lambda w: LOCATIONS.index(w[2]))
     assert calls == [(kind, torch.Size(size)) for kind, size, _ in wanted]
 
 
@@ -146,7 +146,7 @@ def test_baseline_is_a_plain_classifier():
         (images(1).to(torch.uint8), TypeError, "floating-point in .-1, 1., got torch.uint8"),
     ],
 )
-def test_images_that_do_not_fit(build, batch, error, message):
+def test_images_that_do_not_fit_are_refused(build, batch, error, message):
     with pytest.raises(error, match=message):
         build(variant="tiny")(batch)
 
@@ -159,7 +159,7 @@ def test_images_that_do_not_fit(build, batch, error, message):
         ({"variant": "big"}, r"variant must be one of \('paper', 'tiny'\), got 'big'"),
         ({"emam": "middle"}, r"emam must be one of \('common', .*\) or None, got 'middle'"),
         ({"scam": True}, r"scam must be one of \('common', .*\) or None, got True"),
-        ({"groups": 5}, "groups must divide the 96 channels at emam='common', got 5"),
+        ({"groups": 5}, "groups=5 does not divide the 96 channels at emam='common'; choose a divisor"),
         ({"groups": 0}, "groups must be a positive int, got 0"),
         ({"reduction": -1}, "reduction must be a positive int, got -1"),
         ({"drop_rate": 1.0}, "drop_rate must be .* at least 0 and below 1, got 1.0"),
@@ -167,12 +167,12 @@ def test_images_that_do_not_fit(build, batch, error, message):
         ({"encoder_pretrained": True}, "encoder_pretrained=True needs variant='paper', got variant='tiny'"),
     ],
 )
-def test_arguments_that_do_not_fit(options, message):
+def test_arguments_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PANet(**{"variant": "tiny", **options})
 
 
-def test_baseline_arguments_that_do_not_fit():
+def test_baseline_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="variant must be one of"):
         PANet.xception_baseline(variant="big")
     with pytest.raises(ValueError, match="drop_rate must be"):
@@ -204,9 +204,9 @@ def test_every_parameter_of_the_paper_variant_gets_a_gradient(paper):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
-@pytest.mark.parametrize("places", [("common", "final"), ("final", "common"), (None, None)])
-def test_every_parameter_gets_a_gradient(places, labels):
-    model = PANet(variant="tiny", emam=places[0], scam=places[1]).train()
+@pytest.mark.parametrize(("emam", "scam"), [("common", "final"), ("final", "common"), (None, None)])
+def test_every_parameter_gets_a_gradient(emam, scam, labels):
+    model = PANet(variant="tiny", emam=emam, scam=scam).train()
     batch = images(4)
     losses = PANetLoss(flood=0.04, clip_metric=True)(model(batch), batch, torch.tensor(labels))
     losses.total.backward()
@@ -229,7 +229,7 @@ def test_training_fits_a_batch(tiny):
     assert last[1] < 0.3 * first[1] and last[2] < first[2] and last[3] < first[3]
 
 
-def test_noise_is_for_training_alone():
+def test_noise_is_added_only_in_training():
     torch.manual_seed(0)
     model = PANet(variant="tiny", noise_std=0.2, drop_rate=0.0)
     seen = []
@@ -252,7 +252,7 @@ def test_a_seed_fixes_the_training_step(tiny):
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
-# --- torch's own tools -----------------------------------------------------------------------------------------------
+# --- PyTorch's own tools ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("build", [PANet, PANet.xception_baseline])

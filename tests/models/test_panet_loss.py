@@ -1,4 +1,4 @@
-"""PANetLoss against values worked by hand, and on the batches that make means over nothing."""
+"""PANetLoss against values computed by hand, and on batches with an empty class."""
 
 import math
 
@@ -32,7 +32,7 @@ def with_gradients(output):
     )
 
 
-def test_values_worked_by_hand():
+def test_values_computed_by_hand():
     losses = PANetLoss()(*example())
     assert losses.classification.item() == pytest.approx(math.log(2))
     assert losses.reconstruction.item() == pytest.approx(0.375)
@@ -70,7 +70,7 @@ def test_cross_entropy_with_several_classes_and_every_label_but_0_is_fake():
     assert losses.reconstruction.item() == pytest.approx(0.375)
 
 
-def test_distances_are_of_directions():
+def test_distances_depend_only_on_directions():
     output, images, labels = example()
     scaled = tuple(embedding * torch.tensor([[3.0], [0.2], [7.0]]) for embedding in output.embeddings)
     assert PANetLoss()(output._replace(embeddings=scaled), images, labels).metric.item() == pytest.approx(-0.75)
@@ -92,7 +92,7 @@ SPARSE = [
 
 @pytest.mark.parametrize(("labels", "reconstruction", "metric", "drawn", "embedded"), SPARSE)
 @pytest.mark.parametrize("options", [{}, {"flood": 0.04, "clip_metric": True}])
-def test_batches_that_lack_a_class(labels, reconstruction, metric, drawn, embedded, options):
+def test_batches_without_a_class(labels, reconstruction, metric, drawn, embedded, options):
     output, images, _ = example()
     output = with_gradients(output)
     losses = PANetLoss(**options)(output, images, torch.tensor(labels))
@@ -155,14 +155,14 @@ def test_float64_stays_float64():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": torch.tensor([0, 1])}, r"labels must be \(3,\), one an image, got \(2,\)"),
-        ({"labels": torch.tensor([[0], [0], [1]])}, r"labels must be \(3,\), one an image, got \(3, 1\)"),
+        ({"labels": torch.tensor([0, 1])}, r"labels must be \(3,\), one per image, got \(2,\)"),
+        ({"labels": torch.tensor([[0], [0], [1]])}, r"labels must be \(3,\), one per image, got \(3, 1\)"),
         ({"labels": torch.tensor([0.0, 0.0, 1.0])}, r"labels must be integers .* got torch.float32"),
         ({"images": torch.zeros(3, 3, 5, 4)}, r"images must be .*\(3, 3, 4, 4\), got \(3, 3, 5, 4\)"),
         ({"images": torch.zeros(2, 3, 4, 4)}, r"images must be .*\(3, 3, 4, 4\), got \(2, 3, 4, 4\)"),
     ],
 )
-def test_inputs_that_do_not_fit(change, message):
+def test_inputs_that_do_not_fit_are_refused(change, message):
     output, images, labels = example()
     given = {"images": images, "labels": labels, **change}
     with pytest.raises(ValueError, match=message):
@@ -178,7 +178,7 @@ def test_inputs_that_do_not_fit(change, message):
         ({"flood": "much"}, "flood must be .* got 'much'"),
     ],
 )
-def test_arguments_that_do_not_fit(options, message):
+def test_arguments_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PANetLoss(**options)
 

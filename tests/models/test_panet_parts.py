@@ -1,4 +1,4 @@
-"""The parts of PANet against their formulas, written out plainly in float64."""
+"""The parts of PANet compute their formulas, which are written here in plain loops in float64."""
 
 import pytest
 import timm
@@ -12,7 +12,7 @@ from panet_layers.models.reconstruction import ReconstructionDecoder, add_white_
 
 
 def randomise_batch_norm(module):
-    """Statistics and affine parameters that are not the identity, so that a forgotten one shows."""
+    """The module with random statistics and affine parameters, so that a forgotten one changes the result."""
     for norm in module.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             for values in (norm.weight.data, norm.running_var):
@@ -107,7 +107,7 @@ def test_graph_reasoning_gradcheck():
     assert torch.autograd.gradcheck(module, inputs)
 
 
-def test_graph_reasoning_weighs_a_vertex_own_neighbours_only():
+def test_graph_reasoning_uses_only_a_vertexs_own_neighbours():
     module = GraphReasoning(3, 3, 2, hidden=4).double().eval()
     vertices, x2 = torch.randn(1, 3, 2, 2, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
     x4 = torch.randn(1, 2, 8, 8, dtype=torch.float64)
@@ -148,7 +148,7 @@ def test_decoder(size):
     torch.testing.assert_close(decoder(common, size), (resize(image, size), x2, x4), rtol=1e-12, atol=1e-12)
 
 
-def test_noise_is_on_about_half_of_the_images_with_the_std_asked_for():
+def test_noise_of_the_given_std_is_on_about_half_of_the_images():
     torch.manual_seed(0)
     images = torch.zeros(400, 3, 8, 8)
     noise = add_white_noise(images, 0.01)
@@ -190,7 +190,7 @@ def test_paper_encoder_is_timms_legacy_xception():
         torch.testing.assert_close(encoder(images), reference.forward_features(images))
 
 
-def test_pretrained_encoder_takes_timms_weights(monkeypatch):
+def test_pretrained_encoder_loads_timms_weights(monkeypatch):
     source = timm.create_model("legacy_xception", num_classes=0)
     asked = {}
 
@@ -215,7 +215,7 @@ def test_pretrained_encoder_without_internet_is_one_clear_error(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 80), (96, 71), (299, 299), (150, 333)])
-def test_common_size_is_that_of_the_features(size):
+def test_common_size_is_the_size_of_the_common_features(size):
     with torch.no_grad():
         features = XceptionEncoder(VARIANTS["tiny"]).common(torch.empty(1, 3, *size))
     assert XceptionEncoder.common_size(*size) == tuple(features.shape[2:])

@@ -1,4 +1,4 @@
-"""RECCE as a special case of PANet: every published tensor maps, and the mapped weights compute what RECCE computes."""
+"""PANet without attention layers is RECCE: every published tensor maps, and PANet computes what RECCE computes."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ SHAPES = json.loads(Path(__file__).with_name("recce_state_dict.json").read_text(
 
 
 def random_state(dtype=torch.float32):
-    """A RECCE state_dict with weights of a size that keeps activations near 1."""
+    """A RECCE state_dict with random weights, scaled so that activations stay near 1."""
     torch.manual_seed(0)
     state = {}
     for name, shape in SHAPES.items():
@@ -45,7 +45,7 @@ def test_every_tensor_of_a_published_state_dict_is_used_or_listed(state):
 
 
 class Recce:
-    """RECCE's forward pass in evaluation mode, straight from its state_dict, one vertex after another."""
+    """RECCE's forward pass in evaluation mode, computed from its state_dict, one vertex after another."""
 
     def __init__(self, state):
         self.state = state
@@ -148,7 +148,7 @@ def test_mapped_weights_compute_what_recce_computes():
     torch.testing.assert_close(output.embeddings, embeddings, rtol=1e-9, atol=1e-9)
 
 
-def test_wrappers_and_ddp_prefix_are_taken_off(state):
+def test_wrappers_and_ddp_prefix_are_removed(state):
     plain = recce_state_dict(state)
     wrapped = {f"module.{name}": value for name, value in state.items()}
     for checkpoint in (wrapped, {"model": wrapped, "epoch": 3}, {"state_dict": wrapped}):
@@ -156,7 +156,7 @@ def test_wrappers_and_ddp_prefix_are_taken_off(state):
         assert recce_state_dict(checkpoint).unused == plain.unused
 
 
-def test_without_the_imagenet_classifier(state):
+def test_a_checkpoint_without_the_imagenet_classifier(state):
     weights, unused = recce_state_dict({k: v for k, v in state.items() if not k.startswith("encoder.fc.")})
     assert unused == [] and len(weights) == 360
 
@@ -176,7 +176,7 @@ def test_other_numbers_of_classes(state):
         ({"fc.bias": None, "fc.weight": None}, r"2 missing \(fc.bias, fc.weight\)|2 missing \(fc.weight, fc.bias\)"),
     ],
 )
-def test_what_does_not_fit_is_named(state, change, message):
+def test_tensors_that_do_not_fit_are_named(state, change, message):
     changed = {name: value for name, value in {**state, **change}.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         recce_state_dict(changed)
@@ -187,9 +187,9 @@ def test_what_does_not_fit_is_named(state, change, message):
     [
         ({}, "360 missing"),
         ({"epoch": 1, "model": {}}, "360 missing"),
-        ({"model": 3, "epoch": 1}, "no tensor: model, epoch"),
+        ({"model": 3, "epoch": 1}, "these are no tensors: model, epoch"),
     ],
 )
-def test_a_file_that_holds_no_recce(wrong, message):
+def test_a_checkpoint_of_another_model_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         recce_state_dict(wrong)
