@@ -8,8 +8,9 @@ from unittest import mock
 import pytest
 import torch
 
-from benchmarks import cuda, memory, steps, timing
+from benchmarks import memory, timing
 from benchmarks.memory import Event
+from benchmarks.prepared_steps import Step
 
 
 def test_memory_of_a_hand_countable_module():
@@ -17,16 +18,16 @@ def test_memory_of_a_hand_countable_module():
     x, grad = torch.randn(1000, 16, requires_grad=True), torch.ones(1000, 16)
 
     # The sigmoid is kept. Backward: grad * output is made while all lives, then the gradient of x beside it.
-    step = steps.Step(lambda: x.sigmoid().exp(), lambda out: torch.autograd.grad(out, [x], grad))
+    step = Step(lambda: x.sigmoid().exp(), lambda out: torch.autograd.grad(out, [x], grad))
     assert memory.measure(step) == (size, 4 * size, 2 * size)
 
     # The product keeps its inputs, which were there before; backward makes two gradients.
     y = torch.randn(1000, 16, requires_grad=True)
-    step = steps.Step(lambda: x * y, lambda out: torch.autograd.grad(out, [x, y], grad))
+    step = Step(lambda: x * y, lambda out: torch.autograd.grad(out, [x, y], grad))
     assert memory.measure(step) == (0, 3 * size, size)
 
     # A forward alone: the temporary is released, its peak remembered.
-    step = steps.Step(lambda: x.detach().double().sum(), None)
+    step = Step(lambda: x.detach().double().sum(), None)
     assert memory.measure(step) == (0, 8 * elements + 8, 8 * elements)
 
 
@@ -89,14 +90,14 @@ def test_time_by_events_leaves_the_flush_out(monkeypatch):
     waits = []
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
-    monkeypatch.setattr(cuda, "torch", mock.Mock(wraps=torch, int8=torch.int8, cuda=torch.cuda))
-    cuda.torch.empty = lambda size, dtype, device: torch.empty(16, dtype=dtype)
-    sample = cuda.EventSampler()
+    monkeypatch.setattr(timing, "torch", mock.Mock(wraps=torch, int8=torch.int8, cuda=torch.cuda))
+    timing.torch.empty = lambda size, dtype, device: torch.empty(16, dtype=dtype)
+    sample = timing.EventSampler()
 
     def forward():
         FakeEvent.now += 3
 
-    step = steps.Step(forward, None)
+    step = Step(forward, None)
     assert sample(step, 4) == pytest.approx(3e-3) and len(waits) == 5  # starts on an idle GPU, each time
     assert sample(dataclasses.replace(step, graph=True), 4) == pytest.approx(3e-3) and len(waits) == 6
     assert timing.measure({"a": step, "b": step}, 3, sample)["b"].milliseconds == pytest.approx(3)
