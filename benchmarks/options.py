@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None, description: str | None) -> argparse.Name
     parser.add_argument("--layer", choices=dict.fromkeys((*SELECTIONS, *LAYERS)), default="all", help="default: all")
     parser.add_argument("--pass", dest="pass_", choices=(*PASSES, "both"), default="both", help="default: both")
     parser.add_argument("--shape", type=_shape, nargs="+", metavar="B,C,H,W,G", help="default: the layer's own list")
-    parser.add_argument("--suite", choices=SUITES, help="a fixed list of inputs and contenders, instead")
+    parser.add_argument("--suite", choices=SUITES, help="a fixed list of inputs and contenders, not these options")
     parser.add_argument("--batch", type=positive, metavar="B", help="batch size, instead of that of the shapes")
     parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["float32"], help="default: float32")
     parser.add_argument("--layout", choices=LAYOUTS, nargs="+", default=["contiguous"], help="default: contiguous")

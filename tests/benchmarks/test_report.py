@@ -45,7 +45,7 @@ def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG") and text.read_text().startswith("###")
 
 
-def test_report_of_a_missing_table_fails_in_one_line(tmp_path, capsys):
+def test_report_of_a_missing_file_fails_in_one_line(tmp_path, capsys):
     assert report.main([str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 
@@ -80,7 +80,7 @@ def test_summary_of_a_gpu(gpu_results, capsys):
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 
-def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
+def test_summary_shows_the_sum_of_the_layers_below_both_together(gpu_results, capsys):
     rows = results_file.read(gpu_results)
     scam = [row | {"layer": "scam", "groups": ""} for row in rows]
     results_file.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])

@@ -58,7 +58,7 @@ def test_half_precision_and_channels_last_rows(tmp_path):
     assert {(r["dtype"], r["layout"]) for r in rows_of(out)} == {("bfloat16", "channels_last")}
 
 
-def test_rerun_replaces_its_rows_and_no_others(tmp_path):
+def test_measuring_again_replaces_its_own_rows_only(tmp_path):
     _, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     stale = [row | {"milliseconds": "123456"} for row in results_file.read(out)]
     other = stale[0] | {"shape": "1x1x1x1"}
@@ -72,7 +72,7 @@ def test_rerun_replaces_its_rows_and_no_others(tmp_path):
 
 
 class Wrong(nn.Module):
-    """EMAM but for one border element of the output, or for the gradient of the input."""
+    """EMAM with one wrong border element of the output, a wrong gradient of the input, or NaN."""
 
     def __init__(self, fault):
         super().__init__()
@@ -86,7 +86,7 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize("fault", ["output", "gradient", "nan"])
-def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
+def test_a_contender_that_fails_the_gate_gets_no_row(tmp_path, monkeypatch, capsys, fault):
     wrong = Contender("collapsed", lambda case: Wrong(fault))
     monkeypatch.setitem(CONTENDERS, "emam", [CONTENDERS["emam"][0], wrong])
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "training")
@@ -98,7 +98,7 @@ def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
 
 
 class CompilerError(Exception):
-    """Triton's are no RuntimeErrors either."""
+    """Like Triton's errors, not a RuntimeError."""
 
 
 @pytest.mark.parametrize("error", [RuntimeError, CompilerError])
@@ -154,7 +154,7 @@ def test_resume_skips_what_this_commit_has_measured(tmp_path, monkeypatch, capsy
     assert {row["torch"] for row in rows_of(out)} == {"0"}
 
 
-def test_out_of_time_says_what_is_left(tmp_path, monkeypatch, capsys):
+def test_out_of_time_reports_how_many_inputs_are_left(tmp_path, monkeypatch, capsys):
     ticks = iter([0.0, 10.0, 70.0, 80.0, 90.0])
     monkeypatch.setattr(run, "monotonic", lambda: next(ticks))
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "1,16,5,4,4", "--minutes", "1")
@@ -162,7 +162,7 @@ def test_out_of_time_says_what_is_left(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: out of time with 3 inputs left; measure them with --resume\n"
 
 
-def test_a_foreign_table_is_left_alone(tmp_path, capsys):
+def test_a_csv_file_of_something_else_is_not_overwritten(tmp_path, capsys):
     out = tmp_path / "results.csv"
     out.write_text("name,price\napple,1\n")
     assert measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4")[0] == 1

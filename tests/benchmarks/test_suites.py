@@ -40,8 +40,8 @@ def test_suite_for_a_gpu(a_gpu, capsys):
     assert autotuned == ["emam", "cbam"]
 
 
-def test_suite_begins_with_the_aims(a_gpu, capsys):
-    """In bfloat16 every shape in a graph and out of one, then the compilers, then the layers in a row."""
+def test_suite_begins_with_the_most_important_rows(a_gpu, capsys):
+    """In bfloat16: every shape, eager and in a graph; then the compilers; then one layer after the other."""
     run.main(["--device", "cuda", "--suite", "gpu", "--list"])
     lines = capsys.readouterr().out.splitlines()
     shapes = len(cases.GPU_SHAPES)
@@ -76,6 +76,6 @@ def test_list_measures_nothing(tmp_path, capsys):
     )
 
 
-def test_backends_selects_contenders_beside_the_reference(tmp_path, capsys):
+def test_backends_selects_contenders_in_addition_to_the_reference(tmp_path, capsys):
     measure(tmp_path, "--list", "--backends", "timm", "--layer", "cbam", "--shape", "2,16,5,4,4")
     assert capsys.readouterr().out.endswith("reference, timm, copy\n")
