@@ -1,7 +1,7 @@
-"""What attention after every stage costs a whole network: images a second, with ours, with timm's, without.
+"""The speed of whole networks with attention after every stage: this package's layers, timm's, and none.
 
 python benchmarks/insertion.py --network resnet50 efficientnet_b0
-python benchmarks/insertion.py --table                    # what is in the file, as Markdown
+python benchmarks/insertion.py --table                    # print the file as a Markdown table
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import argparse
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a script: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import timm
 import torch
@@ -22,9 +24,11 @@ from timm.layers import EcaModule, SEModule
 from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
-from benchmarks import table
-from benchmarks.cuda import EventSampler
-from benchmarks.timing import Timing, measure
+from benchmarks import results_file
+from benchmarks.options import Parser, positive
+from benchmarks.results_file import Row
+from benchmarks.tables import markdown_table
+from benchmarks.timing import EventSampler, measure
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, use_backend
 
 PLAIN = "plain"
@@ -36,11 +40,10 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "timm eca": EcaModule,
 }
 PASSES = ("inference", "training")
-RESULTS = table.ROOT / "benchmarks/results"
 
 
 def build(network: str, contender: str, device: str) -> nn.Module:
-    """The network, the same weights for every contender, with the contender's layer after each of its stages."""
+    """The network with the contender's layer after each stage; its weights are the same for every contender."""
     torch.manual_seed(0)
     model = timm.create_model(network).to(device)
     if contender != PLAIN:
@@ -49,8 +52,9 @@ def build(network: str, contender: str, device: str) -> nn.Module:
 
 
 def check(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
-    """What is wrong with a contender, or nothing: its layers change the output, to what the formulas give, and without
-    them it is the plain network.
+    """What is wrong with a contender, or "".
+
+    Its layers must change the output, to what the formulas compute; without them it must be the plain network.
     """
     with torch.no_grad():
         expected, actual = plain.eval()(images), model.eval()(images)
@@ -59,77 +63,59 @@ def check(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
         remove_attention(model)
         bare = model(images)
     if (actual - formulas).abs().max() > 1e-4 * formulas.abs().max():
-        return f"its output is {(actual - formulas).abs().max():.2g} off the formulas'"
+        return f"its output differs from the formulas' by {(actual - formulas).abs().max():.2g}"
     if model is not plain and torch.equal(actual, expected):
         return "its layers change nothing"
-    return "" if torch.equal(bare, expected) else "without its layers it is another network"
+    return "" if torch.equal(bare, expected) else "its output without the layers differs from the plain network's"
 
 
 def step(model: nn.Module, images: Tensor, pass_: str) -> Callable[[], object]:
-    """A forward without gradients, or a forward and backward to every parameter's gradient."""
-    if pass_ == "inference":
-        return partial(_infer, model.eval(), images)
-    return partial(_train, model.train(), images)
+    """A forward without gradients, or a forward and a backward to the gradients of all parameters."""
+    model.train(pass_ == "training")
+
+    def train() -> None:
+        model.zero_grad()
+        model(images).logsumexp(1).sum().backward()
+
+    return train if model.training else partial(torch.inference_mode()(model), images)
 
 
-@torch.inference_mode()
-def _infer(model: nn.Module, images: Tensor) -> Tensor:
-    return model(images)
-
-
-def _train(model: nn.Module, images: Tensor) -> None:
-    model.zero_grad()
-    model(images).logsumexp(1).sum().backward()
-
-
-def rows_of(network: str, pass_: str, options: argparse.Namespace) -> Iterator[table.Row]:
-    """A row for each contender, all timed in turn; a contender that fails its check is left out, and said."""
-    torch.manual_seed(1)
-    images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
-    plain = build(network, PLAIN, options.device)
-    steps = {PLAIN: step(build(network, PLAIN, options.device), images, pass_)}
+def rows_of(network: str, pass_: str, images: Tensor, rounds: int) -> list[Row]:
+    """A row for each contender, all timed alternately; a contender that fails its check is reported and left out."""
+    device = images.device.type
+    plain = build(network, PLAIN, device)
+    steps = {PLAIN: step(build(network, PLAIN, device), images, pass_)}
     for contender in LAYERS:
-        model = build(network, contender, options.device)
+        model = build(network, contender, device)
         fault = check(copy.deepcopy(model), plain, images)
         if fault:
             print(f"{network} with {contender} is not timed: {fault}", file=sys.stderr)
         else:
             steps[contender] = step(model, images, pass_)
-    sample = EventSampler() if options.device == "cuda" else None
-    for contender, timing in measure(steps, options.rounds, sample).items():
-        yield _row(network, contender, pass_, timing, options)
-
-
-def _row(network: str, contender: str, pass_: str, timing: Timing, options: argparse.Namespace) -> table.Row:
-    return dict.fromkeys(table.COLUMNS, "") | {
-        "device": options.device,
+    times = measure(steps, rounds, EventSampler() if device == "cuda" else None)
+    setting = dict.fromkeys(results_file.COLUMNS, "") | {
+        "device": device,
         "layer": network,
-        "contender": contender,
         "pass": pass_,
-        "shape": f"{options.batch}x3x{options.size}x{options.size}",
+        "shape": "x".join(map(str, images.shape)),
         "dtype": "float32",
         "layout": "contiguous",
         "threads": str(torch.get_num_threads()),
-        "milliseconds": f"{timing.milliseconds:.4g}",
-        "speedup": f"{timing.speedup:.3g}",
-        "rounds_kept": str(timing.kept),
-        "rounds": str(timing.rounds),
-        **table.provenance(options.device),
+        **results_file.provenance(device),
     }
+    return [setting | {"contender": contender} | timing.columns() for contender, timing in times.items()]
 
 
-def markdown(rows: list[table.Row]) -> str:
-    """The plain network's images a second, and what a layer leaves of it: the median of the rounds' ratios."""
-    lines = ["| network, images | layer after each stage | inference | training |"]
-    lines.append("|---|---|---:|---:|")
-    for (network, shape, contender), group in table.grouped(rows, ("layer", "shape", "contender")).items():
+def markdown(rows: list[Row]) -> str:
+    """Images a second of the plain network, and the share that each layer leaves: the median of the rounds' ratios."""
+    lines = []
+    for (network, shape, contender), group in results_file.grouped(rows, ("layer", "shape", "contender")).items():
         passes = {row["pass"]: row for row in group}
-        cells = [_cell(passes.get(pass_)) for pass_ in PASSES]
-        lines.append(f"| {network}, {shape} | {contender} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([f"{network}, {shape}", contender, *(_cell(passes.get(pass_)) for pass_ in PASSES)])
+    return markdown_table(("network, images", "layer after each stage", *PASSES), lines, 2)
 
 
-def _cell(row: table.Row | None) -> str:
+def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     if row["contender"] != PLAIN:
@@ -139,33 +125,35 @@ def _cell(row: table.Row | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", nargs="+", default=["resnet50"], help="names of timm")
-    parser.add_argument("--pass", nargs="+", default=PASSES, choices=PASSES, dest="passes")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/insertion-DEVICE.csv")
+    """Measure the networks and print the table; 0 if every contender was timed, 1 if not."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", default=["resnet50"], help="names of timm; default: resnet50")
+    parser.add_argument("--pass", nargs="+", default=PASSES, choices=PASSES, dest="passes", help="default: both")
+    parser.add_argument("--batch", type=positive, default=2, help="images in a batch; default: 2")
+    parser.add_argument("--size", type=positive, default=224, help="height and width of the images; default: 224")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds of samples; default: 5")
+    parser.add_argument("--threads", type=positive, default=2, help="CPU threads; default: 2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="default: benchmarks/results/insertion-DEVICE.csv")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)
-    out = options.out or RESULTS / f"insertion-{options.device}.csv"
+    out = options.out or results_file.ROOT / f"benchmarks/results/insertion-{options.device}.csv"
     torch.set_num_threads(options.threads)
-    refused = False
+    incomplete = False
     try:
-        rows = table.read(out)
-        for network in [] if options.table else options.network:
-            for pass_ in options.passes:
-                new = list(rows_of(network, pass_, options))
-                refused |= len(new) <= len(LAYERS)
-                rows = table.merge(rows, new)
-                table.write(out, rows)
-    except table.TableError as error:
-        print(error, file=sys.stderr)
+        rows = results_file.read(out)
+        for network, pass_ in [] if options.table else product(options.network, options.passes):
+            torch.manual_seed(1)
+            images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
+            new = rows_of(network, pass_, images, options.rounds)
+            incomplete |= len(new) <= len(LAYERS)
+            rows = results_file.merge(rows, new)
+            results_file.write(out, rows)
+    except results_file.ResultsError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    print(markdown(rows))
-    return int(refused)
+    print(markdown(rows), end="")
+    return int(incomplete)
 
 
 if __name__ == "__main__":

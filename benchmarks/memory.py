@@ -1,4 +1,4 @@
-"""How memory is measured: on the CPU by replaying every allocation and release, on CUDA by the allocator's peak."""
+"""Memory of a step: on the CPU from every allocation and release in order, on CUDA from the allocator's peak."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler looks for a GPU and says so; read on its first use
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's search for a GPU; read on its first use
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.steps import Step
+from benchmarks.prepared_steps import Step
 
 _FORWARD = "benchmark forward"
 
 
 class Memory(NamedTuple):
-    """Bytes beyond what lives before the step: input, parameters and incoming gradient.
+    """Bytes beyond what is allocated before the step: input, parameters and incoming gradient.
 
-    kept: between forward and backward, without the output. peak: the largest sum at any moment of the step.
-    extra: the same without the output and the gradient of the input.
+    kept_bytes: between forward and backward, without the output. peak_bytes: the largest sum during the step.
+    peak_extra: the same without the output and the gradient of the input.
     """
 
-    kept: int
-    peak: int
-    extra: int
+    kept_bytes: int
+    peak_bytes: int
+    peak_extra: int
 
 
 class Event(NamedTuple):
-    """An allocation (positive) or a release (negative) at an address."""
+    """An allocation (bytes > 0) or a release (bytes < 0) at an address."""
 
     address: int
     bytes: int
 
 
 def measure(step: Step) -> Memory:
-    """The memory of one step; one before it fills the caches. Parameter gradients count, as the step makes them."""
+    """The memory of one step, after a first one that fills the caches; gradients of parameters count."""
     step()
     return _measure_cuda(step) if step.forward().is_cuda else _measure_cpu(step)
 
@@ -54,23 +54,23 @@ def _measure_cpu(step: Step) -> Memory:
 
 
 def _addresses(out: Tensor, gradients: tuple[Tensor, ...]) -> set[int]:
-    """Where the output and the gradient of the input (the one like the output) lie."""
+    """Addresses of the output and of the gradient of the input (the one of the output's shape)."""
     like_input = [g for g in gradients[:1] if g.shape == out.shape and out.dim()]
     return {t.untyped_storage().data_ptr() for t in (out, *like_input)}
 
 
 def replay(forward: list[Event], backward: list[Event], results: set[int]) -> Memory:
-    """Add up a step's events in order. `results`: addresses of the tensors that `extra` leaves out, live at the end."""
+    """Add up a step's events in order. `results`: addresses of the tensors that `peak_extra` leaves out."""
     events = forward + backward
     last = {event.address: i for i, event in enumerate(events) if event.bytes > 0}
     result_events = {last[address] for address in results if address in last}
-    live: dict[int, tuple[int, int]] = {}  # address -> bytes, of these not in a result
+    live: dict[int, tuple[int, int]] = {}  # address -> bytes, and bytes outside `results`
     total = without = kept = peak = extra = 0
     for i, (address, size) in enumerate(events):
         if size > 0:
             live[address] = size, 0 if i in result_events else size
             total, without = total + live[address][0], without + live[address][1]
-        else:  # what was allocated before the step is none of its memory
+        else:  # what was allocated before the step does not count
             released = live.pop(address, (0, 0))
             total, without = total - released[0], without - released[1]
         peak, extra = max(peak, total), max(extra, without)

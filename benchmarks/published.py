@@ -1,4 +1,4 @@
-"""EMA and CBAM as their papers write them, one torch.nn operation after the other: the baselines to beat."""
+"""EMA and CBAM as their papers describe them, in torch.nn operations: the baselines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class PublishedEMA(nn.Module):
-    """Ouyang et al., ICASSP 2023, section 2, from torch.nn's pooling, normalisation and softmax modules.
+    """Ouyang et al., ICASSP 2023, section 2, in torch.nn's pooling, normalisation and softmax.
 
-    The parameters are those of `EMAM(channels, groups)`, in its order.
+    It has the parameters of `EMAM(channels, groups)`, in the same order.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -39,9 +39,9 @@ class PublishedEMA(nn.Module):
 
 
 class PublishedCBAM(nn.Module):
-    """Woo et al., ECCV 2018, section 3: a channel gate through one biased MLP, then a normalised spatial gate.
+    """Woo et al., ECCV 2018, section 3: a channel gate from one MLP with biases, then a normalised spatial gate.
 
-    The parameters are those of `SCAM(channels, reduction, mlp_bias=True, spatial_norm="batch")`, in its order.
+    It has the parameters of `SCAM(channels, reduction, mlp_bias=True, spatial_norm="batch")`, in the same order.
     """
 
     def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:

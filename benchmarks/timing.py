@@ -1,7 +1,7 @@
-"""How time is measured: contenders in turn, round by round, and a statistic that disturbed rounds do not move.
+"""Time: contenders alternate, round by round; the statistic leaves out disturbed rounds.
 
-On shared cores a parallel region now and then waits milliseconds for a thread that another process holds up. Such
-rounds are found by comparing each sample with its contender's lower quartile, and left out of the pair's statistic.
+On shared cores a parallel region sometimes waits milliseconds for a thread, because another process runs on its core.
+Such rounds are found by comparing each sample with its contender's lower quartile.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
 
+import torch
+
 WARM_UPS = 3
 SAMPLE_SECONDS = 0.002  # short steps are repeated to fill a sample
+FLUSH_BYTES = 256 << 20  # larger than the L2 cache of any GPU
 STALLED = 1.25  # a sample this much above its contender's lower quartile was disturbed
 LEAST_KEPT = 3
-PATIENCE_SECONDS = 30  # after this no more rounds are added for the disturbed ones
-
+PATIENCE_SECONDS = 30  # after this, no rounds are added to replace disturbed ones
 
 Sample = Callable[[Callable[[], object], int], float]
 
@@ -30,6 +32,15 @@ class Timing(NamedTuple):
     kept: int
     rounds: int
 
+    def columns(self) -> dict[str, str]:
+        """The same as columns of the file of results."""
+        return {
+            "milliseconds": f"{self.milliseconds:.4g}",
+            "speedup": f"{self.speedup:.3g}",
+            "rounds_kept": str(self.kept),
+            "rounds": str(self.rounds),
+        }
+
 
 def measure(
     steps: Mapping[str, Callable[[], object]],
@@ -37,9 +48,9 @@ def measure(
     sample: Sample | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Timing]:
-    """Time the steps against the first of them; up to three times as many rounds where half are disturbed.
+    """Time the steps and compare them with the first; up to three times as many rounds if half are disturbed.
 
-    `sample(step, calls)`: the seconds that one of so many calls takes; by the clock, if not given.
+    `sample(step, calls)`: seconds a call, from that many calls; by default from the clock.
     """
     sample = sample or partial(_sample, clock=clock)
     calls = {name: _calls_per_sample(step, sample) for name, step in steps.items()}
@@ -49,15 +60,15 @@ def measure(
     for done in range(3 * rounds):
         if done >= rounds and (clock() > deadline or min(t.kept for t in compare(samples).values()) >= rounds / 2):
             break
-        # Start each round with another contender, so that none always follows the same one.
+        # Each round starts with another contender, so that none always follows the same one.
         for name in names[done % len(names) :] + names[: done % len(names)]:
-            steps[name]()  # untimed: the allocator and the caches as this contender leaves them, not the one before
+            steps[name]()  # untimed: allocator and caches are as this contender leaves them, not the previous one
             samples[name].append(sample(steps[name], calls[name]))
     return compare(samples)
 
 
 def compare(samples: dict[str, list[float]]) -> dict[str, Timing]:
-    """Seconds per round of each contender, the baseline first -> the statistic of each."""
+    """The statistic of each contender from its seconds in every round; the first is the baseline."""
     baseline = next(iter(samples.values()))
     return {name: _compare(baseline, own) for name, own in samples.items()}
 
@@ -69,7 +80,7 @@ def _compare(baseline: list[float], own: list[float]) -> Timing:
 
 
 def _calm_rounds(*columns: list[float]) -> list[int]:
-    """The rounds in which no column was disturbed; the calmest few where there are fewer than that."""
+    """The rounds in which no column was disturbed; at least the least disturbed `LEAST_KEPT`."""
     lows = [_lower_quartile(column) for column in columns]
     disturbance = [max(t / low for t, low in zip(row, lows)) for row in zip(*columns, strict=True)]
     calm = sorted(range(len(disturbance)), key=disturbance.__getitem__)
@@ -91,3 +102,26 @@ def _sample(step: Callable[[], object], calls: int, clock: Callable[[], float]) 
     for _ in range(calls):
         step()
     return (clock() - start) / calls
+
+
+class EventSampler:
+    """Seconds a call between two events; the L2 cache is flushed before each.
+
+    Eager steps start on an idle GPU, so the host's time to launch them counts. Graphs are queued behind the flush, so
+    only the GPU's time counts.
+    """
+
+    def __init__(self) -> None:
+        self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+
+    def __call__(self, step: Callable[[], object], calls: int) -> float:
+        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+        for start, end in pairs:
+            self.flush.zero_()
+            if not getattr(step, "graph", False):
+                torch.cuda.synchronize()
+            start.record()
+            step()
+            end.record()
+        torch.cuda.synchronize()
+        return sum(start.elapsed_time(end) for start, end in pairs) / calls / 1e3

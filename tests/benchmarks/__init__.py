@@ -1,1 +1,1 @@
-"""The benchmarks in little."""
+"""Tests of the benchmarks, on small inputs."""

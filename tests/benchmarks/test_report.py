@@ -1,16 +1,17 @@
-"""benchmarks/report.py: tables in Markdown, the summary of a GPU, plots."""
+"""benchmarks/report.py: tables in Markdown, the summary of a GPU, plots; what the READMEs show is up to date."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import plots, report, table
+from benchmarks import figures, report, results_file, tables
+from benchmarks.results_file import ROOT
 
 
 @pytest.fixture
 def results(tmp_path):
     def row(contender, pass_, milliseconds, speedup, kept=""):
-        empty = dict.fromkeys(table.COLUMNS, "")
+        empty = dict.fromkeys(results_file.COLUMNS, "")
         return empty | {
             "device": "cpu", "layer": "emam", "contender": contender, "pass": pass_, "shape": "8x728x19x19",
             "groups": "8", "dtype": "float32", "layout": "contiguous", "threads": "2", "hardware": "a CPU",
@@ -19,7 +20,7 @@ def results(tmp_path):
         }  # fmt: skip
 
     path = tmp_path / "results.csv"
-    table.write(path, [
+    results_file.write(path, [
         row("reference", "forward", "52.3", "1"), row("collapsed", "forward", "6.7", "7.81", "0"),
         row("reference", "training", "155", "1", "35600000"), row("collapsed", "training", "30.1", "5.15", "1050000"),
         row("copy", "forward", "0.22", "238"),
@@ -44,15 +45,15 @@ def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG") and text.read_text().startswith("###")
 
 
-def test_report_of_a_missing_table_fails_in_one_line(tmp_path, capsys):
+def test_report_of_a_missing_file_fails_in_one_line(tmp_path, capsys):
     assert report.main([str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 
 
 @pytest.fixture
 def gpu_results(tmp_path):
-    """What a GPU might give: two inputs, two passes, eager and in graphs."""
-    empty = dict.fromkeys(table.COLUMNS, "") | {
+    """Made-up results of a GPU: two inputs, two passes, eager and in graphs."""
+    empty = dict.fromkeys(results_file.COLUMNS, "") | {
         "device": "cuda", "layer": "emam", "groups": "8", "dtype": "bfloat16", "layout": "contiguous", "threads": "2",
         "hardware": "a GPU", "commit": "abc1234", "date": "2025-01-01", "torch": "2.11", "speedup": "1",
     }  # fmt: skip
@@ -61,7 +62,7 @@ def gpu_results(tmp_path):
         "triton+graph": 0.05, "reference+compile+graph": 0.15, "copy": 0.01,
     }  # fmt: skip
     path = tmp_path / "cuda.csv"
-    table.write(path, [
+    results_file.write(path, [
         empty | {"contender": name, "pass": pass_, "shape": shape, "milliseconds": f"{time * scale * factor:.4g}"}
         for shape, scale in (("32x728x19x19", 1), ("32x728x38x38", 4))
         for pass_, factor in (("forward", 1), ("training", 3))
@@ -79,10 +80,10 @@ def test_summary_of_a_gpu(gpu_results, capsys):
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 
-def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
-    rows = table.read(gpu_results)
+def test_summary_shows_the_sum_of_the_layers_below_both_together(gpu_results, capsys):
+    rows = results_file.read(gpu_results)
     scam = [row | {"layer": "scam", "groups": ""} for row in rows]
-    table.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
+    results_file.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
     report.main([str(gpu_results), "--summary"])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
     (both,) = [line for line in lines if line[:3] == ["| emam-scam", "32x728x19x19, G=8", "forward"]]
@@ -92,8 +93,8 @@ def test_summary_adds_up_the_layers_beside_both_in_a_row(gpu_results, capsys):
 
 def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    drawn, save, plot = {}, plots._save, tmp_path / "roofline.png"
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.update(figure=figure) or save(figure, path))
+    drawn, save, plot = {}, figures.save, tmp_path / "roofline.png"
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update(figure=figure) or save(figure, path))
     assert report.main([str(gpu_results), "--roofline", str(plot), "--out", str(tmp_path / "table.md")]) == 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     forward, training = drawn["figure"].axes
@@ -104,7 +105,52 @@ def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):
 
 
 def test_a_roofline_needs_a_copy(gpu_results, tmp_path, capsys):
-    rows = [row for row in table.read(gpu_results) if row["contender"] != "copy"]
-    table.write(gpu_results, rows)
+    rows = [row for row in results_file.read(gpu_results) if row["contender"] != "copy"]
+    results_file.write(gpu_results, rows)
     assert report.main([str(gpu_results), "--roofline", str(tmp_path / "roofline.png")]) == 1
-    assert capsys.readouterr().err == "error: nothing to draw: the table has no row of 'copy'\n"
+    assert capsys.readouterr().err == "error: nothing to draw: the results have no row of 'copy'\n"
+
+
+@pytest.fixture
+def shown():
+    """The results that the front page and benchmarks/README.md show."""
+    return results_file.read(ROOT / "benchmarks/results/cpu.csv")
+
+
+def test_the_readme_shows_the_table_of_the_results(shown):
+    text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert tables.sections(shown, tables.against_published) in text
+
+
+def test_table_against_the_published_modules(results, capsys):
+    rows = results_file.read(results)
+    row = {(row["contender"], row["pass"]): row for row in rows}["reference", "forward"]
+    results_file.write(results, [*rows, row | {"contender": "published", "milliseconds": "60", "speedup": "0.8"}])
+    assert report.main([str(results), "--published"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[2:] == ["| EMAM | 8x728x19x19, G=8 | published | 60 | 6.7 | 9.76 |  |  |  |  |  |"]
+
+
+def test_the_chart_on_the_front_page_is_that_of_the_results(shown, tmp_path):
+    """To draw it again: python benchmarks/report.py benchmarks/results/cpu.csv --published --chart docs/speed.png"""
+    image = pytest.importorskip("PIL.Image")
+    numbers = " ".join(row["times_as_fast"] for row in tables.comparisons(shown))
+    assert image.open(ROOT / "docs/speed.png").text["Description"] == numbers
+    figures.chart(shown, tmp_path / "again.png")
+    again = image.open(tmp_path / "again.png")
+    assert again.text["Description"] == numbers and again.size == (1600, 1200)
+
+
+def test_bars_are_as_long_as_the_ratios(shown, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path, **_: drawn.append(figure))
+    figures.chart(shown, tmp_path / "chart.png")
+    bars = [bar.get_width() for axis in drawn[0].axes for bar in axis.patches]
+    ratios = [float(row["times_as_fast"]) for row in tables.comparisons(shown)]
+    assert sorted(bars) == sorted(ratios) and len(bars) == 66
+
+
+def test_a_chart_needs_a_published_module(results, tmp_path, capsys):
+    assert report.main([str(results), "--chart", str(tmp_path / "chart.png")]) == 1
+    assert "nothing to draw: the results have no published module" in capsys.readouterr().err

@@ -6,25 +6,29 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import registry, run, steps, table
+from benchmarks import results_file, run
+from benchmarks.cases import LAYERS, PASSES, Case
+from benchmarks.contenders import CONTENDERS, Contender, contenders
 from benchmarks.gate import Gate
-from tests.benchmarks.benchmarked import measure, rows_of
+from benchmarks.prepared_steps import clear_maxima
+from panet_layers import EMAM
+from tests.benchmarks.small_benchmarks import measure, rows_of
 
 
 @pytest.mark.parametrize(
-    ("layer", "contenders"),
+    ("layer", "expected"),
     [
         ("emam", ["reference", "collapsed", "published", "copy"]),
         ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
         ("emam-scam", ["reference", "collapsed", "copy"]),
     ],
 )
-def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, contenders):
+def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected):
     code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,5,4,4")
     rows = rows_of(out)
     assert code == 0
-    assert [r["contender"] for r in rows if r["pass"] == "forward"] == contenders
-    assert [r["contender"] for r in rows if r["pass"] == "training"] == contenders
+    assert [r["contender"] for r in rows if r["pass"] == "forward"] == expected
+    assert [r["contender"] for r in rows if r["pass"] == "training"] == expected
     for row in rows:
         assert float(row["milliseconds"]) > 0 and float(row["speedup"]) > 0
         assert 3 <= int(row["rounds_kept"]) <= int(row["rounds"]) <= 9
@@ -54,11 +58,11 @@ def test_half_precision_and_channels_last_rows(tmp_path):
     assert {(r["dtype"], r["layout"]) for r in rows_of(out)} == {("bfloat16", "channels_last")}
 
 
-def test_rerun_replaces_its_rows_and_no_others(tmp_path):
+def test_measuring_again_replaces_its_own_rows_only(tmp_path):
     _, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
-    stale = [row | {"milliseconds": "123456"} for row in table.read(out)]
+    stale = [row | {"milliseconds": "123456"} for row in results_file.read(out)]
     other = stale[0] | {"shape": "1x1x1x1"}
-    table.write(out, [other, *stale])
+    results_file.write(out, [other, *stale])
     measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     rows = rows_of(out)
     assert rows[0] == other
@@ -68,11 +72,11 @@ def test_rerun_replaces_its_rows_and_no_others(tmp_path):
 
 
 class Wrong(nn.Module):
-    """EMAM but for one border element of the output, or for the gradient of the input."""
+    """EMAM with one wrong border element of the output, a wrong gradient of the input, or NaN."""
 
     def __init__(self, fault):
         super().__init__()
-        self.layer, self.fault = registry.EMAM(16, 4, backend="reference"), fault
+        self.layer, self.fault = EMAM(16, 4, backend="reference"), fault
 
     def forward(self, x):
         out = self.layer(x * 1.0001 - x.detach() * 0.0001 if self.fault == "gradient" else x)
@@ -82,9 +86,9 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize("fault", ["output", "gradient", "nan"])
-def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
-    wrong = registry.Contender("collapsed", lambda case: Wrong(fault))
-    monkeypatch.setitem(registry._CONTENDERS, "emam", [registry._CONTENDERS["emam"][0], wrong])
+def test_a_contender_that_fails_the_gate_gets_no_row(tmp_path, monkeypatch, capsys, fault):
+    wrong = Contender("collapsed", lambda case: Wrong(fault))
+    monkeypatch.setitem(CONTENDERS, "emam", [CONTENDERS["emam"][0], wrong])
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "training")
     printed = capsys.readouterr()
     assert code == 1
@@ -94,7 +98,7 @@ def test_red_gate_refuses_the_row(tmp_path, monkeypatch, capsys, fault):
 
 
 class CompilerError(Exception):
-    """Triton's are no RuntimeErrors either."""
+    """Like Triton's errors, not a RuntimeError."""
 
 
 @pytest.mark.parametrize("error", [RuntimeError, CompilerError])
@@ -102,9 +106,7 @@ def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatc
     def broken(case):
         raise error("no such device\nand a traceback")
 
-    monkeypatch.setitem(
-        registry._CONTENDERS, "emam", [*registry._CONTENDERS["emam"], registry.Contender("broken", broken)]
-    )
+    monkeypatch.setitem(CONTENDERS, "emam", [*CONTENDERS["emam"], Contender("broken", broken)])
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     assert code == 1
     assert "broken: failed, no such device\n" in capsys.readouterr().out
@@ -119,19 +121,19 @@ def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
     assert printed.err == "error: 1 rows refused\n"
 
 
-@pytest.mark.parametrize("layer", registry.LAYERS[:4])
+@pytest.mark.parametrize("layer", LAYERS[:4])
 @pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
 def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
-    case = registry.Case(layer, shape, 8)
-    for pass_ in registry.PASSES:
+    case = Case(layer, shape, 8)
+    for pass_ in PASSES:
         gate = Gate(case, pass_)
-        for contender in registry.contenders(layer):
+        for contender in contenders(layer):
             assert gate.judge(contender).fault == ""
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 3, 3), (2, 3, 8, 9), (1, 1, 1, 1)])
 def test_maxima_of_scam_inputs_are_clear(shape):
-    x = steps.clear_maxima(shape).flatten(2)
+    x = clear_maxima(shape).flatten(2)
     for dim in (1, 2):
         if x.shape[dim] > 1:
             largest = x.topk(2, dim).values
@@ -139,28 +141,28 @@ def test_maxima_of_scam_inputs_are_clear(shape):
 
 
 def test_resume_skips_what_this_commit_has_measured(tmp_path, monkeypatch, capsys):
-    here = table.provenance("cpu")
+    here = results_file.provenance("cpu")
     for commit, again in (("abc1234", False), ("abc1234+", True)):
-        monkeypatch.setattr(table, "provenance", lambda device, commit=commit: here | {"commit": commit})
+        monkeypatch.setattr(results_file, "provenance", lambda device, commit=commit: here | {"commit": commit})
         for number in range(2):
             capsys.readouterr()
             code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
             assert code == 0 and len(rows_of(out)) == 4
             assert bool(capsys.readouterr().out) == (number == 0 or again)
-    monkeypatch.setattr(table, "provenance", lambda device: here | {"commit": "abc1234+", "torch": "0"})
+    monkeypatch.setattr(results_file, "provenance", lambda device: here | {"commit": "abc1234+", "torch": "0"})
     measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
     assert {row["torch"] for row in rows_of(out)} == {"0"}
 
 
-def test_out_of_time_says_what_is_left(tmp_path, monkeypatch, capsys):
+def test_out_of_time_reports_how_many_inputs_are_left(tmp_path, monkeypatch, capsys):
     ticks = iter([0.0, 10.0, 70.0, 80.0, 90.0])
     monkeypatch.setattr(run, "monotonic", lambda: next(ticks))
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "1,16,5,4,4", "--minutes", "1")
     assert code == 1 and len(rows_of(out)) == 4
-    assert capsys.readouterr().err == "error: out of time with 3 inputs left; --resume goes on with them\n"
+    assert capsys.readouterr().err == "error: out of time with 3 inputs left; measure them with --resume\n"
 
 
-def test_a_foreign_table_is_left_alone(tmp_path, capsys):
+def test_a_csv_file_of_something_else_is_not_overwritten(tmp_path, capsys):
     out = tmp_path / "results.csv"
     out.write_text("name,price\napple,1\n")
     assert measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4")[0] == 1
@@ -177,7 +179,7 @@ def test_a_foreign_table_is_left_alone(tmp_path, capsys):
         (["--layer", "emam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
         (["--layer", "emam-scam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
         (["--layer", "detector", "--shape", "1,3,32,32,8"], "at least 64"),
-        (["--backends", "warp"], "'warp' is no contender of all; choose from reference, collapsed"),
+        (["--backends", "warp"], "'warp' is not a contender of all; choose from reference, collapsed"),
         (["--rounds", "0"], "wanted a positive number, got '0'"),
         (["--threads", "two"], "'two'"),
         (["--dtype", "int8"], "int8"),

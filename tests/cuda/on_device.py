@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from benchmarks.steps import clear_maxima
+from benchmarks.prepared_steps import clear_maxima
 from panet_layers import EMAM, SCAM
 from tests.layers.cases import Case, EmamCase, ScamCase, run, tensors, with_backend
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import insertion, table, timing
+from benchmarks import insertion, results_file, timing
 
 SMALL = ["--network", "test_resnet", "--size", "32", "--batch", "2", "--rounds", "3", "--threads", "1"]
 
@@ -19,7 +19,7 @@ def quick(monkeypatch):
 
 def test_rows_and_table(tmp_path, capsys):
     assert insertion.main([*SMALL, "--out", str(tmp_path / "rows.csv")]) == 0
-    rows = table.read(tmp_path / "rows.csv")
+    rows = results_file.read(tmp_path / "rows.csv")
     assert [row["contender"] for row in rows] == 2 * [insertion.PLAIN, *insertion.LAYERS]
     assert {row["pass"] for row in rows} == set(insertion.PASSES)
     assert all(float(row["milliseconds"]) > 0 for row in rows)
@@ -42,10 +42,10 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layer", "fault"), [(Wrong, "off the formulas'"), (lambda _: nn.Identity(), "change nothing")]
+    ("layer", "fault"), [(Wrong, "differs from the formulas'"), (lambda _: nn.Identity(), "change nothing")]
 )
 def test_a_contender_that_fails_its_check_is_not_timed(layer, fault, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(insertion, "LAYERS", {"wrong": layer})
     assert insertion.main([*SMALL, "--pass", "inference", "--out", str(tmp_path / "rows.csv")]) == 1
     assert fault in capsys.readouterr().err
-    assert [row["contender"] for row in table.read(tmp_path / "rows.csv")] == [insertion.PLAIN]
+    assert [row["contender"] for row in results_file.read(tmp_path / "rows.csv")] == [insertion.PLAIN]

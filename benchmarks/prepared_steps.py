@@ -1,4 +1,4 @@
-"""The one set-up behind gate, timing and memory: a contender on a case as a step that can be run."""
+"""A contender on a case as a step that gate, timing and memory run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from benchmarks.registry import BOTH, DTYPES, LAYOUTS, REFERENCE, Case, Contender, contenders, is_detector
+from benchmarks.cases import BOTH, DTYPES, LAYOUTS, Case, is_detector
+from benchmarks.contenders import Contender, contenders
 from panet_layers.models import PANetLoss
 
 SEED = 2024
@@ -18,12 +19,12 @@ GRAPH_WARM_UPS = 3
 
 @dataclass(frozen=True)
 class Step:
-    """A forward pass; for a training step also the backward one, giving the gradients of input and parameters."""
+    """A forward pass; a training step also has the backward pass, which returns gradients of input and parameters."""
 
     forward: Callable[[], Tensor]
     backward: Callable[[Tensor], tuple[Tensor, ...]] | None
     gradient_names: tuple[str, ...] = ()
-    graph: bool = False  # a CUDA graph: one launch for all of it
+    graph: bool = False  # one CUDA graph, one launch
 
     def __call__(self) -> None:
         out = self.forward()
@@ -32,9 +33,9 @@ class Step:
 
 
 def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | None = None) -> Step:
-    """The step of a contender, the same numbers for every contender of the case.
+    """The step of a contender; every contender of the case gets the same numbers.
 
-    `dtype`: compute in another precision than the case's, on the same (already rounded) numbers.
+    `dtype`: compute in this precision instead of the case's, on the same (already rounded) numbers.
     """
     module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype]).train(pass_ == "training")
     names = tuple(name for name, _ in module.named_parameters())
@@ -46,20 +47,20 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
     elif is_detector(case.layer):
         step = _detector_training(module, x, names)
     else:
-        step = _layer_training(module, x, _draw(case, case.shape, SEED + 1, dtype), names)
+        step = _layer_training(module, x, _place(case, _normal(case.shape, SEED + 1), dtype), names)
     return captured(step) if contender.graph else step
 
 
 def prepare_copy(case: Case, pass_: str) -> Step:
-    """The floor: read and write once for the forward; read input and gradient and write one for the backward."""
-    x, grad = draw_input(case), _draw(case, case.shape, SEED + 1)
+    """The lower bound: forward, one read and one write of the map; backward, two reads and one write."""
+    x, grad = draw_input(case), _place(case, _normal(case.shape, SEED + 1))
     out, dx = torch.empty_like(x), torch.empty_like(x)
     step = Step(lambda: out.copy_(x), None if pass_ == "forward" else lambda _: (torch.add(x, grad, out=dx),))
     return captured(step) if case.device == "cuda" else step
 
 
 def captured(step: Step) -> Step:
-    """The whole step in one graph: `forward` replays it, `backward` only hands out the gradients."""
+    """The whole step in one CUDA graph: `forward` replays it, `backward` only returns the gradients."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -109,18 +110,15 @@ def _detector_training(module: nn.Module, images: Tensor, names: tuple[str, ...]
 
 
 def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype) -> nn.Module:
-    """The contender's module with the case's parameters: its layer's contenders have the same, in the same order."""
+    """The contender's module with the case's parameters; all contenders that compute the same function share them."""
     torch.manual_seed(SEED)
     module = contender.build(case)
-    if contender.same_function and contender.name != REFERENCE:
-        torch.manual_seed(SEED)
-        source = contenders(case.layer)[0].build(case)
-    else:
-        source = module
+    torch.manual_seed(SEED)
+    source = contenders(case.layer)[0].build(case) if contender.same_function else module
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for target, drawn in zip(module.parameters(), source.parameters(), strict=True):
-            # Away from a fresh layer's ones and zeros, which would hide mistakes.
+            # Not the ones and zeros of a new layer, which would hide mistakes.
             noise = torch.randn(drawn.shape, generator=generator) * (0.1 if drawn.dim() == 1 else 0.0)
             target.copy_((drawn + noise).to(DTYPES[case.dtype]).view_as(target))
     return module.to(device=case.device, dtype=dtype)
@@ -130,11 +128,7 @@ def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
     """The case's input, in the case's layout."""
     if case.layer in ("scam", "cbam", BOTH):
         return _place(case, clear_maxima(case.shape), dtype)
-    return _draw(case, case.shape, SEED, dtype)
-
-
-def _draw(case: Case, shape: tuple[int, ...], seed: int, dtype: torch.dtype | None = None) -> Tensor:
-    return _place(case, _normal(shape, seed), dtype)
+    return _place(case, _normal(case.shape, SEED), dtype)
 
 
 @lru_cache(maxsize=2)
@@ -142,18 +136,19 @@ def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _place(case: Case, values: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _place(case: Case, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The values rounded to the case's dtype, on its device and in its layout."""
     rounded = values.to(DTYPES[case.dtype])
     return rounded.to(case.device, dtype or rounded.dtype, memory_format=LAYOUTS[case.layout], copy=True)
 
 
 @lru_cache(maxsize=2)
 def clear_maxima(shape: tuple[int, int, int, int], seed: int = SEED) -> Tensor:
-    """Random maps whose maxima, over channels and over pixels, are clear of their runners-up.
+    """Random maps (B, C, H, W) whose maxima, over channels and over pixels, are well above the second largest value.
 
-    Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes: on random
-    maps the gate would call such a flip an error. Here the values lie in (-1, 1), each pixel's largest channel is 3,
-    and each channel's largest pixel is 5 (one of its threes) or 2 (where it has none).
+    Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes; the gate
+    would report that as an error. Here values are in (-1, 1), except: each pixel's largest channel is 3, and each
+    channel's largest pixel is 5 (one of its threes) or 2 (if it has none).
     """
     batch, channels, height, width = shape
     pixels = height * width

@@ -1,4 +1,4 @@
-"""Runs the benchmarks in little, for the tests of them."""
+"""Runs the benchmarks on small inputs, for their tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rows_of(path):
 
 
 def measure(tmp_path, *arguments):
-    """Exit code and results of run.py; PyTorch's threads are as before."""
+    """Exit code and results of run.py; PyTorch's number of threads is restored."""
     out, threads = tmp_path / "results.csv", torch.get_num_threads()
     try:
         return run.main([*arguments, *TINY, "--out", str(out)]), out

@@ -1,4 +1,4 @@
-"""What the benchmarks would measure (--list): the suite for a GPU, contenders, batches, dtypes, layouts."""
+"""What benchmarks/run.py --list prints: the suite for a GPU, contenders, batches, dtypes, layouts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from benchmarks import registry, run
-from tests.benchmarks.benchmarked import measure
+from benchmarks import cases, run
+from benchmarks.cases import Variants
+from benchmarks.contenders import contenders
+from tests.benchmarks.small_benchmarks import measure
 
 
 @pytest.fixture
@@ -19,16 +21,14 @@ def a_gpu(monkeypatch):
 def test_suite_for_a_gpu(a_gpu, capsys):
     assert run.main(["--device", "cuda", "--suite", "gpu", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {}  # of each input the contenders, whichever plan has them
+    rows = {}  # input -> its contenders, from every grid of the suite
     for line in lines:
         case, _, names = line.split(": ")
         rows.setdefault(case, set()).update(names.split(", "))
     usual = {"reference", "collapsed", "triton", "reference+graph", "collapsed+graph", "triton+graph", "copy"}
     of_layer = {"emam": {"published", "published+graph"}, "scam": set(), "cbam": {"timm", "timm+graph"}}
     compiled = {"reference+compile", "collapsed+compile", "reference+compile+graph", "collapsed+compile+graph"}
-    for (layer, own), dtype, layout, shape in product(
-        of_layer.items(), registry.DTYPES, registry.LAYOUTS, registry.GPU_SHAPES
-    ):
+    for (layer, own), dtype, layout, shape in product(of_layer.items(), cases.DTYPES, cases.LAYOUTS, cases.GPU_SHAPES):
         groups = f" G={shape[4]}" if layer == "emam" else ""
         found = rows[f"{layer} {'x'.join(map(str, shape[:4]))}{groups} {dtype} {layout}"]
         assert usual | own <= found
@@ -40,11 +40,11 @@ def test_suite_for_a_gpu(a_gpu, capsys):
     assert autotuned == ["emam", "cbam"]
 
 
-def test_suite_begins_with_the_aims(a_gpu, capsys):
-    """In bfloat16 every shape in a graph and out of one, then the compilers, then the layers in a row."""
+def test_suite_begins_with_the_most_important_rows(a_gpu, capsys):
+    """In bfloat16: every shape, eager and in a graph; then the compilers; then one layer after the other."""
     run.main(["--device", "cuda", "--suite", "gpu", "--list"])
     lines = capsys.readouterr().out.splitlines()
-    shapes = len(registry.GPU_SHAPES)
+    shapes = len(cases.GPU_SHAPES)
     assert all("bfloat16 contiguous" in line and "triton+graph" in line for line in lines[: 2 * shapes + 8])
     assert {line.split()[0] for line in lines[: 2 * shapes]} == {"emam", "cbam"}
     assert all("reference+compile" in line for line in lines[2 * shapes : 2 * shapes + 2])
@@ -62,9 +62,9 @@ def test_batch_dtypes_and_layouts_multiply(capsys):
 
 
 def test_triton_is_a_contender_on_a_gpu_only():
-    for layer in registry.LAYERS:
-        assert "triton" not in [c.name for c in registry.contenders(layer, "cpu", registry.Variants(True, True))]
-        assert "triton" in [c.name for c in registry.contenders(layer, "cuda")]
+    for layer in cases.LAYERS:
+        assert "triton" not in [c.name for c in contenders(layer, "cpu", Variants(True, True))]
+        assert "triton" in [c.name for c in contenders(layer, "cuda")]
 
 
 def test_list_measures_nothing(tmp_path, capsys):
@@ -76,6 +76,6 @@ def test_list_measures_nothing(tmp_path, capsys):
     )
 
 
-def test_backends_selects_contenders_beside_the_reference(tmp_path, capsys):
+def test_backends_selects_contenders_in_addition_to_the_reference(tmp_path, capsys):
     measure(tmp_path, "--list", "--backends", "timm", "--layer", "cbam", "--shape", "2,16,5,4,4")
     assert capsys.readouterr().out.endswith("reference, timm, copy\n")

@@ -1,0 +1,113 @@
+"""The contenders of each layer: every backend of this package, and what others have published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from timm.layers.cbam import CbamModule
+from torch import nn
+
+from benchmarks.cases import BOTH, Case, Variants
+from benchmarks.published import PublishedCBAM, PublishedEMA
+from panet_layers import EMAM, SCAM
+from panet_layers.models import PANet
+
+REDUCTION = 16
+REFERENCE, COPY, WITHOUT = "reference", "copy", "no attention"
+BACKENDS = (REFERENCE, "collapsed")
+FUSED = "triton"  # runs on a GPU only
+COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # how the name of a variant ends
+PLAIN = Variants()
+
+Build = Callable[[Case], nn.Module]
+
+
+class Contender(NamedTuple):
+    """One way to compute a layer.
+
+    `promises_precision`: in half precision too it must be as exact as the reference. `same_function`: its results are
+    compared with the reference's. `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
+    """
+
+    name: str
+    build: Build
+    promises_precision: bool = True
+    same_function: bool = True
+    compiled: str = ""
+    graph: bool = False
+
+
+def _emam(backend: str) -> Build:
+    return lambda case: EMAM(case.shape[1], case.groups or 1, backend=backend)
+
+
+def _scam(backend: str, **options: Any) -> Build:
+    return lambda case: SCAM(case.shape[1], REDUCTION, backend=backend, **options)
+
+
+def _cbam(backend: str) -> Build:
+    return _scam(backend, mlp_bias=True, spatial_norm="batch")
+
+
+def _both(backend: str) -> Build:
+    return lambda case: nn.Sequential(_emam(backend)(case), _scam(backend)(case))
+
+
+def _timm_cbam(case: Case) -> nn.Module:
+    return CbamModule(case.shape[1], rd_channels=max(1, case.shape[1] // REDUCTION), mlp_bias=True)
+
+
+def _panet(backend: str, **options: Any) -> Build:
+    """The detector without its randomness (dropout, white noise), so that contenders can be compared."""
+
+    def build(case: Case) -> nn.Module:
+        variant = case.layer.removeprefix("panet-")
+        model = PANet(variant=variant, groups=case.groups or 1, drop_rate=0.0, noise_std=0.0, **options)
+        for module in model.modules():
+            if isinstance(module, (EMAM, SCAM)):
+                module.backend = backend
+        return model
+
+    return build
+
+
+def _of_backends(build: Callable[[str], Build], promises_precision: bool = True) -> list[Contender]:
+    return [Contender(name, build(name), promises_precision) for name in (*BACKENDS, FUSED)]
+
+
+_DETECTORS = [*_of_backends(_panet), Contender(WITHOUT, _panet(REFERENCE, emam=None, scam=None), same_function=False)]
+CONTENDERS = {
+    "emam": [
+        *_of_backends(_emam),
+        Contender("published", lambda case: PublishedEMA(case.shape[1], case.groups or 1), promises_precision=False),
+    ],
+    "scam": _of_backends(_scam),
+    "cbam": [
+        *_of_backends(_cbam),
+        Contender("timm", _timm_cbam, promises_precision=False),
+        Contender("published", lambda case: PublishedCBAM(case.shape[1], REDUCTION), promises_precision=False),
+    ],
+    # In half precision each layer is judged alone: rounding between the two makes SCAM's maxima nearly equal.
+    BOTH: _of_backends(_both, promises_precision=False),
+    "panet-tiny": _DETECTORS,
+    "panet-paper": _DETECTORS,
+}
+
+
+def base_name(name: str) -> str:
+    """A contender's name without its variant: "reference" of "reference+compile+graph"."""
+    return name.split("+")[0]
+
+
+def contenders(layer: str, device: str = "cpu", variants: Variants = PLAIN) -> list[Contender]:
+    """The layer's contenders that can run on the device, the reference first, and the variants asked for."""
+    found = [c for c in CONTENDERS[layer] if device == "cuda" or c.name != FUSED]
+    plain = [c for c in found if c.name in BACKENDS]
+    if variants.compiled:
+        found += [c._replace(name=c.name + COMPILED, compiled="default") for c in plain]
+    if variants.max_autotuned:
+        found.append(plain[0]._replace(name=plain[0].name + MAX_AUTOTUNED, compiled="max-autotune-no-cudagraphs"))
+    if variants.graphs:
+        found += [c._replace(name=c.name + GRAPH, graph=True) for c in found]
+    return found

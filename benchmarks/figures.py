@@ -1,0 +1,181 @@
+"""Plots of results: speed-ups over the reference, bytes a second, and the bar chart of the front page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import DTYPES, PASSES
+from benchmarks.contenders import COPY, GRAPH, MAX_AUTOTUNED, REFERENCE, WITHOUT, base_name
+from benchmarks.results_file import SETTING, ResultsError, Row, grouped, key, replace
+from benchmarks.tables import INPUT, comparisons, input_name
+
+# A contender has the same colour on every panel; compiled ones are hollow.
+COLOURS = {
+    "reference": "#444444", "collapsed": "#d62728", "triton": "#1f77b4", "timm": "#2ca02c", "published": "#9467bd",
+    WITHOUT: "#8c8c8c",
+}  # fmt: skip
+# The panels of the chart, by layer and contender, with the name of the published module; its bars, by pass.
+CHART = {
+    ("EMAM", "published"): "published EMA",
+    ("SCAM", "published"): "published CBAM",
+    ("SCAM", "timm"): "timm's CBAM",
+}
+BARS = {"forward": ("forward", "#9ecae1"), "training": ("training step (forward and backward)", "#08519c")}
+
+
+def speedups(rows: list[Row], path: Path) -> None:
+    """Speed-ups over the reference, a line for each input."""
+    rows = [row for row in rows if row["contender"] not in (COPY, REFERENCE)]
+    if not rows:
+        raise ResultsError("nothing to draw: the results have no contender beside the reference")
+    _panels(rows, path, _speedups, "speed-up over the reference", None, "row")
+
+
+def roofline(rows: list[Row], path: Path) -> None:
+    """Ideal bytes / time over ideal bytes: how much of a copy's bandwidth each contender reaches."""
+    rows = [row for row in rows if base_name(row["contender"]) != WITHOUT]
+    copied = {key(row | {"contender": ""}) for row in rows if row["contender"] == COPY}
+    rows = [row for row in rows if key(row | {"contender": ""}) in copied]
+    if not rows:
+        raise ResultsError(f"nothing to draw: the results have no row of {COPY!r}")
+    _panels(rows, path, _bandwidths, "ideal bytes, MB", 3.2, True)
+
+
+def chart(rows: list[Row], path: Path) -> None:
+    """The bar chart of the front page: a panel for each published module, a pair of bars for each input."""
+    found = comparisons(next(iter(grouped(rows, SETTING).values())))
+    if not found:
+        raise ResultsError("nothing to draw: the results have no published module and our layer on the same input")
+    first, figure = found[0], _figure(8, 6)
+    shapes = sorted({row["shape"] for row in found}, key=_elements, reverse=True)
+    axes = figure.subplots(1, len(CHART), sharex=True, sharey=True)
+    for axis, ((layer, contender), name) in zip(axes, CHART.items()):
+        axis.set_title(layer, fontsize=11, fontweight="bold", loc="left", pad=18)
+        axis.text(0, 1.015, f"{name} = 1", transform=axis.transAxes, fontsize=9, color="#444444")
+        _bars(axis, [row for row in found if (row["layer"], row["contender"]) == (layer, contender)], shapes)
+    axes[0].set_yticks(range(len(shapes)), [f"({shape.replace('x', ', ')})" for shape in shapes], fontsize=9)
+    axes[0].set_ylabel("input (batch, channels, height, width)", fontsize=9)
+    axes[0].invert_yaxis()
+    axes[0].locator_params(axis="x", steps=[2, 10])
+    axes[0].set_xlim(right=1.08 * axes[0].get_xlim()[1])
+    figure.supxlabel(
+        "times as fast: time of the other module / time of this package's layer\n"
+        f"{first['hardware']}, {first['threads']} threads, {first['dtype']}, torch {first['torch']}, "
+        f"backend {first['ours']}", fontsize=9,
+    )  # fmt: skip
+    figure.get_layout_engine().set(wspace=0.06)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    save(figure, path, dpi=200, Description=" ".join(row["times_as_fast"] for row in found))
+
+
+def _bars(axis: Any, rows: list[Row], shapes: list[str]) -> None:
+    """Two bars for each input, with their lengths as numbers beside them."""
+    for (pass_, (label, colour)), offset in zip(BARS.items(), (-0.19, 0.19)):
+        ratios = {
+            shapes.index(row["shape"]) + offset: float(row["times_as_fast"]) for row in rows if row["pass"] == pass_
+        }
+        axis.barh(list(ratios), list(ratios.values()), height=0.38, color=colour, label=label)
+        for middle, ratio in ratios.items():  # never on the line at 1
+            axis.text(max(ratio, 1) + 0.12, middle, f"{ratio:.1f}", va="center", fontsize=8, color="#333333")
+    axis.axvline(1, color="#d62728", linewidth=1)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(left=False)
+
+
+def _panels(
+    rows: list[Row],
+    path: Path,
+    draw: Callable[[Any, list[Row], str], None],
+    xlabel: str,
+    height: float | None,
+    sharey: bool | str,
+) -> None:
+    """Two panels for each layer and setting, forward and training step; by default as high as the inputs need."""
+    panels = grouped(rows, ("layer", *SETTING))
+    ratios = {"height_ratios": [height or 0.32 * (len(grouped(found, INPUT)) + 1.8) for found in panels.values()]}
+    figure = _figure(11, sum(ratios["height_ratios"]) + 0.8)
+    axes = figure.subplots(len(panels), 2, squeeze=False, sharex=True, sharey=sharey, gridspec_kw=ratios)
+    for line, (panel, found) in zip(axes, panels.items()):
+        for axis, pass_ in zip(line, PASSES):
+            draw(axis, found, pass_)
+            axis.set_title(f"{panel[0]}, {pass_} ({', '.join(panel[4:])})", fontsize=9, loc="left")
+            axis.grid(color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.set_xlabel(xlabel)
+            axis.label_outer()
+    labels = {label: dot for axis in axes.flat for dot, label in zip(*axis.get_legend_handles_labels())}
+    machines = ", ".join(dict.fromkeys(row["hardware"] for row in rows))
+    figure.legend(
+        labels.values(), labels.keys(), title=machines, loc="outside upper center", ncols=5, frameon=False,
+        fontsize=8, title_fontsize=9,
+    )  # fmt: skip
+    save(figure, path)
+
+
+def _speedups(axis: Any, rows: list[Row], pass_: str) -> None:
+    inputs = list(grouped(rows, INPUT))
+    for (contender,), found in grouped([row for row in rows if row["pass"] == pass_], ("contender",)).items():
+        axis.scatter(
+            [float(row["speedup"]) for row in found],
+            [inputs.index(tuple(row[column] for column in INPUT)) for row in found],
+            label=contender,
+            **_marker(contender),
+        )
+    axis.axvline(1, color="#444444", linewidth=1)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axis.set_yticks(range(len(inputs)), [input_name(*each[1:]) for each in inputs], fontsize=8)
+    axis.set_ylim(len(inputs) - 0.4, -0.6)
+
+
+def _bandwidths(axis: Any, rows: list[Row], pass_: str) -> None:
+    for (contender,), found in grouped([row for row in rows if row["pass"] == pass_], ("contender",)).items():
+        sizes = [_ideal_bytes(row) / 1e6 for row in found]
+        points = sorted((size, size / float(row["milliseconds"])) for size, row in zip(sizes, found))
+        if contender == COPY:
+            axis.plot(*zip(*points), color="black", linewidth=1, marker="_", label=COPY, zorder=1)
+        else:
+            axis.scatter(*zip(*points), label=contender, **_marker(contender))
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_ylabel("ideal bytes / time, GB/s")
+
+
+def _ideal_bytes(row: Row) -> int:
+    """The least that any implementation moves, and what the copy moves: 2 maps forward, 5 in a training step."""
+    return _elements(row["shape"]) * DTYPES[row["dtype"]].itemsize * (2 if row["pass"] == "forward" else 5)
+
+
+def _elements(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")))
+
+
+def _marker(contender: str) -> dict[str, Any]:
+    """A colour for the backend; hollow if compiled, a triangle in a CUDA graph."""
+    colour = COLOURS.get(base_name(contender), "#17becf")
+    name = contender.removesuffix(GRAPH)
+    return {
+        "edgecolors": colour, "facecolors": "none" if "+" in name else colour, "linewidths": 1.4,
+        "marker": "^" if contender != name else "s" if name.endswith(MAX_AUTOTUNED) else "o", "s": 34,
+    }  # fmt: skip
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ResultsError("a plot needs matplotlib: pip install 'panet-layers[benchmark]'") from error
+    return Figure((width, height), layout="constrained")
+
+
+def save(figure: Any, path: Path, dpi: int = 140, **metadata: str) -> None:
+    """Write a figure as PNG, all or nothing."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata=metadata)
+    replace(path, content.getvalue())

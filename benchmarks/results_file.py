@@ -1,0 +1,126 @@
+"""The CSV file of results: one row for each measurement; measuring again replaces the row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+KEY = ("device", "layer", "contender", "pass", "shape", "groups", "dtype", "layout", "threads")
+MEASURED = (
+    "milliseconds", "speedup", "rounds_kept", "rounds", "kept_bytes", "peak_bytes", "peak_extra", "gate_error"
+)  # fmt: skip
+PROVENANCE = ("hardware", "commit", "date", "torch", "triton", "timm")
+COLUMNS = KEY + MEASURED + PROVENANCE
+SETTING = ("device", "hardware", "threads", "dtype", "layout")  # rows that agree in these may stand side by side
+
+Row = dict[str, str]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ResultsError(Exception):
+    """Results that cannot be read, written or drawn; the message names the file or what is missing."""
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file of results; an empty list if there is no file."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from error
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ResultsError(f"{path} is not a file of these benchmarks: its first line must be {','.join(COLUMNS)}")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ResultsError(f"{path}, line {number} does not have {len(COLUMNS)} fields; correct or delete the line")
+    return rows
+
+
+def merge(rows: list[Row], new: Iterable[Row]) -> list[Row]:
+    """`rows` and the new ones: a new row replaces the row with the same key, or is added at the end."""
+    return list({key(row): row for row in (*rows, *new)}.values())
+
+
+def key(row: Row) -> tuple[str, ...]:
+    """The columns that say what a row measures."""
+    return tuple(row[column] for column in KEY)
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write the rows as CSV, all or nothing."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace(path, content.getvalue().encode())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, all or nothing: beside `path` first, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise ResultsError(f"cannot write {path}: {error}") from error
+
+
+def grouped(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, ...], list[Row]]:
+    """Rows by their values in `columns`, in the order of the file."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
+def provenance(device: str) -> Row:
+    """The columns that say where, when and with which versions a row is measured."""
+    return {
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "commit": _commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **{package: _version(package) for package in ("torch", "triton", "timm")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")  # Linux only
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The short commit of the checkout; "+" follows it if the measured code has uncommitted changes."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "panet_layers", "benchmarks/*.py")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

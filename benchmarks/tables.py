@@ -1,0 +1,129 @@
+"""Results as Markdown tables: every contender, microseconds side by side, and against the published modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.cases import BOTH, PASSES
+from benchmarks.contenders import COPY, FUSED, GRAPH, REFERENCE, base_name
+from benchmarks.results_file import SETTING, Row, grouped, key
+
+INPUT = ("layer", "shape", "groups")
+BASELINES = ("published", "timm")
+NAMES = {"emam": "EMAM", "cbam": "SCAM"}  # "cbam": SCAM with biases and batch normalisation, as published
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
+    """A table whose first `texts` columns are aligned left, the others, numbers, right."""
+    rule = ["---"] * texts + ["---:"] * (len(header) - texts)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
+
+
+def sections(rows: list[Row], section: Callable[[tuple[str, ...], list[Row]], str]) -> str:
+    """A section for each machine, precision and layout: `all_contenders`, `summary` or `against_published`."""
+    return "\n".join(section(setting, found) for setting, found in grouped(rows, SETTING).items())
+
+
+def _heading(setting: tuple[str, ...], rows: list[Row]) -> str:
+    device, hardware, threads, dtype, layout = setting
+    machine = f"{hardware}, {threads} threads" if device == "cpu" else hardware
+    commits = ", ".join(dict.fromkeys(f"{r['commit']} ({r['date']}, torch {r['torch']})" for r in rows))
+    return f"### {machine}: {dtype}, {layout}\n\nCommit {commits}.\n\n"
+
+
+def all_contenders(setting: tuple[str, ...], rows: list[Row]) -> str:
+    """A line for each contender on each input: milliseconds and memory."""
+    header = ["layer", "input", "contender", "forward, ms", "times as fast", "training step, ms", "times as fast"]
+    lines = _lines(rows, ("milliseconds", "speedup"), ("kept_bytes", "peak_bytes", "peak_extra"))
+    return _heading(setting, rows) + markdown_table([*header, "kept, MB", "peak, MB", "extra, MB"], lines, 3)
+
+
+def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
+    """A line for each published module on each input: its milliseconds and memory, and ours."""
+    times = [f"{pass_}, {what}" for pass_ in ("forward", "training step") for what in ("ms", "ours", "times as fast")]
+    header = ["layer", "input", "compared with", *times, "kept, MB", "ours"]
+    figures = ("milliseconds", "our_milliseconds", "times_as_fast")
+    lines = _lines(comparisons(rows), figures, ("kept_bytes", "our_kept_bytes"))
+    return _heading(setting, rows) + markdown_table(header, lines, 3)
+
+
+def comparisons(rows: list[Row]) -> list[Row]:
+    """The rows of published modules with our figures of the same input and pass, in columns of their own.
+
+    `times_as_fast` is its time / our time. Each was measured against the reference, round by round.
+    """
+    ours = fastest_of_ours({row["contender"] for row in rows})
+    found = {key(row | {"contender": ""}): row for row in rows if row["contender"] == ours}
+    pairs = [(row, found.get(key(row | {"contender": ""}))) for row in rows if row["contender"] in BASELINES]
+    return [
+        row | {
+            "layer": NAMES[row["layer"]], "ours": ours, "our_milliseconds": own["milliseconds"],
+            "our_kept_bytes": own["kept_bytes"], "times_as_fast": str(float(own["speedup"]) / float(row["speedup"])),
+        }
+        for row, own in pairs if own
+    ]  # fmt: skip
+
+
+def _lines(rows: list[Row], figures: Sequence[str], memory: Sequence[str]) -> list[list[str]]:
+    """A line for each contender on each input: the figures of each pass, the memory of the training step."""
+    lines = []
+    for (layer, shape, groups, contender), found in grouped(rows, (*INPUT, "contender")).items():
+        passes = {row["pass"]: row for row in found}
+        cells = [_short(passes.get(pass_, {}).get(column)) for pass_ in PASSES for column in figures]
+        cells += [_short(passes.get("training", {}).get(column), 1e6) for column in memory]
+        lines.append([layer, input_name(shape, groups), contender, *cells])
+    return lines
+
+
+def summary(setting: tuple[str, ...], rows: list[Row]) -> str:
+    """A column for each contender: microseconds, gain over the best baseline, share of the copy's speed."""
+    _, hardware, _, dtype, layout = setting
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    ours = fastest_of_ours(names)
+    header = ["layer", "input", "pass", *names, f"{ours} against the best baseline", f"of the {COPY}'s speed"]
+    measured = {
+        what: {row["contender"]: 1e3 * float(row["milliseconds"]) for row in found}
+        for what, found in grouped(rows, (*INPUT, "pass")).items()
+    }
+    lines = []
+    for (layer, shape, groups, pass_), times in measured.items():
+        where = [input_name(shape, groups), pass_]
+        lines.append([layer, *where, *(_short(times.get(name)) for name in names), *_gains(times, ours)])
+        if layer == BOTH:
+            emam, scam = measured.get(("emam", shape, groups, pass_), {}), measured.get(("scam", shape, "", pass_), {})
+            sums = {name: emam[name] + scam[name] for name in emam.keys() & scam.keys()}
+            lines.append(["emam + scam", *where, *(_short(sums.get(name)) for name in names), "", ""])
+    return f"### {hardware}: {dtype}, {layout}, microseconds\n\n" + markdown_table(header, lines, 3)
+
+
+def fastest_of_ours(names: Iterable[str]) -> str:
+    """The contender that stands for this package: the fused one in a CUDA graph, if it was measured."""
+    wanted = (FUSED + GRAPH, FUSED, "collapsed")
+    return next((name for name in wanted if name in names), REFERENCE)
+
+
+def _gains(times: dict[str, float], ours: str) -> list[str]:
+    """How many times as fast as the best baseline that is launched alike; the share of the copy's speed."""
+    in_graph = ours.endswith(GRAPH)
+    baselines = [
+        time
+        for name, time in times.items()
+        if base_name(name) not in (FUSED, "collapsed", COPY) and name.endswith(GRAPH) == in_graph
+    ]
+    if ours not in times:
+        return ["", ""]
+    gain = f"{min(baselines) / times[ours]:.2f}x" if baselines else ""
+    return [gain, f"{times[COPY] / times[ours]:.0%}" if COPY in times else ""]
+
+
+def input_name(shape: str, groups: str) -> str:
+    """An input as the tables and plots show it."""
+    return shape + (f", G={groups}" if groups else "")
+
+
+def _short(value: str | float | None, unit: float = 1) -> str:
+    """A number in that unit with three digits, without an exponent; nothing for no number."""
+    if value in (None, ""):
+        return ""
+    number = float(value) / unit
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}" if number >= 1e-4 else f"{number:.4f}"
