@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from . import tracing
-from .ops import fusion
+from .ops import availability
 
 BACKENDS = ("auto", "reference", "collapsed", "triton")
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
@@ -66,7 +66,7 @@ def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     if tracing.exporting() and name != "reference" and (name == "auto" or tracing.leaving_pytorch()):
         return "plain"
     if name == "auto":
-        return "triton" if fusion.preferred(x) else "collapsed"
-    if name == "triton" and (reason := fusion.why_not(x)):
+        return "triton" if availability.preferred(x) else "collapsed"
+    if name == "triton" and (reason := availability.why_not(x)):
         raise RuntimeError(f"backend 'triton' can't run here: {reason}; use 'collapsed', 'reference' or 'auto'")
     return name

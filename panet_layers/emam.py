@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import functional
 from .backends import check_backend
-from .convolutions import check_convolutions
+from .checks import check_convolutions
 from .tracing import fx_leaf
 
 

@@ -11,12 +11,15 @@ from torch.autograd import forward_ad
 
 from . import tracing
 from .backends import resolve_backend
-from .ops.chunks import accumulation_dtype
+from .checks import check_batch_statistics, check_input
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
+from .ops.emam.tensors import Parameters as EmamParameters
+from .ops.precision import accumulation_dtype
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
+from .ops.scam.tensors import Parameters as ScamParameters
 
 
 class Small(NamedTuple):
@@ -56,14 +59,14 @@ def emam(
 
     Returns a tensor like x. Raises what `EMAM` raises.
     """
-    _check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
-    params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+    check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
+    params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
-        return _no_view(_in_full_precision(emam_reference.emam, x, *params, groups, eps))
+        return _no_view(_in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or _transformed():
-        return _no_view(_in_full_precision(emam_collapsed.emam, x, *params, groups, eps))
-    return emam_autograd.emam(x, *params, groups, eps, fused=chosen == "triton")
+        return _no_view(_in_full_precision(emam_collapsed.emam, x, params, groups, eps))
+    return emam_autograd.emam(x, params, groups, eps, fused=chosen == "triton")
 
 
 def scam(
@@ -89,15 +92,16 @@ def scam(
 
     Returns a tensor like x. Raises what `SCAM` raises.
     """
-    _check_input(x, fc1_weight.shape[1], "SCAM")
+    check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     chosen = resolve_backend(backend, x)
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
     if chosen in ("reference", "plain") or _transformed() or not _is_plain(norm):
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
-    _check_batch_statistics(x, norm)
-    return scam_autograd.scam(x, *mlp, conv_weight, norm, fused=chosen == "triton")
+    check_batch_statistics(x, norm)
+    affine = (None, None) if norm is None else (norm.weight, norm.bias)
+    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, fused=chosen == "triton")
 
 
 def channel_attention(
@@ -108,43 +112,26 @@ def channel_attention(
     fc2_bias: Tensor | None = None,
 ) -> Tensor:
     """The first half of `scam`: x (B, C, H, W) times one gate a channel (Eq. 7)."""
-    _check_input(x, fc1_weight.shape[1], "ChannelAttention")
+    check_input(x, fc1_weight.shape[1], "ChannelAttention")
     return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
 def gate_channels(x: Tensor, fc1: nn.Module, fc2: nn.Module) -> Tensor:
     """`channel_attention` with its two linear layers called as modules, whatever has taken nn.Linear's place."""
-    _check_input(x, None, "ChannelAttention")
+    check_input(x, None, "ChannelAttention")
     first, second = _in_own_precision(fc1), _in_own_precision(fc2)
     return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: second(first(pooled).relu()))
 
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
     """The second half of `scam`: x (B, C, H, W) times one gate a pixel (Eq. 8)."""
-    _check_input(x, None, "SpatialAttention")
+    check_input(x, None, "SpatialAttention")
     return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
-
-
-def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
-        return
-    # No `channels not in (None, x.shape[1])`: torch 2.11's Dynamo takes a dynamic size for a stranger to every tuple.
-    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"{layer} wants a floating-point input, got {x.dtype}")
-    if 0 in x.shape[1:]:
-        raise ValueError(f"{layer} wants at least one channel and one pixel, got {tuple(x.shape)}")
 
 
 def _is_plain(norm: nn.Module | None) -> bool:
     """No normalisation, or exactly nn.BatchNorm2d's arithmetic; others (synchronised, say) run as modules."""
     return norm is None or (type(norm) is nn.BatchNorm2d and norm.affine)
-
-
-def _check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
-    if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-        raise ValueError(f"SCAM's batch normalisation wants more than one pixel in training, got {tuple(x.shape)}")
 
 
 def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -164,7 +151,7 @@ def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool
 def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
     """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype and memory format."""
     dtype = accumulation_dtype(x.dtype)
-    args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
+    args = tuple(a.to(dtype) if isinstance(a, (Tensor, EmamParameters)) else a for a in args)
     device = "cpu" if x.is_meta else x.device.type  # "meta" has no autocast
     if torch.is_autocast_enabled(device):  # asked first, because to enter and leave takes as long as a small operation
         with torch.autocast(device, enabled=False):

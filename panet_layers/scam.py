@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import functional
 from .backends import check_backend
-from .checkpoints import rename_channel_keys, rename_scam_keys, rename_spatial_keys
-from .convolutions import check_convolutions
+from .checks import check_convolutions
+from .published_names import rename_channel_keys, rename_scam_keys, rename_spatial_keys
 from .tracing import fx_leaf
 
 

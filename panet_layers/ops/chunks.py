@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .precision import accumulation_dtype
+
 # A piece passes through about twenty operations, so it and its scratch copies should stay in the cache.
 CHUNK_BYTES = 16 << 20
 
@@ -15,11 +17,6 @@ SMALL_BYTES = 1 << 20
 SHORT_ROW = 32
 
 Piece = tuple[slice, slice]
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of statistics and gates: float32 for half-precision inputs, else the input's own."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def pieces(x: Tensor, groups: int, copies: float = 1.0) -> list[Piece]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from panet_layers.ops.chunks import accumulation_dtype
+from panet_layers.ops.precision import accumulation_dtype
 from panet_layers.ops.scam import fused, kernels
 from panet_layers.ops.scam.kernels import maps, tiling
 from tests.layers.cases import (

@@ -13,7 +13,7 @@ import torch
 import panet_layers
 from panet_layers import EMAM, SCAM, get_backend, set_backend, use_backend
 from panet_layers.backends import resolve_backend
-from panet_layers.ops import fusion
+from panet_layers.ops import availability
 from panet_layers.ops.emam import autograd as emam_autograd
 from panet_layers.ops.emam import reference as emam_reference
 from panet_layers.ops.scam import autograd as scam_autograd
@@ -93,7 +93,7 @@ def test_blocks_nest_and_end_with_an_exception():
 
 @LAYERS
 def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4)
     with pytest.raises(RuntimeError, match=r"'triton' can't run here: .* cpu tensor"):
         build(8, backend="triton")(x)
@@ -124,8 +124,8 @@ class Pretended(NamedTuple):
 )
 def test_autos_rule_on_a_gpu(dtype, capability, expected, monkeypatch):
     """The fused kernels wherever they can run, except for float64."""
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
-    monkeypatch.setattr(fusion, "HAS_TRITON", capability is not None)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "HAS_TRITON", capability is not None)
     major, minor = capability or (9, 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major, minor=minor))
     assert resolve_backend(None, Pretended(dtype)) == resolve_backend("auto", Pretended(dtype)) == expected
@@ -146,10 +146,10 @@ def test_interpreting_is_what_triton_takes_it_for(monkeypatch):
     try:
         for value in ("", "0", "1", "True", "on", "no", "false", "2"):
             monkeypatch.setenv("TRITON_INTERPRET", value)
-            assert triton.knobs.runtime.interpret == importlib.reload(fusion).INTERPRETING, value
+            assert triton.knobs.runtime.interpret == importlib.reload(availability).INTERPRETING, value
     finally:
         monkeypatch.undo()
-        importlib.reload(fusion)
+        importlib.reload(availability)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("reference", "reference"), ("", "auto")])

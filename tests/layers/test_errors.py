@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from panet_layers import EMAM, SCAM, ChannelAttention, SpatialAttention, functional, set_backend, use_backend
-from panet_layers.ops import fusion
+from panet_layers.ops import availability
 from tests.layers.cases import BACKENDS, SMALL, with_backend
 
 BAD_ARGUMENTS = [
@@ -78,7 +78,7 @@ def test_one_pixel_has_no_batch_statistics(backend):
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_triton_is_refused_where_it_cannot_run(case, monkeypatch):
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"triton.*cpu.*collapsed"):
         with_backend(case.layer(), "triton")(x)

@@ -11,6 +11,7 @@ import torch
 
 from panet_layers import EMAM
 from panet_layers.ops.emam import reference as emam_reference
+from panet_layers.ops.emam.tensors import Parameters
 from panet_layers.ops.scam import reference as scam_reference
 from tests.layers.cases import (
     BACKENDS,
@@ -48,7 +49,7 @@ class Plain(torch.nn.Module):
     def forward(self, x):
         parameters = [p for _, p in self.layer.named_parameters()]
         if isinstance(self.layer, EMAM):
-            return emam_reference.emam(x, *parameters, self.layer.groups, self.layer.eps)
+            return emam_reference.emam(x, Parameters(*parameters), self.layer.groups, self.layer.eps)
         channel, spatial = self.layer.channel, self.layer.spatial
         mlp = channel.fc1.weight, channel.fc1.bias, channel.fc2.weight, channel.fc2.bias
         return scam_reference.scam(x, *mlp, spatial.conv.weight, spatial.bn)

@@ -8,54 +8,23 @@ last sigmoid. N instances (sample, group) of K channels and P = H * W pixels mak
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, row_sums, store
+from ..chunks import Scratch, load, pieces, row_sums, store
+from ..precision import accumulation_dtype
+from .tensors import Parameters, Saved, empty_saved
 from .windows import Windows
-
-
-class Parameters(NamedTuple):
-    """EMAM's parameters, in the state_dict's order and shapes."""
-
-    w1: Tensor  # (K, K, 1, 1)
-    b1: Tensor  # (K)
-    w3: Tensor  # (K, K, 3, 3)
-    b3: Tensor  # (K)
-    gamma: Tensor  # (K)
-    beta: Tensor  # (K)
-
-
-class Saved(NamedTuple):
-    """What the backward needs beside the input and the parameters; B samples, G groups."""
-
-    means: Tensor  # (B, G, K, H + W): row means, then column means
-    gates: Tensor  # (B, G, K, H + W): a, then d
-    mean: Tensor  # (B, G, K) of t
-    rstd: Tensor  # (B, G, K) of t
-    q: Tensor  # (B, G, K)
-    gate: Tensor  # (B, G, P)
-
-
-def saved_shapes(x: Tensor, groups: int) -> list[tuple[int, ...]]:
-    """The shapes of `Saved` for an input x."""
-    batch, channels, height, width = x.shape
-    k = channels // groups
-    sides = (k, height + width)
-    return [(batch, groups, *rest) for rest in (sides, sides, (k,), (k,), (k,), (height * width,))]
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
     height, width = x.shape[2:]
     k, pixels = x.shape[1] // groups, height * width
-    dtype = accumulation_dtype(x.dtype)
-    params = Parameters(*(p.to(dtype) for p in params))
-    out = torch.empty_like(x)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    params = params.to(accumulation_dtype(x.dtype))
+    out, saved = torch.empty_like(x), empty_saved(x, groups)
     x5, out5 = x.unflatten(1, (groups, k)), out.unflatten(1, (groups, k))
 
     p = params.beta.softmax(0)
@@ -93,18 +62,16 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
     height, width = x.shape[2:]
     k, pixels = x.shape[1] // groups, height * width
-    dtype = accumulation_dtype(x.dtype)
-    given, params = params, Parameters(*(p.to(dtype) for p in params))
+    given, params = params, params.to(accumulation_dtype(x.dtype)).contiguous()
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (groups, k)) for part in (x, grad, dx))
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).flip(1).contiguous()
     w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
-    # Contiguous whatever the weights' layout: the views below are added to.
-    total = Parameters(*(torch.zeros_like(part, memory_format=torch.contiguous_format) for part in params))
+    total = Parameters(*map(torch.zeros_like, params))
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
-    total_e = x.new_zeros((9, k), dtype=dtype)
+    total_e = p.new_zeros((9, k))
     small = [(total_e.new_empty(0, 1), total_e.new_empty(0, k), total_e.new_empty(0, k))]
     windows = _windows(height, width, p.device, p.dtype)
     cuts = pieces(x, groups, _copies(1, 5, k, height, width))
@@ -151,7 +118,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     torch.add(dm.sum(0), p * total_d, out=total.b3)
     torch.sum(q * hh, 0, out=total.gamma)
     torch.add((q * d).sum(0), p * (dp - p @ dp), out=total.beta)
-    return dx, Parameters(*(part.to(like.dtype) for part, like in zip(total, given)))
+    return dx, total.like(given)
 
 
 @lru_cache(maxsize=64)

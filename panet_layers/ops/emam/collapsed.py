@@ -12,39 +12,31 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from .tensors import Parameters
 
-def emam(
-    x: Tensor,
-    conv1x1_weight: Tensor,
-    conv1x1_bias: Tensor,
-    conv3x3_weight: Tensor,
-    conv3x3_bias: Tensor,
-    gn_weight: Tensor,
-    gn_bias: Tensor,
-    groups: int,
-    eps: float,
-) -> Tensor:
+
+def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
     """As the reference's `emam`, x (B, C, H, W), with one output channel in place of a dense convolution."""
     height, width = x.shape[2:]
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
     means = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)
-    gates = (conv1x1_weight.flatten(1) @ means + conv1x1_bias[:, None]).sigmoid()
+    gates = (params.w1.flatten(1) @ means + params.b1[:, None]).sigmoid()
     row_gate, column_gate = gates[..., :height], gates[..., height:]
 
     gated = x * row_gate[..., None] * column_gate[:, :, None]
     centred = gated - gated.mean(dim=(2, 3), keepdim=True)
     rstd = (centred.square().mean(dim=(2, 3)) + eps).rsqrt()
 
-    weight1 = gn_bias.softmax(dim=0)
+    weight1 = params.beta.softmax(dim=0)
     windows = window_sums(x, means[..., height:] * height).flatten(1)
-    branch2_mean = F.linear(windows / (height * width), conv3x3_weight.flatten(1), conv3x3_bias)
+    branch2_mean = F.linear(windows / (height * width), params.w3.flatten(1), params.b3)
     weight2 = branch2_mean.softmax(dim=1)
 
-    taps = (weight1 @ conv3x3_weight.flatten(1)).reshape(1, -1, 3, 3)
+    taps = (weight1 @ params.w3.flatten(1)).reshape(1, -1, 3, 3)
     from_branch2 = F.conv2d(x, taps, padding=1)
-    scale = weight2 * gn_weight * rstd
+    scale = weight2 * params.gamma * rstd
     from_branch1 = torch.bmm(scale[:, None], centred.flatten(2)).unflatten(2, (height, width))
-    constant = weight2 @ gn_bias + weight1 @ conv3x3_bias
+    constant = weight2 @ params.beta + weight1 @ params.b3
     out = x * (from_branch2 + from_branch1 + constant[:, None, None, None]).sigmoid()
     return rearrange(out, "(b g) c h w -> b (g c) h w", g=groups)
 

@@ -6,36 +6,15 @@ the same launchers, one for NCHW (and any strides), one for channels_last.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from ..chunks import accumulation_dtype
-from ..fusion import check_pixels
-from .chunked import Parameters, Saved, saved_shapes
-
-
-def channels_last(x: Tensor) -> bool:
-    """Whether x's memory has channels innermost (slices have, too), so that its output's and gradient's will."""
-    _, channels, height, width = x.shape
-    if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
-        return False
-    return (height == 1 or x.stride(2) >= channels) and (width == 1 or x.stride(3) >= channels)
-
-
-def empty_saved(x: Tensor, groups: int) -> Saved:
-    """Memory for `Saved`; in channels_last, (B, G, K, H + W) have K innermost."""
-    dtype = accumulation_dtype(x.dtype)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
-    if not channels_last(x):
-        return saved
-    return saved._replace(means=_channels_innermost(saved.means), gates=_channels_innermost(saved.gates))
-
-
-def _channels_innermost(sides: Tensor) -> Tensor:
-    return sides.view(*sides.shape[:2], sides.shape[3], sides.shape[2]).mT
+from ..availability import check_pixels
+from ..launching import current_device
+from ..precision import accumulation_dtype
+from .tensors import Parameters, Saved, channels_last, empty_saved_like_x
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
@@ -43,12 +22,12 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     check_pixels(x)
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
-    saved = empty_saved(x, groups)
+    saved = empty_saved_like_x(x, groups)
     if x.numel() == 0:
         return out, saved
-    kernels, params = _kernels(x), _as_kernels_read(params, dtype)
+    kernels, params = _kernels(x), params.to(dtype).contiguous()
     k = params.beta.shape[0]
-    with _device(x):
+    with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         windows = x.new_empty((means.shape[0], k, 9), dtype=dtype)
         kernels.pool(x, means, windows)
@@ -74,10 +53,10 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     dtype = accumulation_dtype(x.dtype)
     dx = torch.empty_like(x)
     if x.numel() == 0:
-        return dx, Parameters(*(torch.zeros_like(p, memory_format=torch.contiguous_format) for p in params))
-    kernels, given, params = _kernels(x), params, _as_kernels_read(params, dtype)
+        return dx, Parameters(*map(torch.zeros_like, params.contiguous()))
+    kernels, given, params = _kernels(x), params, params.to(dtype).contiguous()
     k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
-    with _device(x):
+    with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
@@ -112,11 +91,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
             gamma=dgamma.clone(),
             beta=dbeta + p * (dp - p @ dp),
         )
-    return dx, Parameters(*(part.view(like.shape).to(like.dtype) for part, like in zip(gradients, given)))
-
-
-def _as_kernels_read(params: Parameters, dtype: torch.dtype) -> Parameters:
-    return Parameters(*(p.to(dtype).contiguous() for p in params))
+    return dx, gradients.like(given)
 
 
 def _kernels(x: Tensor) -> ModuleType:
@@ -128,8 +103,3 @@ def _kernels(x: Tensor) -> ModuleType:
     from . import nchw
 
     return nchw
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device."""
-    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()

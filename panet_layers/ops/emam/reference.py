@@ -7,20 +7,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from .tensors import Parameters
 
-def emam(
-    x: Tensor,
-    conv1x1_weight: Tensor,
-    conv1x1_bias: Tensor,
-    conv3x3_weight: Tensor,
-    conv3x3_bias: Tensor,
-    gn_weight: Tensor,
-    gn_bias: Tensor,
-    groups: int,
-    eps: float,
-) -> Tensor:
-    """Efficient multi-scale attention (paper III-B, Eq. 2-5; Ouyang et al. 2023) of x (B, C, H, W)."""
-    batch, channels, height, width = x.shape
+
+def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
+    """Return the efficient multi-scale attention of x (B, C, H, W) (paper III-B, Eq. 2-5; Ouyang et al. 2023)."""
+    height, width = x.shape[2:]
 
     # Eq. 2: G groups of C/G channels, each from here on an instance of its own.
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
@@ -31,12 +23,12 @@ def emam(
 
     # ... pass together, concatenated along the height, through the 1x1 convolution; two sigmoids make the gates.
     joint = torch.cat([row_mean, column_mean.transpose(2, 3)], dim=2)
-    row_gate, column_gate = F.conv2d(joint, conv1x1_weight, conv1x1_bias).split([height, width], dim=2)
+    row_gate, column_gate = F.conv2d(joint, params.w1, params.b1).split([height, width], dim=2)
     gated = x * row_gate.sigmoid() * column_gate.transpose(2, 3).sigmoid()
 
     # The 1x1 branch is normalised with a channel a norm group; the 3x3 branch is one dense convolution.
-    branch1 = _normalise(gated, gn_weight, gn_bias, eps)
-    branch2 = F.conv2d(x, conv3x3_weight, conv3x3_bias, padding=1)
+    branch1 = _normalise(gated, params.gamma, params.beta, eps)
+    branch2 = F.conv2d(x, params.w3, params.b3, padding=1)
 
     # Eq. 5: each branch, globally averaged and softmaxed over channels, weighs the other branch's channels.
     weight1 = branch1.mean(dim=(2, 3)).softmax(dim=1)

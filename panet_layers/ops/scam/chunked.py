@@ -7,52 +7,27 @@ Where each maximum sat is found again in the backward, by comparison with the ma
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Piece, Scratch, accumulation_dtype, load, pieces, store
+from ..chunks import Piece, Scratch, load, pieces, store
+from ..precision import accumulation_dtype
+from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
+from .tensors import ChunkedSaved, Parameters, empty_chunked_saved
 
 
-class Parameters(NamedTuple):
-    """SCAM's parameters; the biases, and the normalisation's two, may be None."""
-
-    fc1: Tensor  # (hidden, C)
-    fc1_bias: Tensor | None  # (hidden)
-    fc2: Tensor  # (C, hidden)
-    fc2_bias: Tensor | None  # (C)
-    conv: Tensor  # (1, 2, k, k)
-    norm_weight: Tensor | None  # (1)
-    norm_bias: Tensor | None  # (1)
-
-
-class Saved(NamedTuple):
-    """What the backward needs beside the input and the parameters."""
-
-    pooled: Tensor  # (2, B, C): mean and maximum over the pixels
-    maps: Tensor  # (B, 2, H, W): mean and maximum over the gated channels
-    logits: Tensor  # (B, 1, H, W), before the normalisation
-    moments: Tensor  # (2): mean and variance that normalise the logits
-
-
-def saved_shapes(x: Tensor) -> list[tuple[int, ...]]:
-    """The shapes of `Saved` for an input x."""
-    batch, channels, height, width = x.shape
-    return [(2, batch, channels), (batch, 2, height, width), (batch, 1, height, width), (2,)]
-
-
-def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float) -> tuple[Tensor, Saved]:
+def forward(
+    x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float
+) -> tuple[Tensor, ChunkedSaved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
 
     `running` holds the mean and variance that normalise the logits; None takes the batch's own.
     """
-    batch, channels, height, width = x.shape
-    dtype = accumulation_dtype(x.dtype)
-    params = _in_dtype(params, dtype)
-    out = torch.empty_like(x)
-    pooled, maps, logits, moments = (x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x))
+    channels = x.shape[1]
+    params = params.to(accumulation_dtype(x.dtype))
+    out, saved = torch.empty_like(x), empty_chunked_saved(x)
+    pooled, maps, logits, moments = saved
     x5, out5 = x.unflatten(1, (1, channels)), out.unflatten(1, (1, channels))
     cuts = pieces(x, 1)
     scratch = Scratch(x, cuts, 1)
@@ -61,7 +36,7 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
         xs = load(x5, piece).flatten(2)
         torch.mean(xs, 2, out=pooled[0, piece[0]])
         torch.amax(xs, 2, out=pooled[1, piece[0]])
-    gate = _channel_gate(pooled, params)
+    gate = channel_gate(hidden_features(pooled, params), params)
 
     def gated(piece: Piece) -> Tensor:
         xs = load(x5, piece)
@@ -78,22 +53,22 @@ def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None
     for piece in cuts:
         result = scratch.result(out5, piece) if scratch.in_place(out5, piece) else gated(piece)
         store(out5, piece, result.mul_(pixel_gate[piece[0]]))
-    return out, Saved(pooled, maps, logits, moments)
+    return out, saved
 
 
 def backward(
-    grad: Tensor, x: Tensor, params: Parameters, saved: Saved, batch_statistics: bool, eps: float
+    grad: Tensor, x: Tensor, params: Parameters, saved: ChunkedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
     """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
     channels = x.shape[1]
-    dtype = accumulation_dtype(x.dtype)
-    given, params = params, _in_dtype(params, dtype)
+    given, params = params, params.to(accumulation_dtype(x.dtype))
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (1, channels)) for part in (x, grad, dx))
     cuts = pieces(x, 1)
     scratch = Scratch(x, cuts, 1)
 
-    gate = _channel_gate(saved.pooled, params)
+    hidden = hidden_features(saved.pooled, params)
+    gate = channel_gate(hidden, params)
     normalised, scores = _normalise(saved.logits, saved.moments, params, eps)
     pixel_gate = scores.sigmoid().flatten(1)
     dscores, dgate = torch.empty_like(pixel_gate), torch.empty_like(gate)
@@ -109,7 +84,7 @@ def backward(
     dmaps, dconv = _convolve_backward(dlogits, saved.maps, params.conv)
     dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
 
-    mlp = _MlpBackward(saved.pooled, params)
+    dgate_logits, dhidden = torch.empty_like(gate), torch.empty_like(hidden)
     for piece in cuts:
         rows = piece[0]
         xs, gs = load(x5, piece), load(grad5, piece)
@@ -121,7 +96,9 @@ def backward(
 
         dgates = dgate[rows] + torch.bmm(dmean[rows, None], flat.mT)[:, 0]
         dgates.scatter_add_(1, top_channel[:, 0], dmaximum[rows] * flat.gather(1, top_channel)[:, 0])
-        daverage, dtop = mlp(dgates * gates * (1 - gates), rows)
+        torch.mul(dgates * gates, 1 - gates, out=dgate_logits[rows])
+        dhidden[:, rows] = hidden_gradient(dgate_logits[rows], hidden[:, rows], params)
+        daverage, dtop = dhidden[:, rows] @ params.fc1
 
         torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=result)
         result.scatter_add_(1, top_channel, dmaximum[rows, None])
@@ -129,42 +106,8 @@ def backward(
         result.mul_(gates[:, :, None]).add_((daverage / flat.shape[2])[:, :, None])
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
         store(dx5, piece, result.view_as(xs))
-    grads = (*mlp.parameter_gradients(), dconv, dnorm_weight, dnorm_bias)
-    return dx, Parameters._make(None if p is None else g.to(p.dtype).contiguous() for g, p in zip(grads, given))
-
-
-def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
-    return Parameters._make(None if p is None else p.to(dtype) for p in params)
-
-
-def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
-    """(2, B, C) pooled mean and maximum -> (B, C) gate; the second layer is linear, so it runs once on the sum."""
-    hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_().sum(0)
-    if params.fc2_bias is None:
-        return torch.mm(hidden, params.fc2.mT).sigmoid_()
-    return torch.addmm(params.fc2_bias, hidden, params.fc2.mT, beta=2).sigmoid_()
-
-
-class _MlpBackward:
-    """The backward of the channel gate's two layers, some samples at a time."""
-
-    def __init__(self, pooled: Tensor, params: Parameters) -> None:
-        self.pooled, self.params = pooled, params
-        self.hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_()
-        self.dgate, self.dhidden = torch.empty_like(pooled[0]), torch.empty_like(self.hidden)
-
-    def __call__(self, dgate: Tensor, rows: slice) -> Tensor:
-        """Gradient (n, C) before the sigmoid -> gradients (2, n, C) of the pooled mean and maximum."""
-        self.dgate[rows] = dgate
-        self.dhidden[:, rows] = torch.where(self.hidden[:, rows] <= 0, 0.0, dgate @ self.params.fc2)
-        return self.dhidden[:, rows] @ self.params.fc1
-
-    def parameter_gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of fc1, its bias, fc2, its bias, once every sample has passed."""
-        dhidden = self.dhidden.flatten(0, 1)
-        fc1 = dhidden.mT @ self.pooled.flatten(0, 1)
-        fc2 = self.dgate.mT @ self.hidden.sum(0)
-        return fc1, dhidden.sum(0), fc2, 2 * self.dgate.sum(0)
+    of_gate = parameter_gradients(dgate_logits, dhidden, saved.pooled, hidden, params)
+    return dx, Parameters(*of_gate, dconv, dnorm_weight, dnorm_bias).like(given)
 
 
 def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
