@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -41,3 +42,8 @@ def check_pixels(x: Tensor) -> None:
 def preferred(x: Tensor) -> bool:
     """The rule of `auto`: the kernels wherever they can run on a GPU, except for float64."""
     return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not(x) is None
+
+
+def current_device(x: Tensor) -> AbstractContextManager:
+    """Make x's GPU the current device: Triton launches kernels there. Nothing to do for CPU tensors."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()

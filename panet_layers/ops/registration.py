@@ -1,9 +1,10 @@
-"""How an operator becomes `torch.ops.panet_layers.<name>`."""
+"""How a function becomes the operator `torch.ops.panet_layers.<name>`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from itertools import islice
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -14,28 +15,38 @@ _library = torch.library.Library("panet_layers", "DEF")
 def register(schema: str, implementation: Callable, fake: Callable) -> None:
     """Define an operator that tracing sees as one opaque node; under a compiler its inputs keep their strides.
 
-    `fake` returns empty outputs of the right shapes, dtypes and strides.
+    An operator takes and returns tensors in a row, as its schema names them. The functions get them as named tuples
+    where their annotations say so, and return the first output and a named tuple of the others. `fake` returns empty
+    tensors of the right shapes, dtypes and strides; it takes as many of the arguments as it needs, from the first.
     """
     name = schema.split("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
-    _library.impl(name, _without_autograd_and_autocast(implementation), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"panet_layers::{name}", fake, lib=_library)
+    _library.impl(name, _without_autograd_and_autocast(_in_a_row(implementation)), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"panet_layers::{name}", _in_a_row(fake), lib=_library)
 
 
-def _without_autograd_and_autocast(implementation: Callable) -> Callable:
-    """Wrap an implementation, which chooses its precision itself."""
+def _in_a_row(function: Callable) -> Callable:
+    kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
 
-    def run(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        device = x.device.type
-        with torch.no_grad():
-            if not torch.is_autocast_enabled(device):
-                return implementation(x, *args)
-            with torch.autocast(device, enabled=False):
-                return implementation(x, *args)
+    def run(*row: Any) -> tuple[Tensor, ...]:
+        values = iter(row)
+        args = (
+            kind(*islice(values, len(kind._fields))) if hasattr(kind, "_fields") else next(values) for kind in kinds
+        )
+        first, others = function(*args)
+        # An operator returns no None: the gradient of a missing parameter is empty.
+        return first, *(first.new_empty(0) if tensor is None else tensor for tensor in others)
 
     return run
 
 
-def empty_contiguous(like: Tensor) -> Tensor:
-    """Return an empty contiguous tensor of the same shape and dtype."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+def _without_autograd_and_autocast(function: Callable) -> Callable:
+    def run(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
+        device = x.device.type
+        with torch.no_grad():
+            if not torch.is_autocast_enabled(device):
+                return function(x, *others)
+            with torch.autocast(device, enabled=False):
+                return function(x, *others)
+
+    return run

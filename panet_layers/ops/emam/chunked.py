@@ -62,7 +62,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
     height, width = x.shape[2:]
     k, pixels = x.shape[1] // groups, height * width
-    given, params = params, params.to(accumulation_dtype(x.dtype)).contiguous()
+    given, params = params, params.to(accumulation_dtype(x.dtype))
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (groups, k)) for part in (x, grad, dx))
 

@@ -11,8 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..availability import check_pixels
-from ..launching import current_device
+from ..availability import check_pixels, current_device
 from ..precision import accumulation_dtype
 from .tensors import Parameters, Saved, channels_last, empty_saved_like_x
 
@@ -25,7 +24,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     saved = empty_saved_like_x(x, groups)
     if x.numel() == 0:
         return out, saved
-    kernels, params = _kernels(x), params.to(dtype).contiguous()
+    kernels, params = _kernels(x), params.to(dtype)
     k = params.beta.shape[0]
     with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
@@ -53,8 +52,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     dtype = accumulation_dtype(x.dtype)
     dx = torch.empty_like(x)
     if x.numel() == 0:
-        return dx, Parameters(*map(torch.zeros_like, params.contiguous()))
-    kernels, given, params = _kernels(x), params, params.to(dtype).contiguous()
+        return dx, Parameters(*(p.new_zeros(p.shape) for p in params))
+    kernels, given, params = _kernels(x), params, params.to(dtype)
     k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
     with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)

@@ -25,10 +25,8 @@ class Parameters(NamedTuple):
     beta: Tensor  # (K)
 
     def to(self, dtype: torch.dtype) -> Parameters:
-        return Parameters(*(p.to(dtype) for p in self))
-
-    def contiguous(self) -> Parameters:
-        return Parameters(*(p.contiguous() for p in self))
+        """Return them contiguous, in this dtype."""
+        return Parameters(*(p.to(dtype).contiguous() for p in self))
 
     def like(self, given: Parameters) -> Parameters:
         """Return these gradients in the shapes and dtypes of the given parameters."""

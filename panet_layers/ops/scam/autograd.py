@@ -12,7 +12,7 @@ from . import (
     operators,  # noqa: F401  (registers the operators)
     reference,
 )
-from .tensors import Parameters
+from .tensors import Parameters, Running
 
 
 def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, *, fused: bool) -> Tensor:
@@ -21,7 +21,7 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, *, fused: b
     First derivatives are hand-written; higher ones go through the reference. In training the statistics of `norm` move.
     """
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
-    running = (None, None) if norm is None or batch_statistics else (norm.running_mean, norm.running_var)
+    running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params)):
         out, moments = _SCAM.apply(*arguments, fused)

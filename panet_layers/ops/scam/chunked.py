@@ -14,15 +14,15 @@ from torch import Tensor
 from ..chunks import Piece, Scratch, load, pieces, store
 from ..precision import accumulation_dtype
 from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
-from .tensors import ChunkedSaved, Parameters, empty_chunked_saved
+from .tensors import ChunkedSaved, Parameters, Running, empty_chunked_saved
 
 
 def forward(
-    x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float
+    x: Tensor, params: Parameters, running: Running, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, ChunkedSaved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
 
-    `running` holds the mean and variance that normalise the logits; None takes the batch's own.
+    The logits are normalised by the batch's statistics or by the running ones.
     """
     channels = x.shape[1]
     params = params.to(accumulation_dtype(x.dtype))
@@ -47,7 +47,13 @@ def forward(
         torch.mean(result, 1, out=maps[piece[0], 0])
         torch.amax(result, 1, out=maps[piece[0], 1])
     logits.copy_(_convolve(maps, params.conv))
-    _set_moments(moments, logits, params, running)
+    if params.norm_weight is None:
+        moments.zero_()
+    elif batch_statistics:
+        mean = logits.mean()
+        torch.stack([mean, logits.sub(mean).square_().mean()], out=moments)
+    else:
+        torch.cat(running, out=moments)  # type: ignore[arg-type]
     pixel_gate = _normalise(logits, moments, params, eps)[1].sigmoid_()
 
     for piece in cuts:
@@ -123,16 +129,6 @@ def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[T
         dlogits, maps, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [False, True, False]
     )
     return dmaps, dweight
-
-
-def _set_moments(moments: Tensor, logits: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None) -> None:
-    if params.norm_weight is None:
-        moments.zero_()
-        return
-    if running is None:
-        mean = logits.mean()
-        running = mean, logits.sub(mean).square_().mean()
-    torch.stack([moment.squeeze() for moment in running], out=moments)
 
 
 def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) -> tuple[Tensor, Tensor]:

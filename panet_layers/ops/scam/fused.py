@@ -9,24 +9,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..availability import check_pixels
-from ..launching import current_device
+from ..availability import check_pixels, current_device
 from ..precision import accumulation_dtype
-from . import kernels
 from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
-from .tensors import FusedSaved, Parameters, empty_fused_saved
+from .tensors import FusedSaved, Parameters, Running, empty_fused_saved
 
 
 def forward(
-    x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float
+    x: Tensor, params: Parameters, running: Running, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, FusedSaved]:
     """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
 
-    `running` holds the mean and variance that normalise the logits; None takes the batch's own.
+    The logits are normalised by the batch's statistics or by the running ones.
     """
+    from . import kernels  # not at the top: they import triton
+
     check_pixels(x)
     if x.numel() == 0:
-        return torch.empty_like(x), FusedSaved(*(t.zero_() for t in empty_fused_saved(x, len(params.fc1))))
+        return torch.empty_like(x), FusedSaved(*(t.zero_() for t in empty_fused_saved(x, params)))
     params = params.to(accumulation_dtype(x.dtype))
     given, x = x, _dense(x)
     with current_device(x):
@@ -36,7 +36,7 @@ def forward(
         pixels, top_channel = kernels.pool_channels(x, gate)
         of_channels = pixels.view(2, x.shape[0], *x.shape[2:])
         logits = kernels.convolve(of_channels, params.conv)
-        moments = _moments(logits, params, running)
+        moments = _moments(logits, params, running, batch_statistics)
         out = kernels.apply_gates(x, gate, logits, kernels.Norm(moments, params.norm_weight, params.norm_bias, eps))
     saved = FusedSaved(pooled, top_pixel, hidden, gate, of_channels, top_channel.view_as(logits), logits, moments)
     return _like(given, x, out), saved
@@ -46,6 +46,8 @@ def backward(
     grad: Tensor, x: Tensor, params: Parameters, saved: FusedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
     """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
+    from . import kernels
+
     if x.numel() == 0:
         return torch.empty_like(x), Parameters._make(None if p is None else torch.zeros_like(p) for p in params)
     given_params, params = params, params.to(accumulation_dtype(x.dtype))
@@ -78,10 +80,10 @@ def _like(given: Tensor, dense: Tensor, result: Tensor) -> Tensor:
     return result if given is dense else torch.empty_like(given).copy_(result)
 
 
-def _moments(logits: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None) -> Tensor:
+def _moments(logits: Tensor, params: Parameters, running: Running, batch_statistics: bool) -> Tensor:
     if params.norm_weight is None:
         return logits.new_zeros(2)
-    if running is not None:
-        return torch.cat(running).to(logits.dtype)
+    if not batch_statistics:
+        return torch.cat(running).to(logits.dtype)  # type: ignore[arg-type]
     variance, mean = torch.var_mean(logits, correction=0)
     return torch.stack([mean, variance])

@@ -31,6 +31,13 @@ class Parameters(NamedTuple):
         return Parameters._make(None if g is None or p is None else g.to(p.dtype).contiguous() for g, p in pairs)
 
 
+class Running(NamedTuple):
+    """The running statistics of the normalisation, (1) each; None where the batch's own are taken or there is none."""
+
+    mean: Tensor | None
+    variance: Tensor | None
+
+
 class ChunkedSaved(NamedTuple):
     """What the chunked backward needs beside the input and the parameters."""
 
@@ -60,9 +67,9 @@ def empty_chunked_saved(x: Tensor) -> ChunkedSaved:
     return ChunkedSaved(*(x.new_empty(shape, dtype=accumulation_dtype(x.dtype)) for shape in shapes))
 
 
-def empty_fused_saved(x: Tensor, hidden: int) -> FusedSaved:
+def empty_fused_saved(x: Tensor, params: Parameters) -> FusedSaved:
     """Return memory for `FusedSaved`."""
     b, c, h, w = x.shape
-    shapes = (2, b, c), (b, c), (2, b, hidden), (b, c), (2, b, h, w), (b, h, w), (b, h, w), (2,)
+    shapes = (2, b, c), (b, c), (2, b, len(params.fc1)), (b, c), (2, b, h, w), (b, h, w), (b, h, w), (2,)
     saved = FusedSaved(*(x.new_empty(shape, dtype=accumulation_dtype(x.dtype)) for shape in shapes))
     return saved._replace(top_pixel=saved.top_pixel.int(), top_channel=saved.top_channel.int())
