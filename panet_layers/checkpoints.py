@@ -10,11 +10,12 @@ from .published_names import rename_channel_keys, rename_scam_keys, rename_spati
 
 
 def recce_state_dict(state_dict: Mapping[str, Any]) -> Any:
-    """A published RECCE state_dict as one for `PANet(emam=None, scam=None)`; see `panet_layers.models.recce`.
+    """Return (state_dict, unused): a published RECCE state_dict under the names of `PANet(emam=None, scam=None)`.
 
-    Returns (state_dict, unused): the renamed tensors, which load strictly, and the names that PANet has no use for.
-    Raises ValueError, naming the keys, where a tensor is missing, unknown or misshapen.
+    The state_dict loads strictly; `unused` lists the names that PANet does not use. Raises ValueError, naming the keys,
+    where a tensor is missing, unknown or of the wrong shape.
     """
+    # Not at the top: the models import timm.
     from .models.recce import recce_state_dict as convert
 
     return convert(state_dict)

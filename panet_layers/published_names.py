@@ -10,13 +10,13 @@ StateDict = dict[str, Tensor]
 
 
 def rename_scam_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published CBAM's `ChannelGate` and `SpatialGate` as SCAM's `channel` and `spatial`, in place."""
+    """Rename the published CBAM's `ChannelGate` and `SpatialGate` to SCAM's `channel` and `spatial`, in place."""
     for old, new in (("ChannelGate.", "channel."), ("SpatialGate.", "spatial.")):
         _rename(state_dict, prefix + old, prefix + new)
 
 
 def rename_channel_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published `mlp.1`, `mlp.3`, and timm's 1x1 convolutions, as ChannelAttention's `fc1`, `fc2`, in place."""
+    """Rename the published `mlp.1`, `mlp.3` to ChannelAttention's `fc1`, `fc2`; flatten timm's 1x1 convolutions."""
     _rename(state_dict, prefix + "mlp.1.", prefix + "fc1.")
     _rename(state_dict, prefix + "mlp.3.", prefix + "fc2.")
     for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
@@ -25,7 +25,7 @@ def rename_channel_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any
 
 
 def rename_spatial_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published `spatial.conv`, whose maps are [max, mean], and timm's `conv.conv`, [mean, max], as `conv`."""
+    """Rename the published `spatial.conv`, which reads [max, mean], and timm's `conv.conv`, [mean, max], to `conv`."""
     published = prefix + "spatial.conv.weight"
     if published in state_dict:
         state_dict[prefix + "conv.weight"] = state_dict.pop(published).flip(1)

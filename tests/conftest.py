@@ -7,6 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads would only 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests.devices import on_gpu, on_interpreter
@@ -54,3 +55,11 @@ def by_hand_at_any_size():
         patch.setattr(functional, "SMALL_EMAM", nothing)
         patch.setattr(functional, "SMALL_SCAM", nothing)
         yield
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Nothing that torch.compile remembers from other tests, and nothing left for them."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
+from .precision import without_autocast
+
 _library = torch.library.Library("panet_layers", "DEF")
 
 
@@ -42,11 +44,7 @@ def _in_a_row(function: Callable) -> Callable:
 
 def _without_autograd_and_autocast(function: Callable) -> Callable:
     def run(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
-        device = x.device.type
-        with torch.no_grad():
-            if not torch.is_autocast_enabled(device):
-                return function(x, *others)
-            with torch.autocast(device, enabled=False):
-                return function(x, *others)
+        with torch.no_grad(), without_autocast(x.device.type):
+            return function(x, *others)
 
     return run

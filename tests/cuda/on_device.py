@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.steps import clear_maxima
 from panet_layers import EMAM, SCAM
 from tests.layers.cases import Case, EmamCase, ScamCase, run, tensors, with_backend
+from tests.layers.precision import Budget
 
 BACKEND = "triton"
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -50,25 +50,14 @@ def exactly(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
 
 
 def check_budget(draw: Callable[[int], tuple[nn.Module, Tensor, Tensor]], draws: int) -> None:
-    """`draw(seed)` at most twice as far from the float64 answer as the reference in the same dtype, plus a rounding.
-
-    Summed over draws: in one of them the reference may be close by luck.
-    """
-    actual, plain, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
+    """`draw(seed)` within the budget, measured by the reference in the same dtype."""
+    budget = Budget()
     for seed in range(draws):
         layer, x, grad = draw(seed)
-        dtype = x.dtype
-        exact, reference = exactly(layer, x, grad), run(by_formulas(layer), x, grad)
         outcome = run(layer, x, grad)
         assert outcome["output"].stride() == x.stride()
-        for name, value in exact.items():
-            assert outcome[name].shape == value.shape and outcome[name].dtype == reference[name].dtype, name
-            actual[name] += (outcome[name] - value).double().square().sum().item()
-            plain[name] += (reference[name] - value).double().square().sum().item()
-            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
-    allowed = {name: 2 * plain[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
-    distances = {name: (square**0.5, allowed[name]) for name, square in actual.items()}
-    assert {name: pair for name, pair in distances.items() if not pair[0] <= pair[1]} == {}
+        budget.add(outcome, run(by_formulas(layer), x, grad), exactly(layer, x, grad), x.dtype)
+    budget.check()
 
 
 def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

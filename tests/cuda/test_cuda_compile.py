@@ -10,17 +10,12 @@ from panet_layers.ops.scam import autograd as scam_autograd
 from tests.cuda.on_device import LAYOUTS, SMALL, placed
 from tests.layers.cases import assert_same, run
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
 CASE = pytest.mark.parametrize("case", SMALL, ids=str)
 LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 DYNAMIC = {0: Dim("batch", min=1, max=4096), 2: Dim("height", min=2, max=4096), 3: Dim("width", min=2, max=4096)}
 SIZES = [(2, 5, 4), (3, 5, 4), (3, 9, 4), (3, 9, 11), (7, 40, 33)]
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def compiler(device):

@@ -1,7 +1,5 @@
 """SCAM's Triton kernels against the reference: on a GPU, or on a CPU as Python under Triton's interpreter."""
 
-from collections import defaultdict
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +9,12 @@ from torch.autograd import gradcheck
 from panet_layers.ops.precision import accumulation_dtype
 from panet_layers.ops.scam import fused, kernels
 from panet_layers.ops.scam.kernels import maps, tiling
+from tests.kernels.helpers import assert_non_finite_alike, check_budget, skip_truncation
 from tests.layers.cases import (
     SCAM_CASES,
     SMALL,
     ScamCase,
+    assert_one_compilation_serves,
     assert_same,
     interpreted,
     poisoned_memory,
@@ -22,12 +22,11 @@ from tests.layers.cases import (
     tensors,
     with_backend,
 )
-from tests.layers.test_autograd import as_function, double_backward, saved_tensors
-from tests.layers.test_backend_parity import LAYOUTS, VALUES, scam_cases
-from tests.layers.test_compile import Block
-from tests.layers.test_golden import GOLDEN, build, expected_outcome, load
-from tests.layers.test_precision import lowered, plain_run
-from tests.layers.test_scam_timm import in_our_terms, ours, timms
+from tests.layers.derivatives import as_function, double_backward, saved_tensors
+from tests.layers.hosts import Block
+from tests.layers.inputs import LAYOUTS, VALUES, scam_cases
+from tests.layers.operators import opcheck
+from tests.layers.published import GOLDEN, build, expected_outcome, in_our_terms, load, ours, timms
 
 SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
 
@@ -168,10 +167,7 @@ def test_non_finite_input_spreads_alike(case, layout, value, device):
     expected = reference_run(case.layer(), x, grad, layout)
     actual = fused_run(case.layer(), x, grad, device, layout)
     assert not expected["output"].isfinite().all()
-    for name, tensor in expected.items():
-        assert torch.equal(actual[name].isfinite(), tensor.isfinite()), name
-    finite = {name: tensor.nan_to_num(0, 0, 0) for name, tensor in expected.items()}
-    assert_same({name: tensor.nan_to_num(0, 0, 0) for name, tensor in actual.items()}, finite)
+    assert_non_finite_alike(actual, expected)
 
 
 PRECISION_CASES = [
@@ -185,20 +181,9 @@ PRECISION_CASES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_error_budget(case, dtype, shift, layout, device):
-    """At most twice as far from the float64 answer as the plain formulas in that precision, and a rounding."""
-    if dtype == torch.bfloat16 and device.type == "cpu":
-        pytest.skip("Triton's interpreter truncates to bfloat16 where a GPU rounds")
-    actual, plain_formulas, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
-    for seed in range(3 if device.type == "cpu" else 24):
-        low, high = lowered(case, dtype, shift, seed)
-        exact, plain, outcome = run(*high), plain_run(*low), fused_run(*low, device, layout)
-        for name, value in exact.items():
-            assert outcome[name].dtype == (torch.int64 if "num_batches" in name else dtype), name
-            actual[name] += (outcome[name] - value).double().square().sum().item()
-            plain_formulas[name] += (plain[name] - value).double().square().sum().item()
-            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
-    allowed = {name: 2 * plain_formulas[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
-    assert {name: (square**0.5, allowed[name]) for name, square in actual.items() if square**0.5 > allowed[name]} == {}
+    skip_truncation(dtype, device)
+    by_kernels = lambda layer, x, grad: fused_run(layer, x, grad, device, layout)  # noqa: E731
+    check_budget(by_kernels, case, dtype, shift, draws=3 if device.type == "cpu" else 24, device="cpu")
 
 
 @pytest.mark.parametrize("case", SMALL_SCAM, ids=str)
@@ -342,20 +327,6 @@ def test_matches_timms_module(shape, options, training, device):
     assert_same(fused_run(layer, x, grad, device), expected)
 
 
-def operator_arguments(case, dtype, layout, device):
-    layer = case.layer(dtype=dtype).to(device)
-    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in tensors(case, dtype=dtype))
-    mlp, norm = layer.channel, layer.spatial.bn
-    parameters = [mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias, layer.spatial.conv.weight]
-    parameters += [norm.weight, norm.bias] if norm else [None, None]
-    parameters = [p if p is None else p.detach() for p in parameters]
-    of_batch = bool(norm) and case.training
-    running = (norm.running_mean, norm.running_var) if norm and not of_batch else (None, None)
-    forward = (x, *parameters, *running, of_batch, 1e-5)
-    _, *saved = torch.ops.panet_layers.scam_fused_forward(*forward)
-    return forward, (grad, x, *parameters, *saved, of_batch, 1e-5)
-
-
 OPCHECKS = [
     (SMALL_SCAM[1], "contiguous"),
     (SMALL_SCAM[2], "channels_last"),
@@ -367,16 +338,9 @@ OPCHECKS = [
 
 @pytest.mark.parametrize(("case", "layout"), OPCHECKS, ids=str)
 def test_opcheck(case, layout, device):
-    forward, backward = operator_arguments(case, torch.float16, layout, device)
-    torch.library.opcheck(torch.ops.panet_layers.scam_fused_forward.default, forward)
-    torch.library.opcheck(torch.ops.panet_layers.scam_fused_backward.default, backward)
-
-
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+    maps = (t.to(device) for t in tensors(case, dtype=torch.float16))
+    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in maps)
+    opcheck(case, case.layer(dtype=torch.float16).to(device), x, grad, "_fused")
 
 
 @pytest.mark.usefixtures("fresh_compiler")
@@ -391,17 +355,8 @@ def test_compiled_gradients_are_eagers(case, device):
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
 def test_new_sizes_compile_nothing_new(case, device):
-    eager, layer = (with_backend(case.layer(), "triton").to(device) for _ in "12")
-    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True)
-    for i, (batch, height, width) in enumerate([(2, 5, 4), (3, 5, 4), (3, 9, 11), (4, 13, 12)]):
-        x, grad = (t.to(device) for t in tensors(case._replace(batch=batch, height=height, width=width)))
-        x.requires_grad_()
-        with torch._dynamo.config.patch(error_on_recompile=i > 0):
-            out = layer(x)
-            (of_x,) = torch.autograd.grad(out, x, grad)
-        expected = run(eager, x, grad)
-        assert_same({"output": out, "grad x": of_x}, {name: expected[name] for name in ("output", "grad x")})
-    assert_same(dict(layer.named_buffers()), dict(eager.named_buffers()))
+    sizes = [(2, 5, 4), (3, 5, 4), (3, 9, 11), (4, 13, 12)]
+    assert_one_compilation_serves(sizes, case, "triton", device)
 
 
 def test_a_map_of_too_many_pixels_is_refused():

@@ -18,8 +18,8 @@ EXACT = 1e-10  # float64 against float64, relative to the largest element of the
 BACKENDS = ("reference", "collapsed")
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 
-SMALL_PIECES = (1, 3000, 20_000)  # bytes: an instance a piece; a few groups; a few samples
-DEFAULT_PIECES = chunks.CHUNK_BYTES
+SMALL_CHUNKS = (1, 3000, 20_000)  # bytes: an instance a chunk; a few groups; a few samples
+DEFAULT_CHUNKS = chunks.CHUNK_BYTES
 
 
 class EmamCase(NamedTuple):
@@ -141,7 +141,11 @@ def with_backend(layer: nn.Module, backend: str) -> nn.Module:
 
 def run(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     """The output, every gradient, and the buffers afterwards."""
-    x = x.detach().requires_grad_()
+    return outcome_of(layer, x.detach().requires_grad_(), grad)
+
+
+def outcome_of(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """As `run`, on this x itself, which requires a gradient."""
     out = layer(x)
     parameters = dict(layer.named_parameters())
     grads = torch.autograd.grad(out, [x, *parameters.values()], grad)
@@ -161,8 +165,8 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 
 
 @contextmanager
-def pieces_of(size: int) -> Iterator[None]:
-    """Walk through the input in pieces of about `size` bytes."""
+def chunks_of(size: int) -> Iterator[None]:
+    """Walk through the input in chunks of about `size` bytes."""
     before, chunks.CHUNK_BYTES = chunks.CHUNK_BYTES, size
     try:
         yield
@@ -182,3 +186,27 @@ def poisoned_memory() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def assert_one_compilation_serves(
+    sizes: list[tuple[int, int, int]],
+    case: Case,
+    backend: str,
+    device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.contiguous_format,
+    mark: bool = False,
+) -> None:
+    """Every (batch, height, width) has eager's outcome and needs no new compilation.
+
+    torch learns which sizes change from `dynamic=True` or, with `mark`, from the marked dimensions.
+    """
+    eager, layer = (with_backend(case.layer(), backend).to(device) for _ in range(2))
+    layer.compile(fullgraph=True, backend="aot_eager", dynamic=None if mark else True)
+    for i, (batch, height, width) in enumerate(sizes):
+        maps = tensors(case._replace(batch=batch, height=height, width=width))
+        x, grad = (t.to(device, memory_format=memory_format) for t in maps)
+        for dim in (0, 2, 3) if mark else ():
+            torch._dynamo.mark_dynamic(x, dim)
+        with torch._dynamo.config.patch(error_on_recompile=i > 0):
+            compiled = outcome_of(layer, x.requires_grad_(), grad)
+        assert_same(compiled, run(eager, x, grad))

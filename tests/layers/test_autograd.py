@@ -8,6 +8,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from panet_layers import EMAM, SCAM
 from tests.layers.cases import BACKENDS, CASES, SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
+from tests.layers.derivatives import as_function, double_backward, saved_tensors
 
 pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
 
@@ -17,18 +18,6 @@ FEW: list = [
     ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch"),
     ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch", training=False),
 ]
-
-
-def as_function(layer):
-    """The layer as a function of the input and all its parameters; running statistics stay as they are."""
-    names = [name for name, _ in layer.named_parameters()]
-    buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
-
-    def function(x, *parameters):
-        state = dict(zip(names, parameters)) | {name: buffer.clone() for name, buffer in buffers.items()}
-        return torch.func.functional_call(layer, state, (x,))
-
-    return function, tuple(p.detach().clone().requires_grad_() for p in layer.parameters())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -45,16 +34,6 @@ def test_gradgradcheck(case, backend):
     function, parameters = as_function(with_backend(case.layer(), backend))
     x = tensors(case)[0].requires_grad_()
     assert gradgradcheck(function, (x, *parameters), check_undefined_grad=False, fast_mode=case is not FEW[0])
-
-
-def double_backward(layer, x, grad):
-    """Gradients of a gradient penalty, in everything."""
-    inputs = [x.clone().requires_grad_(), *layer.parameters()]
-    grad = grad.clone().requires_grad_()
-    first = torch.autograd.grad(layer(inputs[0]), inputs, grad, create_graph=True)
-    penalty = sum(g.square().sum() for g in first)
-    second = torch.autograd.grad(penalty, [*inputs, grad], materialize_grads=True)
-    return {f"first {i}": g for i, g in enumerate(first)} | {f"second {i}": g for i, g in enumerate(second)}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.batch and case.channels < 100], ids=str)
@@ -165,13 +144,6 @@ def test_two_inputs_through_one_layer():
             x = tensors(case)[0].requires_grad_()
             grads[name] = torch.autograd.grad(layer(layer(x).relu()).square().sum(), [x, *layer.parameters()])
         assert_same(*({str(i): g for i, g in enumerate(grads[name])} for name in ("collapsed", "reference")))
-
-
-def saved_tensors(layer, x):
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        out = layer(x)
-    return out, saved
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])

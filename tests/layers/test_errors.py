@@ -8,8 +8,8 @@ from panet_layers.ops import availability
 from tests.layers.cases import BACKENDS, SMALL, with_backend
 
 BAD_ARGUMENTS = [
-    (lambda: EMAM(30, 8), "channels=30, groups=8", "divisible"),
-    (lambda: EMAM(4, 8), "channels=4, groups=8", "divisible"),
+    (lambda: EMAM(30, 8), "groups=8 does not divide channels=30", "such as 6"),
+    (lambda: EMAM(4, 8), "groups=8 does not divide channels=4", "such as 4"),
     (lambda: EMAM(0), "channels=0", "positive"),
     (lambda: EMAM(-8), "channels=-8", "positive"),
     (lambda: EMAM(8, 0), "groups=0", "positive"),

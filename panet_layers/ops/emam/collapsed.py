@@ -1,8 +1,7 @@
-"""EMAM by exact algebra: the dense 3x3 convolution is never computed. Plain torch, differentiable again and again.
+"""EMAM by exact algebra, in plain torch operations: the dense 3x3 convolution is never computed (docs/derivation.md).
 
-The convolution's output is used only through one fixed combination of its channels (a convolution with one output
-channel, because the softmaxed mean of the normalised branch is the softmax of that branch's bias, whatever the input)
-and through its mean, which is linear in nine window sums a channel.
+The output uses that convolution in two ways only: through one fixed combination of its channels, a convolution with one
+output channel; and through its mean, which is linear in nine window sums for each channel. Derivatives of any order.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from .tensors import Parameters
 
 
 def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
-    """As the reference's `emam`, x (B, C, H, W), with one output channel in place of a dense convolution."""
+    """Return what the reference's `emam` returns, for x (B, C, H, W)."""
     height, width = x.shape[2:]
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
     means = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)
@@ -42,9 +41,9 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
 
 
 def window_sums(x: Tensor, columns: Tensor) -> Tensor:
-    """What each tap (ky, kx) of a zero-padded 3x3 kernel sees in all, (N, K, 3, 3), of x and its column sums.
+    """Return the sum of what each tap (ky, kx) of a zero-padded 3x3 kernel reads of x: S (N, K, 3, 3).
 
-    Only one border row, or one border column, stays out of the reach of an outer tap.
+    An outer tap misses one border row, or one border column. `columns` (N, K, W) are the column sums of x.
     """
     rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], dim=2)
     total = rows.sum(dim=3)

@@ -1,7 +1,7 @@
-"""EMAM's forward and backward as Triton kernels for what is large and torch GEMMs for what is small.
+"""EMAM's hand-written forward and backward on a GPU: Triton kernels for what is large, torch GEMMs for what is small.
 
-The same functions, shapes and names as in `chunked`; the algebra is explained there. The kernels come in two sets with
-the same launchers, one for NCHW (and any strides), one for channels_last.
+Symbols are those of docs/derivation.md. Two sets of kernels have the same launchers: nchw/ for NCHW and any other
+strides, nhwc/ for channels_last.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ..availability import check_pixels, current_device
 from ..precision import accumulation_dtype
-from .tensors import Parameters, Saved, channels_last, empty_saved_like_x
+from .tensors import Parameters, Saved, channels_last, empty_saved
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
+    """Return the attended map, like x (B, C, H, W), and what the backward needs."""
     check_pixels(x)
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
-    saved = empty_saved_like_x(x, groups)
+    saved = empty_saved(x, groups, channels_last(x))
     if x.numel() == 0:
         return out, saved
     kernels, params = _kernels(x), params.to(dtype)
@@ -48,7 +48,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
 
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
+    """Return the gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
     dtype = accumulation_dtype(x.dtype)
     dx = torch.empty_like(x)
     if x.numel() == 0:
@@ -60,7 +60,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
         last = channels_last(x)
-        # A gradient of another layout is copied once: three passes read it, a channel at a time if it lay as it does.
+        # A gradient in another layout is copied once, because two passes read it.
         if last and not channels_last(grad):
             grad = grad.contiguous(memory_format=torch.channels_last)
         delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
@@ -77,7 +77,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
         dmeans = (dpre.flatten(1).mT @ w1).mT if last else w1.mT @ dpre.flatten(1)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
-        del delta, coefficients, dmeans, dwindows  # the products below copy as much
+        del delta, coefficients, dmeans, dwindows  # to free the memory that the products below need
 
         dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
         d = dbeta.sum()
@@ -94,7 +94,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
 
 def _kernels(x: Tensor) -> ModuleType:
-    """The set of kernels for x's memory format."""
+    """Return the set of kernels for the memory format of x."""
     if channels_last(x):
         from . import nhwc
 

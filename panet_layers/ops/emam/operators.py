@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..registration import register
 from . import chunked, fused
-from .tensors import Parameters, Saved, empty_saved, empty_saved_like_x
+from .tensors import Parameters, Saved, channels_last, empty_saved
 
 _PARAMETERS = "Tensor w1, Tensor b1, Tensor w3, Tensor b3, Tensor gamma, Tensor beta"
 _SAVED = "Tensor means, Tensor gates, Tensor mean, Tensor rstd, Tensor q, Tensor gate"
@@ -24,7 +24,7 @@ def _forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Tensor, S
 
 
 def _fused_forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Tensor, Saved]:
-    return torch.empty_like(x), empty_saved_like_x(x, groups)
+    return torch.empty_like(x), empty_saved(x, groups, channels_last(x))
 
 
 def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:

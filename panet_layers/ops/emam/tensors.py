@@ -44,28 +44,20 @@ class Saved(NamedTuple):
     gate: Tensor  # (B, G, P): sigmoid(y)
 
 
-def empty_saved(x: Tensor, groups: int) -> Saved:
-    """Return memory for `Saved`, contiguous."""
+def empty_saved(x: Tensor, groups: int, channels_innermost: bool = False) -> Saved:
+    """Return memory for `Saved`, in `means` and `gates` with K innermost or else H + W."""
     batch, channels, height, width = x.shape
-    k = channels // groups
-    shapes: list[tuple[int, ...]] = [(k, height + width), (k, height + width), (k,), (k,), (k,), (height * width,)]
-    return Saved(*(x.new_empty((batch, groups, *shape), dtype=accumulation_dtype(x.dtype)) for shape in shapes))
+    k, sides = channels // groups, height + width
 
+    def empty(*shape: int) -> Tensor:
+        return x.new_empty((batch, groups, *shape), dtype=accumulation_dtype(x.dtype))
 
-def empty_saved_like_x(x: Tensor, groups: int) -> Saved:
-    """Return memory for `Saved`; where x is channels_last, K is innermost in means and gates too."""
-    saved = empty_saved(x, groups)
-    if not channels_last(x):
-        return saved
-    return saved._replace(means=_channels_innermost(saved.means), gates=_channels_innermost(saved.gates))
-
-
-def _channels_innermost(sides: Tensor) -> Tensor:
-    return sides.view(*sides.shape[:2], sides.shape[3], sides.shape[2]).mT
+    means, gates = (empty(sides, k).mT if channels_innermost else empty(k, sides) for _ in range(2))
+    return Saved(means, gates, empty(k), empty(k), empty(k), empty(height * width))
 
 
 def channels_last(x: Tensor) -> bool:
-    """Return whether channels are innermost in x's memory (or a slice's), and so will be in its output and gradient."""
+    """Return whether channels are innermost in the memory of x, which may be a slice, and so in its output's."""
     _, channels, height, width = x.shape
     if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
         return False

@@ -1,8 +1,9 @@
-"""SCAM's hand-written forward and backward, a cache-sized piece of the input at a time.
+"""SCAM's hand-written forward and backward, one cache-sized chunk of the input at a time.
 
-Kept for the backward: the input, what was pooled from it (2 numbers a channel, 2 a pixel) and the logits (1 a pixel).
-Where each maximum sat is found again in the backward, by comparison with the maximum: cheaper than to ask
-`torch.max` for it in the forward. n samples of C channels and P = H * W pixels make a piece.
+The forward saves the input, what it pooled (2 numbers for each channel, 2 for each pixel) and the logits (1 for each
+pixel). The backward finds the position of each maximum again, by comparison with it: that is cheaper than the indices
+of `torch.max` in the forward. Symbols are those of docs/derivation.md. A chunk has n samples of C channels and
+P = H * W pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Piece, Scratch, load, pieces, store
+from ..chunks import Chunk, Scratch, cut, load, store
 from ..precision import accumulation_dtype
 from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
 from .tensors import ChunkedSaved, Parameters, Running, empty_chunked_saved
@@ -20,7 +21,7 @@ from .tensors import ChunkedSaved, Parameters, Running, empty_chunked_saved
 def forward(
     x: Tensor, params: Parameters, running: Running, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, ChunkedSaved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
+    """Return the attended map, like x (B, C, H, W), and what the backward needs.
 
     The logits are normalised by the batch's statistics or by the running ones.
     """
@@ -29,23 +30,23 @@ def forward(
     out, saved = torch.empty_like(x), empty_chunked_saved(x)
     pooled, maps, logits, moments = saved
     x5, out5 = x.unflatten(1, (1, channels)), out.unflatten(1, (1, channels))
-    cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1)
+    chunks = cut(x, 1)
+    scratch = Scratch(x, chunks, 1)
 
-    for piece in cuts:
-        xs = load(x5, piece).flatten(2)
-        torch.mean(xs, 2, out=pooled[0, piece[0]])
-        torch.amax(xs, 2, out=pooled[1, piece[0]])
+    for chunk in chunks:
+        xs = load(x5, chunk).flatten(2)
+        torch.mean(xs, 2, out=pooled[0, chunk[0]])
+        torch.amax(xs, 2, out=pooled[1, chunk[0]])
     gate = channel_gate(hidden_features(pooled, params), params)
 
-    def gated(piece: Piece) -> Tensor:
-        xs = load(x5, piece)
-        return torch.mul(xs, gate[piece[0], :, None, None], out=scratch.result(out5, piece))
+    def gated(chunk: Chunk) -> Tensor:
+        xs = load(x5, chunk)
+        return torch.mul(xs, gate[chunk[0], :, None, None], out=scratch.result(out5, chunk))
 
-    for piece in cuts:
-        result = gated(piece)
-        torch.mean(result, 1, out=maps[piece[0], 0])
-        torch.amax(result, 1, out=maps[piece[0], 1])
+    for chunk in chunks:
+        result = gated(chunk)
+        torch.mean(result, 1, out=maps[chunk[0], 0])
+        torch.amax(result, 1, out=maps[chunk[0], 1])
     logits.copy_(_convolve(maps, params.conv))
     if params.norm_weight is None:
         moments.zero_()
@@ -56,31 +57,31 @@ def forward(
         torch.cat(running, out=moments)  # type: ignore[arg-type]
     pixel_gate = _normalise(logits, moments, params, eps)[1].sigmoid_()
 
-    for piece in cuts:
-        result = scratch.result(out5, piece) if scratch.in_place(out5, piece) else gated(piece)
-        store(out5, piece, result.mul_(pixel_gate[piece[0]]))
+    for chunk in chunks:
+        result = scratch.result(out5, chunk) if scratch.in_place(out5, chunk) else gated(chunk)
+        store(out5, chunk, result.mul_(pixel_gate[chunk[0]]))
     return out, saved
 
 
 def backward(
     grad: Tensor, x: Tensor, params: Parameters, saved: ChunkedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
+    """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
     channels = x.shape[1]
     given, params = params, params.to(accumulation_dtype(x.dtype))
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (1, channels)) for part in (x, grad, dx))
-    cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1)
+    chunks = cut(x, 1)
+    scratch = Scratch(x, chunks, 1)
 
     hidden = hidden_features(saved.pooled, params)
     gate = channel_gate(hidden, params)
     normalised, scores = _normalise(saved.logits, saved.moments, params, eps)
     pixel_gate = scores.sigmoid().flatten(1)
     dscores, dgate = torch.empty_like(pixel_gate), torch.empty_like(gate)
-    for piece in cuts:
-        rows = piece[0]
-        product = torch.mul(load(x5, piece), load(grad5, piece), out=scratch.result(dx5, piece)).flatten(2)
+    for chunk in chunks:
+        rows = chunk[0]
+        product = torch.mul(load(x5, chunk), load(grad5, chunk), out=scratch.result(dx5, chunk)).flatten(2)
         dscores[rows] = torch.bmm(gate[rows, None], product)[:, 0]
         dgate[rows] = torch.bmm(pixel_gate[rows, None], product.mT)[:, 0]
     dscores = (dscores * pixel_gate * (1 - pixel_gate)).view_as(scores)
@@ -91,11 +92,11 @@ def backward(
     dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
 
     dgate_logits, dhidden = torch.empty_like(gate), torch.empty_like(hidden)
-    for piece in cuts:
-        rows = piece[0]
-        xs, gs = load(x5, piece), load(grad5, piece)
+    for chunk in chunks:
+        rows = chunk[0]
+        xs, gs = load(x5, chunk), load(grad5, chunk)
         flat, gates = xs.flatten(2), gate[rows]
-        result = scratch.result(dx5, piece).flatten(2)
+        result = scratch.result(dx5, chunk).flatten(2)
         top_pixel = _first_hit(torch.ge(flat, saved.pooled[1, rows, :, None], out=result), 2)
         gated = torch.mul(flat, gates[:, :, None], out=result)
         top_channel = _first_hit(torch.ge(gated, saved.maps[rows, 1].flatten(1)[:, None], out=result), 1)
@@ -108,10 +109,10 @@ def backward(
 
         torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=result)
         result.scatter_add_(1, top_channel, dmaximum[rows, None])
-        # Not one `addcmul`: with two numbers a row it runs at a third of their speed.
+        # Not one `addcmul`: where two operands are broadcast along rows, it takes three times as long.
         result.mul_(gates[:, :, None]).add_((daverage / flat.shape[2])[:, :, None])
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
-        store(dx5, piece, result.view_as(xs))
+        store(dx5, chunk, result.view_as(xs))
     of_gate = parameter_gradients(dgate_logits, dhidden, saved.pooled, hidden, params)
     return dx, Parameters(*of_gate, dconv, dnorm_weight, dnorm_bias).like(given)
 
@@ -121,8 +122,8 @@ def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of the maps and of the weight."""
-    # The maps' gradient as a forward convolution: five to ten times as fast on a CPU as the backward's own.
+    """Return the gradients of the maps and of the weight."""
+    # The gradient of the maps as a forward convolution: on a CPU five to ten times as fast as torch's backward.
     dmaps = _convolve(dlogits, weight.flip(2, 3).transpose(0, 1))
     padding = [weight.shape[-1] // 2] * 2
     _, dweight, _ = torch.ops.aten.convolution_backward(
@@ -132,7 +133,7 @@ def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[T
 
 
 def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) -> tuple[Tensor, Tensor]:
-    """The normalised logits, and those scaled and shifted; without a normalisation, the logits and their copy."""
+    """Return the normalised logits, and the same scaled and shifted; without a normalisation, the logits and a copy."""
     if params.norm_weight is None or params.norm_bias is None:
         return logits, logits.clone()
     normalised = (logits - moments[0]) * (moments[1] + eps).rsqrt()
@@ -142,7 +143,7 @@ def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) 
 def _normalise_backward(
     grad: Tensor, normalised: Tensor, moments: Tensor, params: Parameters, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the logits, of the scale (1) and of the shift (1)."""
+    """Return the gradients of the logits, of the scale (1) and of the shift (1)."""
     if params.norm_weight is None:
         return grad, grad, grad
     dweight, dbias = (grad * normalised).sum().view(1), grad.sum().view(1)
@@ -152,10 +153,10 @@ def _normalise_backward(
 
 
 def _first_hit(hits: Tensor, dim: int) -> Tensor:
-    """Index of the first one along `dim` in hits (n, C, P) of zeros and ones; the result keeps `dim`, of size 1.
+    """Return the index of the first 1 along `dim` in hits (n, C, P) of zeros and ones; `dim` stays, with size 1.
 
-    A product with the numbers L, L + 1, .. 2L - 1 tells where a hit is, if it is alone: two add up to 2L or more.
-    Elsewhere (ties, NaN), the row is searched.
+    A product with the numbers L, L + 1, ..., 2L - 1 is L plus the index of a single hit, and 2L or more for several.
+    Rows with several hits (ties) or none (NaN) are searched.
     """
     if hits.device.type != "cpu":
         return hits.argmax(dim, keepdim=True)

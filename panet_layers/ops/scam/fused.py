@@ -1,7 +1,7 @@
-"""SCAM's hand-written forward and backward on an NVIDIA GPU: the launches, in order.
+"""SCAM's hand-written forward and backward on a GPU: the launches, in order. Symbols are those of docs/derivation.md.
 
 The forward reads x three times and writes once; the backward reads x twice, the gradient twice, and writes once.
-Between the passes over x come those over its pixel maps, and the channels' two small linear layers, which are torch's.
+Other passes read its pixel maps only; torch computes the channels' two small linear layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .tensors import FusedSaved, Parameters, Running, empty_fused_saved
 def forward(
     x: Tensor, params: Parameters, running: Running, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, FusedSaved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
+    """Return the attended map, like x (B, C, H, W), and what the backward needs.
 
     The logits are normalised by the batch's statistics or by the running ones.
     """
@@ -45,7 +45,7 @@ def forward(
 def backward(
     grad: Tensor, x: Tensor, params: Parameters, saved: FusedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
+    """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
     from . import kernels
 
     if x.numel() == 0:
@@ -71,12 +71,12 @@ def backward(
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x in one of the two layouts that the kernels read; a copy only where it is in neither."""
+    """Return x in one of the two layouts that the kernels read, contiguous or channels_last; a copy only if needed."""
     return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
 def _like(given: Tensor, dense: Tensor, result: Tensor) -> Tensor:
-    """A result computed for the dense form of the given tensor, in the strides that a fresh tensor like that has."""
+    """Return a result that was computed for `dense` in the strides of torch.empty_like(given)."""
     return result if given is dense else torch.empty_like(given).copy_(result)
 
 
