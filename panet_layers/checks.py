@@ -12,18 +12,18 @@ def check_input(x: Tensor, channels: int | None, layer: str) -> None:
         return
     # Not `channels not in (None, x.shape[1])`: to torch 2.11's Dynamo a dynamic size is in no tuple.
     if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
+        raise ValueError(f"{layer} needs an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise TypeError(f"{layer} wants a floating-point input, got {x.dtype}; convert it, as by x.float()")
+        raise TypeError(f"{layer} needs a floating-point input, got {x.dtype}; convert it, as by x.float()")
     if 0 in x.shape[1:]:
-        raise ValueError(f"{layer} wants at least one channel and one pixel, got {tuple(x.shape)}")
+        raise ValueError(f"{layer} needs at least one channel and one pixel, got {tuple(x.shape)}")
 
 
 def check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
     """Raise ValueError where SCAM's batch normalisation trains on a single pixel, which has no variance."""
     if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
         raise ValueError(
-            f"SCAM's batch normalisation wants more than one pixel in training, got {tuple(x.shape)}; "
+            f"SCAM's batch normalisation needs more than one pixel in training, got {tuple(x.shape)}; "
             "use a larger batch or map, or eval mode"
         )
 

@@ -1,4 +1,4 @@
-"""The devices that fused kernels are tested on, each skipping with the reason where it isn't one."""
+"""The devices that fused kernels are tested on, each skips, with the reason, where it is missing."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the GPU tests share: cases on a device, judged by the float64 reference, and steps captured into a graph."""
+"""What the GPU tests share: cases on a device, compared with the float64 reference; steps captured in a graph."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 # Small enough for the interpreter: an odd map for each kind of layer.
 SMALL_EMAM = EmamCase(2, 12, 4, 7, 5)
 SMALL_SCAM = ScamCase(2, 12, 4, 7, 5, mlp_bias=True, norm="batch")
-LARGER_EMAM = EmamCase(1, 34, 2, 33, 35)  # beyond what fits on the chip, its channels shared out
+LARGER_EMAM = EmamCase(1, 34, 2, 33, 35)  # beyond what fits on the chip, programs share its channels
 SMALL = [SMALL_EMAM, SMALL_SCAM, SMALL_SCAM._replace(mlp_bias=False, norm=None)]
 
 
 def placed(
     case: Case, device: torch.device, dtype: torch.dtype = torch.float32, layout: str = "contiguous", seed: int = 0
 ) -> tuple[nn.Module, Tensor, Tensor]:
-    """The fused layer, an input and a gradient; SCAM's input has clear maxima, for a flip says nothing of precision."""
+    """The fused layer, an input and a gradient. SCAM's input has clear maxima, which rounding does not change."""
     layer = with_backend(case.layer(seed, dtype=dtype), BACKEND).to(device)
     x, grad = tensors(case, seed + 1, dtype)
     if isinstance(case, ScamCase) and x.numel():
@@ -61,7 +61,7 @@ def check_budget(draw: Callable[[int], tuple[nn.Module, Tensor, Tensor]], draws:
 
 
 def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Bit by bit."""
+    """Equal bit for bit."""
     assert actual.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(actual[name], expected[name])] == []
 
@@ -69,7 +69,7 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 def captured(
     step: Callable[[], dict[str, Tensor]], device: torch.device
 ) -> tuple[Callable[[], object], dict[str, Tensor]]:
-    """A step in a CUDA graph: its replay, and the tensors that each replay fills. On the CPU it just runs again."""
+    """A step in a CUDA graph: its replay, and the tensors that each replay fills. On the CPU the step runs again."""
     if device.type == "cpu":
         results = step()
         return lambda: [results[name].copy_(value) for name, value in step().items()], results

@@ -19,7 +19,7 @@ SIZES = [(2, 5, 4), (3, 5, 4), (3, 9, 4), (3, 9, 11), (7, 40, 33)]
 
 
 def compiler(device):
-    """Inductor on the GPU; on the CPU what comes before it, which takes no C++ compiler."""
+    """Inductor on the GPU; on the CPU only the part before it, which needs no C++ compiler."""
     return "inductor" if device.type == "cuda" else "aot_eager"
 
 
@@ -83,7 +83,7 @@ def test_package_of_aot_inductor(case, gpu, tmp_path):
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Whether each hand-written step taken was the fused one, in order."""
+    """For each forward and backward in order: whether it ran the fused operator."""
     calls = []
     for module in (emam_autograd, scam_autograd):
         original = module._operators
@@ -95,7 +95,7 @@ def fused(monkeypatch):
 @pytest.mark.parametrize("backend", [None, "auto"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
 @CASE
-def test_auto_takes_triton_but_for_float64(case, dtype, backend, gpu, fused):
+def test_auto_takes_triton_except_for_float64(case, dtype, backend, gpu, fused):
     layer, x, grad = placed(case, gpu, dtype)
     layer.backend = backend
     with use_backend("auto"):

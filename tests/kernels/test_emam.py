@@ -1,4 +1,4 @@
-"""EMAM's Triton kernels against the reference: every output and gradient in float64, error budgets in the others."""
+"""EMAM's Triton kernels against the reference: outputs and gradients in float64, error budgets in lower precision."""
 
 import pytest
 import torch
@@ -51,13 +51,13 @@ NCHW = sorted(set(LAYOUTS) - {"channels_last"})
 
 @pytest.fixture
 def in_passes(monkeypatch):
-    """Hold no instance on the chip."""
+    """Run the passes for every instance; hold none on the chip."""
     monkeypatch.setattr(whole, "ON_CHIP_BYTES", 0)
 
 
 @pytest.fixture
 def on_the_chip(monkeypatch, device):
-    """Hold small instances on the chip; on a GPU only where this version of triton is trusted with it."""
+    """Hold small instances on the chip; on a GPU only where this version of triton compiles that well."""
     if device.type == "cuda" and not whole.COMPILES_WELL:
         pytest.skip("with this triton no instance is held on the chip")
     monkeypatch.setattr(whole, "COMPILES_WELL", True)
@@ -65,7 +65,7 @@ def on_the_chip(monkeypatch, device):
 
 @pytest.fixture(params=["on_the_chip", "in_passes"])
 def either_forward(request):
-    """Hold small instances on the chip, and don't."""
+    """Both ways: small instances held on the chip, and in passes."""
     request.getfixturevalue(request.param)
 
 
@@ -81,7 +81,7 @@ def test_parity_where_instances_just_fit_and_do_not(k, height, on_chip, device, 
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
-def test_what_fits_on_the_chip(monkeypatch):
+def test_which_instances_fit_on_the_chip(monkeypatch):
     """8192 numbers in single precision, half of it in double, both sides padded."""
     monkeypatch.setattr(whole, "COMPILES_WELL", True)
     for channels, pixels in [(8, 28 * 28), (8, 1024), (128, 49), (1, 8192), (512, 1), (91, 64)]:
@@ -158,7 +158,7 @@ def test_non_finite_input_spreads_alike(value, device, either_forward):
 
 
 def test_offsets_of_64_bits(device, either_forward, monkeypatch):
-    """The code for planes that span more than 2^31 elements, on a small one."""
+    """The code for planes of more than 2^31 elements, on a small plane."""
     monkeypatch.setattr(tiling, "WIDE", 0)
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
 

@@ -1,4 +1,4 @@
-"""EMAM's kernels for channels_last: the reference's numbers, in the input's memory format, whatever the shape."""
+"""EMAM's kernels for channels_last: the reference's numbers, in the input's memory format, for any shape."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ from tests.layers.operators import opcheck
 
 LAUNCHERS = ("pool", "moments", "attend", "delta", "contract", "input_gradient")
 SHAPES = [
-    EmamCase(1, 6, 3, 9, 9),  # several blocks of columns, two chunks of rows, three groups where four have room
+    EmamCase(1, 6, 3, 9, 9),  # several blocks of columns, two chunks of rows, three groups in a block for four
     EmamCase(2, 10, 2, 5, 4),
     EmamCase(1, 182, 2, 2, 3),  # 91 channels: the second group starts inside a vector
     EmamCase(1, 6, 1, 3, 7),
-    EmamCase(2, 4, 4, 3, 2),  # one channel a group
+    EmamCase(2, 4, 4, 3, 2),  # one channel in a group
     EmamCase(2, 6, 2, 1, 9),
     EmamCase(1, 6, 2, 9, 1),
     EmamCase(2, 6, 2, 1, 1),
@@ -47,8 +47,8 @@ def test_equal_to_the_reference(case, device):
         assert actual[name].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_these_kernels_run(device, monkeypatch):
-    """And not, unnoticed, those for any strides."""
+def test_channels_last_maps_run_the_channels_last_kernels(device, monkeypatch):
+    """Not those for any strides, which would give the same numbers."""
     launched = []
     for name in LAUNCHERS:
         launch = getattr(nhwc, name)
@@ -75,7 +75,7 @@ CUTS = [(slice(None, None, 2),), (slice(None), slice(1, 7)), (..., slice(3), sli
 
 @pytest.mark.parametrize("cut", CUTS, ids=["batch", "channels", "pixels"])
 def test_slices_of_a_larger_map(cut, device):
-    """Strides are the larger map's; only the channels must lie side by side."""
+    """Strides are the larger map's; only the channels must be neighbours in memory."""
     larger = torch.randn(3, 8, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     x = larger.to(device, memory_format=torch.channels_last)[cut]
     case = EmamCase(x.shape[0], x.shape[1], 2, *x.shape[2:])
@@ -84,8 +84,8 @@ def test_slices_of_a_larger_map(cut, device):
     assert actual["output"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_channels_last_or_not():
-    """Only where the output, which torch lays out, has channels innermost as well."""
+def test_which_maps_count_as_channels_last():
+    """Only those whose output, in torch's layout, has channels innermost too."""
     x = torch.empty(2, 6, 3, 5).contiguous(memory_format=torch.channels_last)
     chosen = [x, x[:1], x[::2], x[:, 2:5], x[:, :, 1:], x[..., 1:3], x[:, :, :1, :1], x[:1].expand(4, 6, 3, 5)]
     left = [x.contiguous(), x[:, :1], x[..., :1].expand_as(x), x[:, :, :1, :1].expand_as(x), x.permute(0, 2, 1, 3)]
@@ -114,7 +114,7 @@ def test_a_large_offset_in_float32(device):
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_group_keeps_its_infinities_to_itself(device):
-    """Though a tile reads its neighbours' channels where a group starts inside a vector."""
+    """Although a tile reads channels of the next groups where a group starts inside a vector."""
     layer = with_backend(ODD_VECTORS.layer(dtype=torch.float32), "triton").to(device)
     x, grad = (t.to(device) for t in channels_last(*tensors(ODD_VECTORS, dtype=torch.float32)))
     spoilt = x.clone(memory_format=torch.preserve_format)
@@ -145,7 +145,7 @@ def test_any_shape(device, batch, groups, k, height, width):
 
 
 def test_opcheck(device):
-    """What is saved has the strides that tracing expects."""
+    """The saved tensors have the strides of the fake ones."""
     x, grad = (t.to(device) for t in channels_last(*tensors(SMALL, dtype=torch.float32)))
     opcheck(SMALL, SMALL.layer(dtype=torch.float32).to(device), x, grad, "_fused")
 
@@ -157,7 +157,7 @@ def test_compiled_gradients_are_eagers(device):
 
 @pytest.mark.parametrize("k", [1, 8, 91, 256])
 def test_a_new_image_size_compiles_little(k):
-    """What is compiled into the code takes a handful of values over all image sizes."""
+    """The compiled-in constants take few values over all image sizes."""
     variants = set()
     for size in range(1, 300):
         x = torch.empty(4, 2 * k, size, size, device="meta", dtype=torch.float16).to(memory_format=torch.channels_last)

@@ -50,7 +50,7 @@ FORMATS = ["contiguous", "channels_last"]
 
 @pytest.fixture(autouse=True)
 def few_programs(device, monkeypatch):
-    """The interpreter runs programs one after the other: larger ones, and few to a sum. Some tests undo that."""
+    """Larger and fewer programs: the interpreter runs them one after the other. Some tests undo this."""
     if device.type == "cpu":
         monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
         monkeypatch.setattr(tiling, "TILE", 16384)
@@ -59,14 +59,14 @@ def few_programs(device, monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """The tiles as they are, and so many programs to a sum as a GPU wants."""
+    """The tile sizes and the number of programs that share a sum as on a GPU."""
     monkeypatch.setattr(tiling, "TILE", 2048)
     monkeypatch.setattr(maps, "PIXELS", 64)
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 
 
 def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
-    """As `run`, by the kernels, into memory full of NaN; everything back on the CPU."""
+    """As `run`, by the kernels, on memory that is NaN until written; the outcome on the CPU."""
     x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in (x, grad))
     with poisoned_memory():
         outcome = run(with_backend(layer, "triton").to(device), x, grad)
@@ -124,7 +124,7 @@ def test_parity_on_special_values(case, layout, values, device):
 @pytest.mark.parametrize("programs", [0, 0.3, 4])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):
-    """Ties as well: the lowest index wins across programs too."""
+    """With ties: the lowest index wins across programs too."""
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     assert_parity(ScamCase(1, 70, 16, 13, 12, norm="batch"), device, layout, "relu")
 
@@ -188,11 +188,11 @@ def test_error_budget(case, dtype, shift, layout, device):
 
 @pytest.mark.parametrize("case", SMALL_SCAM, ids=str)
 def test_half_precision_input_with_float32_parameters(case, device):
-    """From the load on all is float32: the same as for a float32 input, but for the rounding when it is stored."""
+    """All arithmetic is float32: the result is that of a float32 input, rounded when it is stored."""
     layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float16)
     expected = fused_run(layer, x.float(), grad.float(), device)
     expected |= {name: expected[name].half() for name in ("output", "grad x")}
-    order_of_sums = 0 if device.type == "cpu" else 1e-5  # a GPU's threads load other numbers of elements
+    order_of_sums = 0 if device.type == "cpu" else 1e-5  # threads of a GPU load another number of elements
     assert_same(fused_run(layer, x, grad, device), expected, order_of_sums)
 
 
@@ -206,7 +206,7 @@ def test_autocast_changes_nothing(device):
         assert_same(inside, plain, 0)
 
 
-def test_eps_is_not_rounded(device):
+def test_eps_keeps_float64_precision(device):
     """A number given to a Triton kernel at run time is a float32, and 0.1 isn't."""
     case = SCAM_CASES[1]
     layer = case.layer()
@@ -249,7 +249,7 @@ def test_double_backward_equals_the_references(case, device):
 
 @pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
 def test_partial_gradients(case, device):
-    """Only x, or only some of the parameters, may ask for a gradient; they get the same one."""
+    """Only x, or only some of the parameters, may require a gradient; it is the same one."""
     x, grad = (t.to(device) for t in tensors(case))
     layer = with_backend(case.layer(), "triton").to(device)
     everything = run(layer, x, grad)
@@ -271,11 +271,11 @@ def test_memory_format_and_what_is_saved(layout, device):
     known = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
     others = [t for t in saved if t.untyped_storage().data_ptr() not in known]
     assert all(t.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for t in saved)
-    # Two numbers, a position and a gate a channel; two, a position and a logit a pixel; the hidden layer; the moments.
+    # For each channel 2 numbers, a position, a gate; for each pixel 2, a position, a logit; hidden layer; moments.
     assert sum(t.numel() for t in others) == 2 * (4 * 32 + 4 * 72 + 2 * 8) + 2
 
 
-def test_input_and_output_may_be_changed_as_autograd_has_it(device):
+def test_changing_the_output_is_fine_and_changing_the_input_an_error(device):
     case = SMALL_SCAM[0]
     x, grad = (t.to(device) for t in tensors(case))
     layer = with_backend(case.layer(), "triton").to(device)
@@ -390,7 +390,7 @@ def test_in_a_graph_on_a_stream_of_its_own(layout):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("shape", [(9, 64, 1, 2**22), (2**17, 64, 16, 17), (1, 48, 7000, 7000)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, layout):
-    """In the batch, and within one sample; its last pixels are where a 32-bit offset would go wrong."""
+    """In the batch, and within one sample: at its last pixels a 32-bit offset would be wrong."""
     if torch.cuda.get_device_properties(0).total_memory < 40 << 30:
         pytest.skip("needs 40 GB of GPU memory")
     layer = ScamCase(*shape[:2], 16, *shape[2:]).layer(dtype=torch.float16).cuda()

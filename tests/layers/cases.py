@@ -18,7 +18,7 @@ EXACT = 1e-10  # float64 against float64, relative to the largest element of the
 BACKENDS = ("reference", "collapsed")
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 
-SMALL_CHUNKS = (1, 3000, 20_000)  # bytes: an instance a chunk; a few groups; a few samples
+SMALL_CHUNKS = (1, 3000, 20_000)  # bytes: one instance in a chunk; a few groups; a few samples
 DEFAULT_CHUNKS = chunks.CHUNK_BYTES
 
 
@@ -66,7 +66,7 @@ EMAM_CASES = [
     EmamCase(5, 16, 4, 6, 6),
     EmamCase(2, 24, 4, 33, 40),
     EmamCase(1, 6, 1, 5, 7),  # one group
-    EmamCase(3, 8, 8, 4, 6),  # one channel a group
+    EmamCase(3, 8, 8, 4, 6),  # one channel in a group
     EmamCase(2, 12, 3, 1, 9),
     EmamCase(2, 12, 3, 9, 1),
     EmamCase(2, 12, 3, 2, 2),
@@ -97,7 +97,7 @@ SCAM_CASES = [
 
 CASES: list[Case] = [*EMAM_CASES, *SCAM_CASES]
 
-# One small case a kind of layer, for the tests that are about something other than shapes.
+# A small case of each kind of layer, for tests that are not about shapes.
 SMALL: list[Case] = [
     EmamCase(2, 8, 4, 5, 4),
     ScamCase(2, 8, 4, 5, 4, kernel_size=3),
@@ -107,12 +107,12 @@ SMALL: list[Case] = [
 
 
 def interpreted(cases: list[Case], on_gpus: set[int]) -> list:
-    """Parameters of a test: the interpreter runs every case, a GPU those of these numbers."""
+    """Parameters of a test: the interpreter runs every case, a GPU those with these numbers."""
     return [case if i in on_gpus else pytest.param(case, marks=pytest.mark.interpreted) for i, case in enumerate(cases)]
 
 
 def randomised(layer: nn.Module, seed: int) -> nn.Module:
-    """`layer` with every parameter and running statistic drawn: at their initial 0 and 1 some of them hide errors."""
+    """The layer with every parameter and running statistic drawn: initial values of 0 and 1 hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
@@ -176,7 +176,7 @@ def chunks_of(size: int) -> Iterator[None]:
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Fill what torch.empty and its kin give with NaN, so that an element nobody wrote shows."""
+    """Fill the memory that torch.empty and similar functions return with NaN: an element that is not written shows."""
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True

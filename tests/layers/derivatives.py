@@ -4,7 +4,7 @@ import torch
 
 
 def as_function(layer):
-    """The layer as a function of the input and all its parameters; running statistics stay as they are."""
+    """The layer as a function of the input and all its parameters; running statistics do not change."""
     names = [name for name, _ in layer.named_parameters()]
     buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
 

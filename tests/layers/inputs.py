@@ -1,11 +1,11 @@
-"""Inputs of the layers' tests: how they lie in memory, special values, and drawn cases."""
+"""Inputs of the layers' tests: memory layouts, special values, and cases drawn at random."""
 
 import torch
 from hypothesis import strategies as st
 
 from tests.layers.cases import EmamCase, ScamCase
 
-# Ways an input of a given shape can lie in memory.
+# Memory layouts of an input.
 LAYOUTS = {
     "contiguous": lambda x: x.contiguous(),
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),

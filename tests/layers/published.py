@@ -1,4 +1,4 @@
-"""The published modules: stored results of EMA and CBAM, and timm's CbamModule, in our terms."""
+"""The published modules: stored results of EMA and CBAM, and timm's CbamModule, under the names of our modules."""
 
 from pathlib import Path
 

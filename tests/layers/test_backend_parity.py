@@ -69,7 +69,7 @@ def test_parity_on_special_values(case, values):
 
 @pytest.mark.parametrize("backend", ["reference", "collapsed"])
 def test_the_lowest_index_wins_a_tie(backend):
-    """With closed gates (all weights 0), the gradient of a maximum reaches one element alone: the first."""
+    """With closed gates (all weights 0), the gradient of a maximum reaches one element only: the first."""
     case = ScamCase(1, 3, 1, 2, 2, kernel_size=1)
     layer = with_backend(case.layer(), backend)
     with torch.no_grad():

@@ -105,7 +105,7 @@ def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
 
 
 class Pretended(NamedTuple):
-    """What is asked of an input before the kernels take it."""
+    """The attributes of an input that decide whether the kernels can run on it."""
 
     dtype: torch.dtype
     device: torch.device = torch.device("cuda", 0)
@@ -141,7 +141,7 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
 
 
-def test_interpreting_is_what_triton_takes_it_for(monkeypatch):
+def test_interpreting_agrees_with_triton(monkeypatch):
     triton = pytest.importorskip("triton")
     try:
         for value in ("", "0", "1", "True", "on", "no", "false", "2"):

@@ -36,7 +36,7 @@ PRECISION_CASES = [
 
 
 def error(outcome, exact, name):
-    """The distance from the float64 answer, as a part of its length."""
+    """The distance from the float64 answer, relative to its norm."""
     return ((outcome[name].double() - exact[name]).norm() / exact[name].double().norm()).item()
 
 
@@ -44,7 +44,7 @@ def error(outcome, exact, name):
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_error_budget(case, dtype, shift):
-    """Over many draws together: in a few, the plain formulas may be close by luck."""
+    """Over many draws."""
     budget = Budget()
     for seed in range(DRAWS):
         low, high = lowered(case, dtype, shift, seed)
@@ -55,7 +55,7 @@ def test_error_budget(case, dtype, shift):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_half_precision_input_costs_only_roundings(case, backend):
-    """Statistics and gates are in float32: the output is the float64 one, rounded, but for a last digit."""
+    """Statistics and gates are in float32: the output is the float64 one, rounded, up to a last digit."""
     low, high = lowered(case, torch.bfloat16)
     out, exact, plain = with_backend(low[0], backend)(low[1]), high[0](high[1]), Plain(low[0])(low[1])
     distance = (out.double() - exact).norm() / exact.norm()
@@ -94,7 +94,7 @@ def test_autocast(case, backend, dtype, backward_inside):
 
 
 def test_autocast_after_a_convolution():
-    """A convolution under autocast hands on bfloat16; the layer keeps that, and its own gradients stay float32."""
+    """A convolution under autocast returns bfloat16; the layer returns it too, and its own gradients stay float32."""
     for case in SMALL:
         convolution = torch.nn.Conv2d(3, case.channels, 3)
         layer = with_backend(case.layer(dtype=torch.float32), "collapsed")
