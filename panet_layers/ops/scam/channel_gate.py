@@ -1,4 +1,4 @@
-"""The channel gate: two linear layers on what was pooled from the pixels, shared by mean and maximum (Eq. 7)."""
+"""The channel gate: two linear layers on the mean and the maximum over the pixels (Eq. 7; docs/derivation.md)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def channel_gate(hidden: Tensor, params: Parameters) -> Tensor:
     return torch.addmm(params.fc2_bias, both, params.fc2.mT, beta=2).sigmoid_()
 
 
-def hidden_gradient(dlogits: Tensor, hidden: Tensor, params: Parameters) -> Tensor:
-    """Return the gradient before the ReLU, like hidden, for the gradient before the gate's sigmoid (B, C)."""
-    return torch.ops.aten.threshold_backward((dlogits @ params.fc2).expand_as(hidden), hidden, 0)
+def hidden_gradient(dv: Tensor, hidden: Tensor, params: Parameters) -> Tensor:
+    """Return the gradient before the ReLU, like hidden, for dv (B, C), that before the gate's sigmoid."""
+    return torch.ops.aten.threshold_backward((dv @ params.fc2).expand_as(hidden), hidden, 0)
 
 
 def parameter_gradients(
-    dlogits: Tensor, dhidden: Tensor, pooled: Tensor, hidden: Tensor, params: Parameters
+    dv: Tensor, dhidden: Tensor, pooled: Tensor, hidden: Tensor, params: Parameters
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """Return the gradients of fc1, its bias, fc2 and its bias."""
     rows = dhidden.flatten(0, 1)
     fc1_bias = None if params.fc1_bias is None else rows.sum(0)
-    fc2_bias = None if params.fc2_bias is None else 2 * dlogits.sum(0)
-    return rows.mT @ pooled.flatten(0, 1), fc1_bias, dlogits.mT @ hidden.sum(0), fc2_bias
+    fc2_bias = None if params.fc2_bias is None else 2 * dv.sum(0)
+    return rows.mT @ pooled.flatten(0, 1), fc1_bias, dv.mT @ hidden.sum(0), fc2_bias

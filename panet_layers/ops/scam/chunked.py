@@ -91,7 +91,7 @@ def backward(
     dmaps, dconv = _convolve_backward(dlogits, saved.maps, params.conv)
     dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
 
-    dgate_logits, dhidden = torch.empty_like(gate), torch.empty_like(hidden)
+    dv, dhidden = torch.empty_like(gate), torch.empty_like(hidden)
     for chunk in chunks:
         rows = chunk[0]
         xs, gs = load(x5, chunk), load(grad5, chunk)
@@ -103,8 +103,8 @@ def backward(
 
         dgates = dgate[rows] + torch.bmm(dmean[rows, None], flat.mT)[:, 0]
         dgates.scatter_add_(1, top_channel[:, 0], dmaximum[rows] * flat.gather(1, top_channel)[:, 0])
-        torch.mul(dgates * gates, 1 - gates, out=dgate_logits[rows])
-        dhidden[:, rows] = hidden_gradient(dgate_logits[rows], hidden[:, rows], params)
+        torch.mul(dgates * gates, 1 - gates, out=dv[rows])
+        dhidden[:, rows] = hidden_gradient(dv[rows], hidden[:, rows], params)
         daverage, dtop = dhidden[:, rows] @ params.fc1
 
         torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=result)
@@ -113,7 +113,7 @@ def backward(
         result.mul_(gates[:, :, None]).add_((daverage / flat.shape[2])[:, :, None])
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
         store(dx5, chunk, result.view_as(xs))
-    of_gate = parameter_gradients(dgate_logits, dhidden, saved.pooled, hidden, params)
+    of_gate = parameter_gradients(dv, dhidden, saved.pooled, hidden, params)
     return dx, Parameters(*of_gate, dconv, dnorm_weight, dnorm_bias).like(given)
 
 

@@ -62,11 +62,11 @@ def backward(
             pixel_sums, saved.logits, norm, batch_statistics, saved.maps, params.conv, x.shape[1]
         )
         kernels.contract_maps(x, dmaps, saved.top_channel, channel_sums)
-        dgate = torch.ops.aten.sigmoid_backward(channel_sums.sum(0), saved.gate)
-        dhidden = hidden_gradient(dgate, saved.hidden, params)
+        dv = torch.ops.aten.sigmoid_backward(channel_sums.sum(0), saved.gate)
+        dhidden = hidden_gradient(dv, saved.hidden, params)
         dpooled = dhidden @ params.fc1
         kernels.input_gradient(grad, dx, *gates, dmaps, saved.top_channel, dpooled, saved.top_pixel)
-        of_channel = parameter_gradients(dgate, dhidden, saved.pooled, saved.hidden, params)
+        of_channel = parameter_gradients(dv, dhidden, saved.pooled, saved.hidden, params)
     return _like(given, x, dx), Parameters._make((*of_channel, *of_spatial)).like(given_params)
 
 
