@@ -1,4 +1,4 @@
-"""Which implementation runs: per layer, per `with` block, per process or by environment variable."""
+"""Which backend runs: chosen for a layer, a `with` block, the process, or by environment variable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import torch
 
 from . import tracing
-from .ops import fusion
+from .ops import availability
 
 BACKENDS = ("auto", "reference", "collapsed", "triton")
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
 
 
 def check_backend(name: str | None, source: str = "backend") -> str:
-    """Return `name` ("auto" for None) if it is a backend's; raise ValueError, naming `source`, if it is not."""
+    """Return the backend's name, "auto" for None. Raise ValueError, naming `source`, for an unknown one."""
     if name is None:
         return "auto"
     if name not in BACKENDS:
@@ -30,7 +30,7 @@ _process_backend = check_backend(
 
 
 def get_backend() -> str:
-    """The process's backend: what a layer without a backend of its own uses."""
+    """Return the process's backend: that of every layer that names none."""
     return _process_backend
 
 
@@ -45,7 +45,7 @@ def set_backend(name: str | None) -> None:
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """As `set_backend`, for the duration of a `with` block. The setting is the process's, not the thread's."""
+    """Choose the backend as `set_backend` does, within a `with` block. The choice holds for all threads."""
     before = get_backend()
     set_backend(name)
     try:
@@ -55,10 +55,10 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
-    """The implementation to run on `x`: the layer's request, else the process's choice, else the best there is.
+    """Return the backend to run on `x`: the layer's request, else the process's choice, else the best available one.
 
-    A named backend never falls back: "triton" raises RuntimeError where it can't run. Exported graphs get "plain", the
-    formulas without operators of our own, unless a backend is named and the format can hold its operators.
+    A named backend never falls back: "triton" raises RuntimeError where it cannot run. Exported graphs get "plain", the
+    formulas without registered operators, unless a backend is named and the format can hold its operators.
     """
     name = check_backend(requested)
     if name == "auto":
@@ -66,7 +66,7 @@ def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     if tracing.exporting() and name != "reference" and (name == "auto" or tracing.leaving_pytorch()):
         return "plain"
     if name == "auto":
-        return "triton" if fusion.preferred(x) else "collapsed"
-    if name == "triton" and (reason := fusion.why_not(x)):
-        raise RuntimeError(f"backend 'triton' can't run here: {reason}; use 'collapsed', 'reference' or 'auto'")
+        return "triton" if availability.preferred(x) else "collapsed"
+    if name == "triton" and (reason := availability.why_not(x)):
+        raise RuntimeError(f"backend 'triton' cannot run: {reason}; use 'collapsed', 'reference' or 'auto'")
     return name

@@ -1,51 +1,21 @@
-"""Key maps: state_dicts of the published modules and of timm's, read as ours."""
+"""Converters of published checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-StateDict = dict[str, Tensor]
+# Modules that version 0.1 pickled as a whole look for their load hooks here.
+from .published_names import rename_channel_keys, rename_scam_keys, rename_spatial_keys  # noqa: F401
 
 
 def recce_state_dict(state_dict: Mapping[str, Any]) -> Any:
-    """A published RECCE state_dict as one for `PANet(emam=None, scam=None)`; see `panet_layers.models.recce`.
+    """Return (state_dict, unused): a published RECCE state_dict under the names of `PANet(emam=None, scam=None)`.
 
-    Returns (state_dict, unused): the renamed tensors, which load strictly, and the names that PANet has no use for.
-    Raises ValueError, naming the keys, where a tensor is missing, unknown or misshapen.
+    The state_dict loads strictly; `unused` lists the names that PANet does not use. Raises ValueError, naming the keys,
+    where a tensor is missing, unknown or of the wrong shape.
     """
+    # Not at the top: the models import timm.
     from .models.recce import recce_state_dict as convert
 
     return convert(state_dict)
-
-
-def rename_scam_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published CBAM's `ChannelGate` and `SpatialGate` as SCAM's `channel` and `spatial`, in place."""
-    for old, new in (("ChannelGate.", "channel."), ("SpatialGate.", "spatial.")):
-        _rename(state_dict, prefix + old, prefix + new)
-
-
-def rename_channel_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published `mlp.1`, `mlp.3`, and timm's 1x1 convolutions, as ChannelAttention's `fc1`, `fc2`, in place."""
-    _rename(state_dict, prefix + "mlp.1.", prefix + "fc1.")
-    _rename(state_dict, prefix + "mlp.3.", prefix + "fc2.")
-    for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
-        if key in state_dict and state_dict[key].dim() == 4:
-            state_dict[key] = state_dict[key].flatten(1)
-
-
-def rename_spatial_keys(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
-    """The published `spatial.conv`, whose maps are [max, mean], and timm's `conv.conv`, [mean, max], as `conv`."""
-    published = prefix + "spatial.conv.weight"
-    if published in state_dict:
-        state_dict[prefix + "conv.weight"] = state_dict.pop(published).flip(1)
-    _rename(state_dict, prefix + "spatial.bn.", prefix + "bn.")
-    _rename(state_dict, prefix + "conv.conv.", prefix + "conv.")
-    _rename(state_dict, prefix + "conv.bn.", prefix + "bn.")
-
-
-def _rename(state_dict: StateDict, old: str, new: str) -> None:
-    for key in [key for key in state_dict if key.startswith(old)]:
-        state_dict[new + key[len(old) :]] = state_dict.pop(key)

@@ -9,33 +9,32 @@ from torch import Tensor, nn
 
 from . import functional
 from .backends import check_backend
-from .convolutions import check_convolutions
+from .checks import check_convolutions
 from .tracing import fx_leaf
 
 
 class EMAM(nn.Module):
     """Efficient multi-scale attention (PANet paper, section III-B, Eq. 2-5; Ouyang et al., ICASSP 2023).
 
-    The channels are split into groups; each group's map is weighed, pixel by pixel, by a gate made from its row and
-    column averages (1x1 branch) and its 3x3 neighbourhoods (3x3 branch), the two branches attending to each other.
+    The channels are split into groups. A gate multiplies each pixel of a group; it is computed from the group's row and
+    column averages (1x1 branch) and its 3x3 neighbourhoods (3x3 branch), and each branch weighs the other's channels.
 
     Args:
-        channels: channels C of the input; divisible by `groups`.
+        channels: channels C of the input; a multiple of `groups`.
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
-        backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
-            they are faster), "triton" (fused kernels; an NVIDIA GPU of compute capability 8.0 or later), or None for
-            the process's choice (see `set_backend`).
+        backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "triton" (fused kernels for
+            NVIDIA GPUs of compute capability 8.0 or later), or None for the process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
     The parameters have the names and shapes of the published EMA, whose state_dicts load unchanged.
 
     Raises:
-        ValueError: channels not divisible by groups, non-positive sizes, an unknown backend, or, on calling, an input
-            that is not (B, C, H, W).
-        TypeError: on calling, an input that is not floating-point.
-        RuntimeError: on calling, backend "triton" where it can't run.
+        ValueError: `groups` does not divide `channels`, a size is not positive, the backend is unknown, or, in a call,
+            the input is not (B, C, H, W).
+        TypeError: in a call, the input is not floating-point.
+        RuntimeError: in a call, backend "triton" cannot run.
     """
 
     def __init__(
@@ -52,7 +51,10 @@ class EMAM(nn.Module):
         if channels < 1 or groups < 1:
             raise ValueError(f"channels and groups must be positive, got channels={channels}, groups={groups}")
         if channels % groups:
-            raise ValueError(f"channels must be divisible by groups, got channels={channels}, groups={groups}")
+            divisor = next(n for n in range(min(groups, channels), 0, -1) if channels % n == 0)
+            raise ValueError(
+                f"groups={groups} does not divide channels={channels}; choose a divisor, such as {divisor}"
+            )
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
         check_backend(backend)
@@ -63,7 +65,7 @@ class EMAM(nn.Module):
         self.gn = nn.GroupNorm(width, width, eps, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as their torch.nn classes do."""
+        """Draw the parameters again, as their torch.nn classes do."""
         for part in (self.conv1x1, self.conv3x3, self.gn):
             part.reset_parameters()
 

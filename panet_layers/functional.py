@@ -1,4 +1,4 @@
-"""The layers as functions of tensors: check the input, settle the precision, choose the backend."""
+"""The layers as functions of tensors: check the input, choose the backend and the precision."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from torch.autograd import forward_ad
 
 from . import tracing
 from .backends import resolve_backend
-from .ops.chunks import accumulation_dtype
+from .checks import check_batch_statistics, check_input
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
+from .ops.emam.tensors import Parameters as EmamParameters
+from .ops.precision import accumulation_dtype, without_autocast
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
+from .ops.scam.tensors import Parameters as ScamParameters
 
 
 class Small(NamedTuple):
-    """The number of elements up to which the plain formulas are faster on a CPU than a hand-written derivative."""
+    """The number of elements up to which plain formulas are faster on a CPU than the hand-written derivatives."""
 
     inference: int
     training: int
@@ -43,7 +46,7 @@ def emam(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Efficient multi-scale attention of x (B, C, H, W), as `panet_layers.EMAM` computes it.
+    """Return the efficient multi-scale attention of x (B, C, H, W), as `panet_layers.EMAM` computes it.
 
     Args:
         x: the input; with G groups, K = C / G.
@@ -56,14 +59,14 @@ def emam(
 
     Returns a tensor like x. Raises what `EMAM` raises.
     """
-    _check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
-    params = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+    check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
+    params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
-        return _no_view(_in_full_precision(emam_reference.emam, x, *params, groups, eps))
+        return _no_view(_in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or _transformed():
-        return _no_view(_in_full_precision(emam_collapsed.emam, x, *params, groups, eps))
-    return emam_autograd.emam(x, *params, groups, eps, fused=chosen == "triton")
+        return _no_view(_in_full_precision(emam_collapsed.emam, x, params, groups, eps))
+    return emam_autograd.emam(x, params, groups, eps, fused=chosen == "triton")
 
 
 def scam(
@@ -77,27 +80,28 @@ def scam(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Spatial and channel attention of x (B, C, H, W), as `panet_layers.SCAM` computes it.
+    """Return the spatial and channel attention of x (B, C, H, W), as `panet_layers.SCAM` computes it.
 
     Args:
         x: the input.
         fc1_weight, fc1_bias: (hidden, C) and (hidden,) or None.
         fc2_weight, fc2_bias: (C, hidden) and (C,) or None.
         conv_weight: (1, 2, k, k), over the maps [mean, max].
-        norm: a one-channel batch normalisation after the convolution, or None; in training its running statistics move.
+        norm: a one-channel batch normalisation after the convolution, or None. Training updates its running statistics.
         backend: as in `SCAM`.
 
     Returns a tensor like x. Raises what `SCAM` raises.
     """
-    _check_input(x, fc1_weight.shape[1], "SCAM")
+    check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     chosen = resolve_backend(backend, x)
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
     if chosen in ("reference", "plain") or _transformed() or not _is_plain(norm):
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
-    _check_batch_statistics(x, norm)
-    return scam_autograd.scam(x, *mlp, conv_weight, norm, fused=chosen == "triton")
+    check_batch_statistics(x, norm)
+    affine = (None, None) if norm is None else (norm.weight, norm.bias)
+    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, fused=chosen == "triton")
 
 
 def channel_attention(
@@ -107,54 +111,37 @@ def channel_attention(
     fc1_bias: Tensor | None = None,
     fc2_bias: Tensor | None = None,
 ) -> Tensor:
-    """The first half of `scam`: x (B, C, H, W) times one gate a channel (Eq. 7)."""
-    _check_input(x, fc1_weight.shape[1], "ChannelAttention")
+    """Return the first half of `scam`: x (B, C, H, W) times a gate for each channel (Eq. 7)."""
+    check_input(x, fc1_weight.shape[1], "ChannelAttention")
     return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
 def gate_channels(x: Tensor, fc1: nn.Module, fc2: nn.Module) -> Tensor:
-    """`channel_attention` with its two linear layers called as modules, whatever has taken nn.Linear's place."""
-    _check_input(x, None, "ChannelAttention")
+    """Return `channel_attention` by calling its two layers as modules, such as quantised ones or adapters."""
+    check_input(x, None, "ChannelAttention")
     first, second = _in_own_precision(fc1), _in_own_precision(fc2)
     return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: second(first(pooled).relu()))
 
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
-    """The second half of `scam`: x (B, C, H, W) times one gate a pixel (Eq. 8)."""
-    _check_input(x, None, "SpatialAttention")
+    """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
+    check_input(x, None, "SpatialAttention")
     return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
 
 
-def _check_input(x: Tensor, channels: int | None, layer: str) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors there, and a question about them is a warning
-        return
-    # No `channels not in (None, x.shape[1])`: torch 2.11's Dynamo takes a dynamic size for a stranger to every tuple.
-    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(f"{layer} wants an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"{layer} wants a floating-point input, got {x.dtype}")
-    if 0 in x.shape[1:]:
-        raise ValueError(f"{layer} wants at least one channel and one pixel, got {tuple(x.shape)}")
-
-
 def _is_plain(norm: nn.Module | None) -> bool:
-    """No normalisation, or exactly nn.BatchNorm2d's arithmetic; others (synchronised, say) run as modules."""
+    """Return whether norm is None or exactly nn.BatchNorm2d. Others, such as a synchronised one, run as modules."""
     return norm is None or (type(norm) is nn.BatchNorm2d and norm.affine)
 
 
-def _check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
-    if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-        raise ValueError(f"SCAM's batch normalisation wants more than one pixel in training, got {tuple(x.shape)}")
-
-
 def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """`module`, fed in its parameters' dtype."""
+    """Return the module as a function that computes in its parameters' dtype and returns its input's."""
     dtypes = [p.dtype for p in module.parameters() if p.is_floating_point()]
     return (lambda x: module(x.to(dtypes[0])).to(x.dtype)) if dtypes else module
 
 
 def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool:
-    # Not asked while tracing: a graph should not depend on the input's size.
+    # A traced graph must not depend on the input's size.
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params))
@@ -162,14 +149,10 @@ def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool
 
 
 def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
-    """`run` with half-precision tensors as float32 and autocast off; the result in x's dtype and memory format."""
+    """Return run(x, *args) in the accumulation dtype without autocast; the result has x's dtype and memory format."""
     dtype = accumulation_dtype(x.dtype)
-    args = tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in args)
-    device = "cpu" if x.is_meta else x.device.type  # "meta" has no autocast
-    if torch.is_autocast_enabled(device):  # asked first, because to enter and leave takes as long as a small operation
-        with torch.autocast(device, enabled=False):
-            out = run(x.to(dtype), *args).to(x.dtype)
-    else:
+    args = tuple(a.to(dtype) if isinstance(a, (Tensor, EmamParameters)) else a for a in args)
+    with without_autocast("cpu" if x.is_meta else x.device.type):  # "meta" has no autocast
         out = run(x.to(dtype), *args).to(x.dtype)
     if _transformed():  # vmap has no memory formats
         return out
@@ -178,13 +161,13 @@ def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> 
 
 
 def _no_view(out: Tensor) -> Tensor:
-    """`out` as a tensor of its own: a hook on a view is lost once the view is changed in place, as backbones do."""
+    """Return `out` as no view: backbones change outputs in place, and a view would lose its hooks then."""
     if tracing.exporting():  # no hooks there
         return out
     return torch.ops.aten._unsafe_view(out, out.shape)
 
 
 def _transformed() -> bool:
-    """Inside torch.func or forward-mode differentiation, which hand-written derivatives do not serve."""
+    """Return whether torch.func or forward-mode differentiation is active: they need plain operations."""
     level = torch._C._functorch.peek_interpreter_stack()  # None, or a CInterpreter; Dynamo follows only `isinstance`
     return isinstance(level, torch._C._functorch.CInterpreter) or forward_ad._current_level >= 0

@@ -10,18 +10,18 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import functional
 from .backends import check_backend
-from .checkpoints import rename_channel_keys, rename_scam_keys, rename_spatial_keys
-from .convolutions import check_convolutions
+from .checks import check_convolutions
+from .published_names import rename_channel_keys, rename_scam_keys, rename_spatial_keys
 from .tracing import fx_leaf
 
 
 class ChannelAttention(nn.Module):
-    """Channel attention (PANet paper, Eq. 7; CBAM, Woo et al., ECCV 2018): x times one gate a channel.
+    """Channel attention (PANet paper, Eq. 7; CBAM, Woo et al., ECCV 2018): x times a gate for each channel.
 
     Args:
         channels: channels C of the input.
         reduction: the hidden width is max(1, C // reduction).
-        mlp_bias: give the two linear layers biases, as the published CBAM has; the paper's Eq. 7 has none.
+        mlp_bias: whether the two linear layers have biases. The published CBAM has them, the paper's Eq. 7 does not.
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), output the same. Raises as `SCAM` does.
@@ -46,7 +46,7 @@ class ChannelAttention(nn.Module):
         self.register_load_state_dict_pre_hook(rename_channel_keys)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as nn.Linear does."""
+        """Draw the parameters again, as nn.Linear does."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
 
@@ -58,7 +58,7 @@ class ChannelAttention(nn.Module):
         return functional.channel_attention(x, fc1.weight, fc2.weight, fc1.bias, fc2.bias)
 
     def is_plain(self) -> bool:
-        """Whether both layers still are nn.Linear with dense weights, not quantised ones, say, or adapters."""
+        """Return whether both layers are nn.Linear with dense weights: neither quantised nor replaced by adapters."""
         return all(
             type(fc) is nn.Linear and not is_traceable_wrapper_subclass(fc.weight) for fc in (self.fc1, self.fc2)
         )
@@ -68,7 +68,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Spatial attention (PANet paper, Eq. 8; CBAM, Woo et al., ECCV 2018): x times one gate a pixel.
+    """Spatial attention (PANet paper, Eq. 8; CBAM, Woo et al., ECCV 2018): x times a gate for each pixel.
 
     Args:
         kernel_size: odd size of the convolution over the [mean, max] maps.
@@ -96,7 +96,7 @@ class SpatialAttention(nn.Module):
         self.register_load_state_dict_pre_hook(rename_spatial_keys)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as nn.Conv2d and nn.BatchNorm2d do."""
+        """Draw the parameters again, as nn.Conv2d and nn.BatchNorm2d do."""
         self.conv.reset_parameters()
         if self.bn is not None:
             self.bn.reset_parameters()
@@ -117,21 +117,18 @@ class SCAM(nn.Module):
         channels: channels C of the input.
         reduction: the hidden width of the channel branch is max(1, C // reduction).
         kernel_size: odd size of the spatial branch's convolution over the [mean, max] maps.
-        mlp_bias: give the channel branch's two linear layers biases.
+        mlp_bias: whether the channel branch's two linear layers have biases.
         spatial_norm: None, or "batch" for a BatchNorm2d(eps=1e-5, momentum=0.01) after the convolution.
-        backend: "reference" (the paper's formulas), "collapsed" (exact and fast; small inputs by the formulas, where
-            they are faster), "triton" (fused kernels; an NVIDIA GPU of compute capability 8.0 or later), or None for
-            the process's choice (see `set_backend`).
+        backend: as in `EMAM`.
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
     `load_state_dict` takes this module's keys, the published CBAM's and timm's `CbamModule`'s.
 
     Raises:
-        ValueError: non-positive sizes, an even kernel_size, an unknown norm or backend, or, on calling, an input that
-            is not (B, C, H, W).
-        TypeError: on calling, an input that is not floating-point.
-        RuntimeError: on calling, backend "triton" where it can't run.
+        ValueError: a size is not positive, kernel_size is even, the norm or backend is unknown, or, in a call, the
+            input is not (B, C, H, W).
+        TypeError, RuntimeError: as in `EMAM`.
     """
 
     def __init__(
@@ -154,7 +151,7 @@ class SCAM(nn.Module):
         self.register_load_state_dict_pre_hook(rename_scam_keys)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as their torch.nn classes do."""
+        """Draw the parameters again, as their torch.nn classes do."""
         self.channel.reset_parameters()
         self.spatial.reset_parameters()
 

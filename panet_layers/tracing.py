@@ -1,4 +1,4 @@
-"""What the layers are to whoever traces them: plain formulas in an exported graph, one node to torch.fx."""
+"""How the layers appear in traced graphs: as plain formulas in an exported graph, as one node in torch.fx."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, fx
 
 
 def exporting() -> bool:
-    """Inside `torch.export`, an ONNX export or `torch.jit.trace`: the graph may be run where this package is not."""
+    """Return whether an export or `torch.jit.trace` is active, whose graph may run without this package."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def leaving_pytorch() -> bool:
-    """Inside an export to a format that can hold none of our operators."""
+    """Return whether the export's format (TorchScript, ONNX) cannot hold our registered operators."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def fx_leaf(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-    """A module's `forward` that symbolic tracing leaves alone, as it does torch.nn's: the graph calls the module."""
+    """Wrap a module's `forward` so that torch.fx does not trace into it: the graph calls the module, as torch.nn's."""
 
     @wraps(forward)
     def call(self: Any, x: Tensor) -> Tensor:

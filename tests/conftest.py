@@ -3,10 +3,11 @@
 import os
 import re
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads would only get in each other's way
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would be slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests.devices import on_gpu, on_interpreter
@@ -17,16 +18,16 @@ settings.load_profile("repeatable")
 
 
 def pytest_configure(config):
-    """Kernels run on CPU tensors, by Triton's interpreter, unless a GPU is asked for (`pytest -m cuda`).
+    """Kernels run on CPU tensors, by Triton's interpreter, unless `pytest -m cuda` runs them on a GPU.
 
-    A process does the one or the other: triton decides when a kernel is decorated.
+    A process does one of the two: triton decides when a kernel is decorated.
     """
     wants_gpu = "cuda" in re.sub(r"not\s+cuda", "", config.option.markexpr)
     os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
 
 
 def pytest_collection_modifyitems(config, items):
-    """On a GPU, leave out what only the interpreter has the time for: it compiles nothing."""
+    """On a GPU, leave out the cases for the interpreter: each would compile kernels, which takes half a second."""
     left_out = [item for item in items if item.get_closest_marker("interpreted") and item.get_closest_marker("cuda")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
@@ -40,13 +41,13 @@ def device(request):
 
 @pytest.fixture
 def gpu():
-    """A GPU, for what has no meaning elsewhere; its tests carry the mark `cuda`."""
+    """A GPU, for tests that need one; they have the mark `cuda`."""
     return on_gpu()
 
 
 @pytest.fixture(scope="module")
 def by_hand_at_any_size():
-    """Let the collapsed backend run its own derivatives on small inputs too, which it leaves to the formulas."""
+    """Let the collapsed backend run its hand-written derivatives on small inputs too, where the formulas are faster."""
     from panet_layers import functional
 
     with pytest.MonkeyPatch.context() as patch:
@@ -54,3 +55,11 @@ def by_hand_at_any_size():
         patch.setattr(functional, "SMALL_EMAM", nothing)
         patch.setattr(functional, "SMALL_SCAM", nothing)
         yield
+
+
+@pytest.fixture
+def fresh_compiler():
+    """An empty cache of torch.compile, before the test and after it."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

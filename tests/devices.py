@@ -1,4 +1,4 @@
-"""The devices that fused kernels are tested on, each skipping with the reason where it isn't one."""
+"""The devices that fused kernels are tested on, each skips, with the reason, where it is missing."""
 
 import pytest
 import torch
@@ -6,22 +6,22 @@ import torch
 
 def on_interpreter() -> torch.device:
     """The CPU, where Triton's interpreter runs the kernels."""
-    from panet_layers.ops import fusion
+    from panet_layers.ops import availability
 
-    if not (fusion.HAS_TRITON and fusion.INTERPRETING):
+    if not (availability.HAS_TRITON and availability.INTERPRETING):
         pytest.skip("triton is missing, or compiles for the GPU in this process")
     return torch.device("cpu")
 
 
 def on_gpu() -> torch.device:
     """The current GPU."""
-    from panet_layers.ops import fusion
+    from panet_layers.ops import availability
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if fusion.INTERPRETING:
+    if availability.INTERPRETING:
         pytest.skip("triton interprets in this process; run pytest -m cuda")
-    if reason := fusion.why_not(torch.empty(0, device="cuda")):
+    if reason := availability.why_not(torch.empty(0, device="cuda")):
         pytest.skip(reason)
     torch.backends.cudnn.allow_tf32 = False  # the reference is to be as exact as its dtype
     return torch.device("cuda")

@@ -1,4 +1,4 @@
-"""A process among two, on the CPU by gloo; apart, so that starting it imports little."""
+"""One process of two, on the CPU by gloo; in a file that imports little, so that it starts fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 @contextmanager
 def joined(rank: int, folder: str) -> Iterator[None]:
-    """Meet the other process, which was given the same folder, and part from it at the end."""
+    """Join the other process, which uses the same folder, and leave it at the end."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     yield

@@ -1,6 +1,6 @@
 """The public names and signatures, against a file: a change of the API shows in review.
 
-After a change that is meant, write the file anew: `python tests/test_api_surface.py`.
+After an intended change, write the file again: `python tests/test_api_surface.py`.
 """
 
 import inspect

@@ -1,1 +1,14 @@
-"""The operators behind the layers: one folder an operator, one file a way to compute it."""
+"""The operators behind the layers: a folder for each layer, a file for each way to compute it.
+
+| backend     | EMAM, in emam/                       | SCAM, in scam/                |
+|-------------|--------------------------------------|-------------------------------|
+| "reference" | reference.py                         | reference.py                  |
+| "collapsed" | chunked.py, collapsed.py             | chunked.py, reference.py      |
+| "triton"    | fused.py, kernels in nchw/ and nhwc/ | fused.py, kernels in kernels/ |
+
+"collapsed" runs the hand-written `chunked.py`. Plain torch operations, the other file, serve exported graphs,
+torch.func, forward-mode differentiation and second derivatives. Small inputs take `reference.py`: it is faster there.
+
+Calls go one way: EMAM.forward -> functional.emam -> emam/autograd.py -> emam/operators.py -> emam/chunked.py or
+emam/fused.py -> kernels. SCAM's are alike. No backend imports another: what they share is in `tensors.py`.
+"""

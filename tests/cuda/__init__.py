@@ -1,1 +1,1 @@
-"""What needs a GPU."""
+"""Tests that need a GPU."""

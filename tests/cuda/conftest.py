@@ -1,4 +1,4 @@
-"""Where the GPU's tests run beside the GPU: what of them makes sense on the CPU, slowly, for the tests' own sake."""
+"""Where the GPU's tests run: on a GPU, and slowly on the CPU where that makes sense, to test the tests."""
 
 import pytest
 

@@ -10,21 +10,16 @@ from panet_layers.ops.scam import autograd as scam_autograd
 from tests.cuda.on_device import LAYOUTS, SMALL, placed
 from tests.layers.cases import assert_same, run
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
 CASE = pytest.mark.parametrize("case", SMALL, ids=str)
 LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 DYNAMIC = {0: Dim("batch", min=1, max=4096), 2: Dim("height", min=2, max=4096), 3: Dim("width", min=2, max=4096)}
 SIZES = [(2, 5, 4), (3, 5, 4), (3, 9, 4), (3, 9, 11), (7, 40, 33)]
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 def compiler(device):
-    """Inductor on the GPU; on the CPU what comes before it, which takes no C++ compiler."""
+    """Inductor on the GPU; on the CPU only the part before it, which needs no C++ compiler."""
     return "inductor" if device.type == "cuda" else "aot_eager"
 
 
@@ -88,7 +83,7 @@ def test_package_of_aot_inductor(case, gpu, tmp_path):
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Whether each hand-written step taken was the fused one, in order."""
+    """For each forward and backward in order: whether it ran the fused operator."""
     calls = []
     for module in (emam_autograd, scam_autograd):
         original = module._operators
@@ -100,7 +95,7 @@ def fused(monkeypatch):
 @pytest.mark.parametrize("backend", [None, "auto"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
 @CASE
-def test_auto_takes_triton_but_for_float64(case, dtype, backend, gpu, fused):
+def test_auto_takes_triton_except_for_float64(case, dtype, backend, gpu, fused):
     layer, x, grad = placed(case, gpu, dtype)
     layer.backend = backend
     with use_backend("auto"):

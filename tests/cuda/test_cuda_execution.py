@@ -13,14 +13,14 @@ CASE = pytest.mark.parametrize("case", SMALL, ids=str)
 
 
 def sized(case, device):
-    """The case at a size that keeps a GPU busy, with two samples more than the interpreter's."""
+    """The case at a size that keeps a GPU busy."""
     return case if device.type == "cpu" else case._replace(batch=16, channels=192, height=33, width=35)
 
 
 @LAYOUT
 @CASE
 def test_graph_replays_are_eager_steps(case, layout, device):
-    """Captured once, replayed with other numbers copied in: bit by bit what eager gives, and its running statistics."""
+    """Captured once, replayed on other numbers: bit for bit the results and running statistics of eager mode."""
     case = sized(case, device)
     layer, x, grad = placed(case, device, layout=layout)
     eager, *_ = placed(case, device, layout=layout)
@@ -92,7 +92,7 @@ def test_a_gpu_that_is_not_the_current_one(case, gpu):
     assert_same({name: t.to("cuda:0") for name, t in outcome.items()}, expected, 1e-5)
 
 
-# Samples are independent, so the first and the last one of a huge batch stand for themselves.
+# Samples are independent, so the first and the last one of a huge batch are enough.
 HUGE = [EmamCase(513, 64, 8, 256, 256), ScamCase(513, 64, 16, 256, 256)]
 
 

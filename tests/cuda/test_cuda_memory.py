@@ -9,7 +9,7 @@ from panet_layers import EMAM, SCAM
 from tests.cuda.on_device import LAYOUTS
 
 SHAPES = [(32, 728, 19, 19), (8, 64, 147, 147), (32, 2048, 10, 10)]
-# In half precision the float32 statistics weigh most: every shape in it. The other test files compile the same code.
+# In half precision the float32 statistics weigh most: it gets every shape. Other test files compile the same code.
 PLACED = [(shape, torch.bfloat16, layout) for shape in SHAPES for layout in LAYOUTS]
 PLACED += [(SHAPES[0], torch.float32, "contiguous"), (SHAPES[1], torch.float32, "channels_last")]
 
@@ -56,6 +56,6 @@ def test_training_needs_little(build, shape, dtype, layout, gpu):
 
 @pytest.mark.cuda
 def test_the_reference_needs_much(gpu):
-    """The same figures see what the plain formulas keep."""
+    """The same measurement shows what the plain formulas keep."""
     step = measure(EMAM(64, device=gpu, backend="reference"), torch.randn((8, 64, 74, 74), device=gpu))
     assert step.extra > 3 and step.kept - 1 > 3

@@ -9,7 +9,7 @@ from torch import nn
 from tests.cuda.on_device import LAYOUTS, SMALL, check_budget, exactly, placed
 from tests.layers.cases import LOW_PRECISION, EmamCase, ScamCase, assert_same, run
 
-# PANet's places and timm's stages; the benchmark's gate has them in float32 too.
+# PANet's locations and timm's stages; the benchmark's gate checks them in float32 too.
 BACKBONES = [
     EmamCase(8, 728, 8, 19, 19),
     EmamCase(2, 728, 8, 38, 38),
@@ -38,7 +38,7 @@ LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def enough(device: torch.device) -> int:
-    """Draws of a small layer, whose errors vary much: of six draws, one exceeded the budget of all."""
+    """The number of draws of a small layer. Its errors vary: one of six draws exceeded the budget of all."""
     return 24 if device.type == "cuda" else 12
 
 
@@ -61,7 +61,7 @@ def test_error_budget_of_backbones(case, dtype, layout, gpu):
 @LAYOUT
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_float64(case, layout, gpu):
-    """No rounding to hide behind; the kernels' own tests have more shapes."""
+    """In float64 no rounding can hide an error. The kernels' own tests have more shapes."""
     layer, x, grad = placed(case, gpu, torch.float64, layout)
     assert_same(run(layer, x, grad), exactly(layer, x, grad))
 
@@ -69,7 +69,7 @@ def test_float64(case, layout, gpu):
 @pytest.mark.parametrize("amp", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_autocast_after_a_convolution(case, amp, device):
-    """A convolution under autocast hands on half precision; the layer keeps it, and its gradients stay float32."""
+    """A convolution under autocast returns half precision; the layer returns it too, and its gradients stay float32."""
     layer, x, _ = placed(case, device)
     convolution = nn.Conv2d(case.channels, case.channels, 3, padding=1, device=device)
     with torch.autocast(device.type, amp):
@@ -84,7 +84,7 @@ def test_autocast_after_a_convolution(case, amp, device):
 
 
 def test_one_layer_after_the_other(device):
-    """EMAM then SCAM, as PANet has them."""
+    """EMAM then SCAM, as in PANet."""
 
     def draw(seed):
         (emam, x, grad), (scam, *_) = (placed(case, device, seed=seed) for case in SMALL[:2])

@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def small_run(device, *tool):
-    # Without the caching allocator each tensor is an allocation of its own, whose end the tool can see.
+    # Without the caching allocator each tensor is a separate allocation, whose end the tool can see.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     command = [*tool, sys.executable, "-m", "tests.cuda.small_run", device.type]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=540)
 
 
 def names_of_kernels():
-    """Of all Triton functions in the package, what they call among themselves included."""
+    """Of all Triton functions in the package, including those that kernels call."""
     pytest.importorskip("triton")
     from triton.runtime.jit import KernelInterface
 
@@ -42,7 +42,7 @@ def test_sanitizer(tool, gpu):
         pytest.skip("compute-sanitizer is not installed")
     first = small_run(gpu)  # compiles and caches the kernels at full speed
     assert first.stdout == "ran\n", first.stderr
-    # Not what the CUDA API answers: a library that asks for an entry point the driver lacks is no error of a kernel.
+    # API errors do not count: a library may ask the driver for a missing entry point, which is no error of a kernel.
     options = ["--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9"]
     for name in names_of_kernels():  # and none of cuBLAS's or torch's
         options += ["--kernel-name", f"kne={name}"]
@@ -51,10 +51,10 @@ def test_sanitizer(tool, gpu):
     assert "ran" in done.stdout
 
 
-def test_the_sanitizer_is_told_every_kernel(device, monkeypatch):
-    """Under the names that launches have; and the run has the passes of maps that do not fit on the chip."""
+def test_the_sanitizer_watches_every_kernel(device, monkeypatch):
+    """By the names of the launches; the run includes the passes for maps that do not fit on the chip."""
     if device.type == "cuda":
-        pytest.skip("the interpreter tells what is launched")
+        pytest.skip("the interpreter reports the launches")
     from triton.runtime.interpreter import GridExecutor
 
     launched, launch = set(), GridExecutor.__call__

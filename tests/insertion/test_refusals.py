@@ -23,7 +23,7 @@ from tests.insertion.small_hosts import Returns, X, inserted, resnet
         (resnet, "layer5", EMAM, {}, r"no module 'layer5'; similar names are layer"),
         (resnet, [], EMAM, {}, r"at must be a module's name, a pattern, or several of them, got \[\]"),
         (resnet, "fc", EMAM, {}, r"module 'fc' \(Linear\) returned \(2, 3\) for .*; it must return one feature map"),
-        (resnet, "layer1", partial(EMAM, groups=7), {}, r"'layer1', a map of 32 channels: channels must be divisible"),
+        (resnet, "layer1", partial(EMAM, groups=7), {}, r"'layer1', a map of 32 channels: groups=7 does not divide"),
         (resnet, "layer1", lambda c: None, {}, r"layer\(32\) must return an nn.Module, got None"),
         (resnet, "layer1", EMAM, {"example_input": torch.zeros(2, 4, 64, 64)}, r"failed on the given example_input"),
         (

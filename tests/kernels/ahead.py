@@ -1,7 +1,7 @@
-"""Compile every launch of the fused operators for GPUs that are not here: `python -m tests.kernels.ahead --help`.
+"""Compile every launch of the fused operators for GPUs without having one: `python -m tests.kernels.ahead --help`.
 
 Triton itself specialises and compiles: its driver is replaced by one that claims a GPU of the wanted kind, and its
-launches by compilations. The operators run on CPU tensors that nobody fills; what is launched depends on shapes only.
+launches by compilations. The operators run on CPU tensors without values; the launches depend on shapes only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 if __name__ == "__main__":
-    os.environ["TRITON_INTERPRET"] = "0"  # triton looks at it when a kernel is decorated
+    os.environ["TRITON_INTERPRET"] = "0"  # triton reads it when a kernel is decorated
 
 import torch
 import triton
@@ -28,9 +28,9 @@ from triton.runtime.jit import JITFunction
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
-# Bytes of local memory a thread: 32 registers, or 48 by triton 3.6. EMAM's channels_last contract takes that much
-# (bfloat16, K = 91, sm_80, triton 3.6) for its nine sums beside a tile of eight columns; narrower tiles would write
-# more partial sums: 5/3 at 19.
+# Bytes of local memory of a thread: 32 registers, or 48 with triton 3.6, which EMAM's channels_last contract needs
+# (bfloat16, K = 91, sm_80) for its nine sums beside a tile of eight columns. Narrower tiles would write more partial
+# sums, 5/3 as many at a width of 19.
 STACK_LIMIT = 128 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 192
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A compiled specialisation. `stack` is the bytes of local memory a thread has: what its registers spill to."""
+    """A compiled specialisation. `stack` is the bytes of local memory of a thread, to which its registers spill."""
 
     name: str
     target: int
@@ -58,23 +58,23 @@ class Kernel(NamedTuple):
     registers: int
     stack: int
     shared: int
-    case: str  # the first that launches it
+    case: str  # the first case that launches it
     error: str = ""
 
 
 def faulty(kernels: list[Kernel]) -> list[Kernel]:
-    """Those that do not compile, spill more registers than STACK_LIMIT or do not fit the GPU's shared memory."""
+    """The kernels that do not compile, spill more than STACK_LIMIT or do not fit the GPU's shared memory."""
     return [k for k in kernels if k.error or k.stack > STACK_LIMIT or k.shared > SHARED_LIMIT[k.target]]
 
 
 class _Driver:
-    """As much of Triton's driver as a compilation asks for."""
+    """The part of Triton's driver that a compilation needs."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
 
     def get_current_device(self) -> int:
-        return self.capability  # a device of its own for each, so that Triton keeps their kernels apart
+        return self.capability  # another device for each, so that Triton keeps their kernels apart
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -88,13 +88,13 @@ class _Driver:
 
 @contextmanager
 def compiling(capability: int, seen: Callable[[str, object], None]) -> Iterator[None]:
-    """Compile what is launched in the block, launch nothing; `seen` gets the name and the kernel, or the exception."""
+    """Compile what is launched in the block and launch nothing; call seen(name, kernel or exception)."""
     launch = JITFunction.run
 
     def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: object) -> None:
         try:
             seen(self.__name__, launch(self, *args, grid=grid, warmup=True, **options))
-        except Exception as error:  # whatever the compiler raises is the finding
+        except Exception as error:  # any error of the compiler is a result
             seen(self.__name__, error)
 
     triton.runtime.driver.set_active(_Driver(capability))
@@ -131,7 +131,7 @@ IMAGES += [(24, 32), (48, 40), (13, 17), (33, 40)]
 
 
 def codes_over_sizes(layer: str, channels: int, dtype: str, layout: str) -> dict[str, int]:
-    """How many codes each kernel has once a layer has seen all of IMAGES, forward and backward; compiles none."""
+    """How many compilations of each kernel a layer needs for all IMAGES, forward and backward. Compiles none."""
     asked: set[tuple[str, str]] = set()
 
     def hook(*, key: str, fn: object, **_: object) -> bool:
@@ -149,7 +149,7 @@ def codes_over_sizes(layer: str, channels: int, dtype: str, layout: str) -> dict
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack a thread."""
+    """Registers and bytes of stack of a thread."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -159,7 +159,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(registers), int(stack)
 
 
-# (B, C, H, W), G. A narrow and a wide place of PANet's, which CI compiles; then its others, timm's stages and odd maps.
+# (B, C, H, W), G. A narrow and a wide location of PANet, for CI; then its others, timm's stages and odd maps.
 WIDE, NARROW = ((32, 728, 19, 19), 8), ((32, 64, 147, 147), 8)
 ON_CHIP = ((32, 1024, 7, 7), 8)  # as large as an instance may be for EMAM's forward to hold it in registers
 SHAPES = [
@@ -184,7 +184,7 @@ def cases(layer: str, wide: bool = False) -> list[Case]:
 
 
 def launch(case: Case) -> None:
-    """The operator's forward and backward, as autograd calls them, on memory that holds anything."""
+    """The operator's forward and backward, as autograd calls them, on uninitialised memory."""
     from panet_layers import EMAM, SCAM
 
     dtype, channels = DTYPES[case.dtype], case.shape[1]
@@ -215,7 +215,7 @@ def survey(layer: str, capabilities: list[int], wide: bool = False) -> list[Kern
 
 
 def table(kernels: list[Kernel]) -> str:
-    """One line a kernel."""
+    """One line for each kernel."""
     lines = [f"{'kernel':32} target warps registers stack  shared  first launched by"]
     for k in kernels:
         line = f"{k.name:32} sm_{k.target:<4} {k.warps:4} {k.registers:9} {k.stack:5} {k.shared:7}  {k.case}"
@@ -229,7 +229,9 @@ def main() -> int:
     parser.add_argument("--layer", choices=("emam", "scam"), default="emam")
     parser.add_argument("--target", type=int, nargs="+", choices=SHARED_LIMIT, default=list(SHARED_LIMIT))
     parser.add_argument("--wide", action="store_true", help="every shape in every precision (minutes)")
-    parser.add_argument("--sizes", action="store_true", help="count the codes over twenty image sizes, compile nothing")
+    parser.add_argument(
+        "--sizes", action="store_true", help="count the compilations over twenty image sizes, compile nothing"
+    )
     parser.add_argument("--json", action="store_true", help="one list of objects instead of a table")
     args = parser.parse_args()
     if args.sizes:

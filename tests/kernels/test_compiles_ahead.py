@@ -17,7 +17,7 @@ LAYERS = ("emam", "scam")
 
 
 def printed(*arguments):
-    """What a process of its own prints: in this one the kernels may be decorated for the interpreter already."""
+    """What another process prints: in this one the kernels may already be decorated for the interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode in (0, 1) and done.stdout, done.stderr
@@ -45,8 +45,8 @@ def test_representative_launches(layer):
 
 
 @pytest.mark.parametrize(("layer", "at_most"), [("emam", 45), ("scam", 30)])
-def test_image_sizes_share_codes(layer, at_most):
-    """Twenty sizes in each memory format: what is compiled in takes a handful of values for any of them."""
+def test_image_sizes_share_compilations(layer, at_most):
+    """Twenty sizes in each memory format: the compiled-in constants take few values."""
     counts = printed("-m", "tests.kernels.ahead", "--layer", layer, "--sizes")
     assert set(counts) == {"contiguous", "channels_last"}
     for of_kernel in counts.values():
@@ -93,7 +93,7 @@ print(json.dumps([k._asdict() for k in ahead.compiled(launches, int(sys.argv[1])
 """
 
 
-def test_the_harness_sees_what_it_should(tmp_path):
+def test_registers_spills_memory_and_errors_are_seen(tmp_path):
     path = tmp_path / "toys.py"
     path.write_text(TOYS)
     kernels = python(str(path), "86")

@@ -1,6 +1,4 @@
-"""EMAM's Triton kernels against the reference: every output and gradient in float64, error budgets in the others."""
-
-from collections import defaultdict
+"""EMAM's Triton kernels against the reference: outputs and gradients in float64, error budgets in lower precision."""
 
 import pytest
 import torch
@@ -9,10 +7,18 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
+from tests.kernels.helpers import (
+    assert_non_finite_alike,
+    check_budget,
+    check_large_offset,
+    outcomes,
+    skip_truncation,
+)
 from tests.layers.cases import (
     EMAM_CASES,
     LOW_PRECISION,
     EmamCase,
+    assert_one_compilation_serves,
     assert_same,
     interpreted,
     poisoned_memory,
@@ -20,10 +26,10 @@ from tests.layers.cases import (
     tensors,
     with_backend,
 )
-from tests.layers.test_autograd import as_function, double_backward, saved_tensors
-from tests.layers.test_backend_parity import LAYOUTS, VALUES
-from tests.layers.test_golden import GOLDEN, build, expected_outcome, load
-from tests.layers.test_precision import lowered, plain_run
+from tests.layers.derivatives import as_function, double_backward, saved_tensors
+from tests.layers.inputs import LAYOUTS, VALUES
+from tests.layers.operators import opcheck
+from tests.layers.published import GOLDEN, build, expected_outcome, load
 
 SLOW = {1, 2, 11}  # in the interpreter
 ON_GPUS = {0, 2, 5, 6, 8, 10, 11}
@@ -43,23 +49,15 @@ SMALL = EmamCase(2, 6, 2, 5, 4)
 NCHW = sorted(set(LAYOUTS) - {"channels_last"})
 
 
-def outcomes(layer, x, grad, device):
-    """The kernels' and the reference's."""
-    x, grad, layer = x.to(device), grad.to(device), layer.to(device)
-    expected = run(with_backend(layer, "reference"), x, grad)
-    with poisoned_memory():
-        return run(with_backend(layer, "triton"), x, grad), expected
-
-
 @pytest.fixture
 def in_passes(monkeypatch):
-    """Hold no instance on the chip."""
+    """Run the passes for every instance; hold none on the chip."""
     monkeypatch.setattr(whole, "ON_CHIP_BYTES", 0)
 
 
 @pytest.fixture
 def on_the_chip(monkeypatch, device):
-    """Hold small instances on the chip; on a GPU only where this version of triton is trusted with it."""
+    """Hold small instances on the chip; on a GPU only where this version of triton compiles that well."""
     if device.type == "cuda" and not whole.COMPILES_WELL:
         pytest.skip("with this triton no instance is held on the chip")
     monkeypatch.setattr(whole, "COMPILES_WELL", True)
@@ -67,7 +65,7 @@ def on_the_chip(monkeypatch, device):
 
 @pytest.fixture(params=["on_the_chip", "in_passes"])
 def either_forward(request):
-    """Hold small instances on the chip, and don't."""
+    """Both ways: small instances held on the chip, and in passes."""
     request.getfixturevalue(request.param)
 
 
@@ -83,7 +81,7 @@ def test_parity_where_instances_just_fit_and_do_not(k, height, on_chip, device, 
     assert_same(*outcomes(case.layer(), *tensors(case), device))
 
 
-def test_what_fits_on_the_chip(monkeypatch):
+def test_which_instances_fit_on_the_chip(monkeypatch):
     """8192 numbers in single precision, half of it in double, both sides padded."""
     monkeypatch.setattr(whole, "COMPILES_WELL", True)
     for channels, pixels in [(8, 28 * 28), (8, 1024), (128, 49), (1, 8192), (512, 1), (91, 64)]:
@@ -156,15 +154,11 @@ def test_parity_on_special_values(values, device, either_forward):
 def test_non_finite_input_spreads_alike(value, device, either_forward):
     x, grad = tensors(SMALL)
     x[0, 1, 2, 3] = value
-    actual, expected = outcomes(SMALL.layer(), x, grad, device)
-    for name, tensor in expected.items():
-        assert torch.equal(actual[name].isfinite(), tensor.isfinite()), name
-    finite = [{name: t.nan_to_num(0, 0, 0) for name, t in outcome.items()} for outcome in (actual, expected)]
-    assert_same(*finite)
+    assert_non_finite_alike(*outcomes(SMALL.layer(), x, grad, device))
 
 
 def test_offsets_of_64_bits(device, either_forward, monkeypatch):
-    """The code for planes that span more than 2^31 elements, on a small one."""
+    """The code for planes of more than 2^31 elements, on a small plane."""
     monkeypatch.setattr(tiling, "WIDE", 0)
     assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
 
@@ -204,33 +198,13 @@ def test_parity_on_drawn_cases(groups, channels, sizes, layout, seed, device):
 @pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 def test_error_budget(dtype, shift, device, either_forward):
-    """At most twice as far from the float64 answer as the plain formulas in that precision, plus a rounding."""
-    if dtype == torch.bfloat16 and device.type == "cpu":
-        pytest.skip("the interpreter truncates where a GPU rounds to bfloat16")
-    actual, allowed = defaultdict(float), defaultdict(float)
-    for seed in range(3):
-        low, high = lowered(EmamCase(1, 6, 2, 9, 7), dtype, shift, seed)
-        low, high = ([part.to(device) for part in parts] for parts in (low, high))
-        exact, plain = run(*high), plain_run(*low)
-        for name, value in run(with_backend(low[0], "triton"), *low[1:]).items():
-            assert value.dtype == dtype, name
-            actual[name] += (value - exact[name]).double().norm().item()
-            rounding = torch.finfo(dtype).eps * exact[name].norm().item()
-            allowed[name] += 2 * (plain[name] - exact[name]).norm().item() + rounding
-    assert {name: (value, allowed[name]) for name, value in actual.items() if value > allowed[name]} == {}
+    skip_truncation(dtype, device)
+    by_kernels = lambda layer, x, grad: run(with_backend(layer, "triton"), x, grad)  # noqa: E731
+    check_budget(by_kernels, EmamCase(1, 6, 2, 9, 7), dtype, shift, draws=3, device=device)
 
 
 def test_a_large_offset_in_float32(device, either_forward):
-    """Variances are of centred values: an offset of 1000 standard deviations costs digits, not the answer."""
-    case = EmamCase(1, 2, 1, 18, 9)
-    layer = case.layer().to(device)
-    with torch.no_grad():
-        layer.conv1x1.weight.mul_(1e-4)
-    x = tensors(case)[0].to(device) + 1000
-    exact = with_backend(layer, "reference")(x)
-    single = with_backend(layer, "triton").float()(x.float())
-    plain = with_backend(layer, "reference").float()(x.float())
-    assert (single - exact).norm() <= 2 * (plain - exact).norm() + 1e-7 * exact.norm()
+    check_large_offset(EmamCase(1, 2, 1, 18, 9), torch.contiguous_format, device)
 
 
 def test_two_runs_are_equal_bit_for_bit(device, either_forward):
@@ -279,26 +253,13 @@ def test_matches_the_published_module(path, device):
 
 @pytest.mark.parametrize("case", [SMALL, EmamCase(0, 4, 2, 3, 3)], ids=str)
 def test_opcheck(case, device):
-    layer = case.layer(dtype=torch.float32)
-    x, grad, *parameters = (t.detach().to(device) for t in (*tensors(case, dtype=torch.float32), *layer.parameters()))
-    forward = (x, *parameters, case.groups, layer.eps)
-    _, *saved = torch.ops.panet_layers.emam_fused_forward(*forward)
-    torch.library.opcheck(torch.ops.panet_layers.emam_fused_forward.default, forward)
-    backward = (grad, x, *parameters, *saved, case.groups)
-    torch.library.opcheck(torch.ops.panet_layers.emam_fused_backward.default, backward)
+    x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))
+    opcheck(case, case.layer(dtype=torch.float32).to(device), x, grad, "_fused")
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_gradients_are_eagers_at_any_size(device):
-    torch._dynamo.reset()
-    eager = with_backend(SMALL.layer(), "triton").to(device)
-    layer = with_backend(SMALL.layer(), "triton").to(device)
-    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True)
-    for i, (height, width) in enumerate([(5, 4), (3, 6), (7, 2)]):
-        x, grad = (t.to(device) for t in tensors(SMALL._replace(height=height, width=width)))
-        with torch._dynamo.config.patch(error_on_recompile=i > 0):
-            compiled = run(layer, x, grad)
-        assert_same(compiled, run(eager, x, grad))
-    torch._dynamo.reset()
+    assert_one_compilation_serves([(2, 5, 4), (2, 3, 6), (2, 7, 2)], SMALL, "triton", device)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)

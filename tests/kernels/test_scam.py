@@ -1,20 +1,20 @@
 """SCAM's Triton kernels against the reference: on a GPU, or on a CPU as Python under Triton's interpreter."""
 
-from collections import defaultdict
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from panet_layers.ops.chunks import accumulation_dtype
+from panet_layers.ops.precision import accumulation_dtype
 from panet_layers.ops.scam import fused, kernels
 from panet_layers.ops.scam.kernels import maps, tiling
+from tests.kernels.helpers import assert_non_finite_alike, check_budget, skip_truncation
 from tests.layers.cases import (
     SCAM_CASES,
     SMALL,
     ScamCase,
+    assert_one_compilation_serves,
     assert_same,
     interpreted,
     poisoned_memory,
@@ -22,12 +22,11 @@ from tests.layers.cases import (
     tensors,
     with_backend,
 )
-from tests.layers.test_autograd import as_function, double_backward, saved_tensors
-from tests.layers.test_backend_parity import LAYOUTS, VALUES, scam_cases
-from tests.layers.test_compile import Block
-from tests.layers.test_golden import GOLDEN, build, expected_outcome, load
-from tests.layers.test_precision import lowered, plain_run
-from tests.layers.test_scam_timm import in_our_terms, ours, timms
+from tests.layers.derivatives import as_function, double_backward, saved_tensors
+from tests.layers.hosts import Block
+from tests.layers.inputs import LAYOUTS, VALUES, scam_cases
+from tests.layers.operators import opcheck
+from tests.layers.published import GOLDEN, build, expected_outcome, in_our_terms, load, ours, timms
 
 SMALL_SCAM = [case for case in SMALL if isinstance(case, ScamCase)]
 
@@ -51,7 +50,7 @@ FORMATS = ["contiguous", "channels_last"]
 
 @pytest.fixture(autouse=True)
 def few_programs(device, monkeypatch):
-    """The interpreter runs programs one after the other: larger ones, and few to a sum. Some tests undo that."""
+    """Larger and fewer programs: the interpreter runs them one after the other. Some tests undo this."""
     if device.type == "cpu":
         monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
         monkeypatch.setattr(tiling, "TILE", 16384)
@@ -60,14 +59,14 @@ def few_programs(device, monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """The tiles as they are, and so many programs to a sum as a GPU wants."""
+    """The tile sizes and the number of programs that share a sum as on a GPU."""
     monkeypatch.setattr(tiling, "TILE", 2048)
     monkeypatch.setattr(maps, "PIXELS", 64)
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 
 
 def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
-    """As `run`, by the kernels, into memory full of NaN; everything back on the CPU."""
+    """As `run`, by the kernels, on memory that is NaN until written; the outcome on the CPU."""
     x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in (x, grad))
     with poisoned_memory():
         outcome = run(with_backend(layer, "triton").to(device), x, grad)
@@ -125,7 +124,7 @@ def test_parity_on_special_values(case, layout, values, device):
 @pytest.mark.parametrize("programs", [0, 0.3, 4])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):
-    """Ties as well: the lowest index wins across programs too."""
+    """With ties: the lowest index wins across programs too."""
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
     assert_parity(ScamCase(1, 70, 16, 13, 12, norm="batch"), device, layout, "relu")
 
@@ -168,10 +167,7 @@ def test_non_finite_input_spreads_alike(case, layout, value, device):
     expected = reference_run(case.layer(), x, grad, layout)
     actual = fused_run(case.layer(), x, grad, device, layout)
     assert not expected["output"].isfinite().all()
-    for name, tensor in expected.items():
-        assert torch.equal(actual[name].isfinite(), tensor.isfinite()), name
-    finite = {name: tensor.nan_to_num(0, 0, 0) for name, tensor in expected.items()}
-    assert_same({name: tensor.nan_to_num(0, 0, 0) for name, tensor in actual.items()}, finite)
+    assert_non_finite_alike(actual, expected)
 
 
 PRECISION_CASES = [
@@ -185,29 +181,18 @@ PRECISION_CASES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_error_budget(case, dtype, shift, layout, device):
-    """At most twice as far from the float64 answer as the plain formulas in that precision, and a rounding."""
-    if dtype == torch.bfloat16 and device.type == "cpu":
-        pytest.skip("Triton's interpreter truncates to bfloat16 where a GPU rounds")
-    actual, plain_formulas, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
-    for seed in range(3 if device.type == "cpu" else 24):
-        low, high = lowered(case, dtype, shift, seed)
-        exact, plain, outcome = run(*high), plain_run(*low), fused_run(*low, device, layout)
-        for name, value in exact.items():
-            assert outcome[name].dtype == (torch.int64 if "num_batches" in name else dtype), name
-            actual[name] += (outcome[name] - value).double().square().sum().item()
-            plain_formulas[name] += (plain[name] - value).double().square().sum().item()
-            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
-    allowed = {name: 2 * plain_formulas[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
-    assert {name: (square**0.5, allowed[name]) for name, square in actual.items() if square**0.5 > allowed[name]} == {}
+    skip_truncation(dtype, device)
+    by_kernels = lambda layer, x, grad: fused_run(layer, x, grad, device, layout)  # noqa: E731
+    check_budget(by_kernels, case, dtype, shift, draws=3 if device.type == "cpu" else 24, device="cpu")
 
 
 @pytest.mark.parametrize("case", SMALL_SCAM, ids=str)
 def test_half_precision_input_with_float32_parameters(case, device):
-    """From the load on all is float32: the same as for a float32 input, but for the rounding when it is stored."""
+    """All arithmetic is float32: the result is that of a float32 input, rounded when it is stored."""
     layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float16)
     expected = fused_run(layer, x.float(), grad.float(), device)
     expected |= {name: expected[name].half() for name in ("output", "grad x")}
-    order_of_sums = 0 if device.type == "cpu" else 1e-5  # a GPU's threads load other numbers of elements
+    order_of_sums = 0 if device.type == "cpu" else 1e-5  # threads of a GPU load another number of elements
     assert_same(fused_run(layer, x, grad, device), expected, order_of_sums)
 
 
@@ -221,7 +206,7 @@ def test_autocast_changes_nothing(device):
         assert_same(inside, plain, 0)
 
 
-def test_eps_is_not_rounded(device):
+def test_eps_keeps_float64_precision(device):
     """A number given to a Triton kernel at run time is a float32, and 0.1 isn't."""
     case = SCAM_CASES[1]
     layer = case.layer()
@@ -264,7 +249,7 @@ def test_double_backward_equals_the_references(case, device):
 
 @pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
 def test_partial_gradients(case, device):
-    """Only x, or only some of the parameters, may ask for a gradient; they get the same one."""
+    """Only x, or only some of the parameters, may require a gradient; it is the same one."""
     x, grad = (t.to(device) for t in tensors(case))
     layer = with_backend(case.layer(), "triton").to(device)
     everything = run(layer, x, grad)
@@ -286,11 +271,11 @@ def test_memory_format_and_what_is_saved(layout, device):
     known = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
     others = [t for t in saved if t.untyped_storage().data_ptr() not in known]
     assert all(t.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for t in saved)
-    # Two numbers, a position and a gate a channel; two, a position and a logit a pixel; the hidden layer; the moments.
+    # For each channel 2 numbers, a position, a gate; for each pixel 2, a position, a logit; hidden layer; moments.
     assert sum(t.numel() for t in others) == 2 * (4 * 32 + 4 * 72 + 2 * 8) + 2
 
 
-def test_input_and_output_may_be_changed_as_autograd_has_it(device):
+def test_changing_the_output_is_fine_and_changing_the_input_an_error(device):
     case = SMALL_SCAM[0]
     x, grad = (t.to(device) for t in tensors(case))
     layer = with_backend(case.layer(), "triton").to(device)
@@ -342,20 +327,6 @@ def test_matches_timms_module(shape, options, training, device):
     assert_same(fused_run(layer, x, grad, device), expected)
 
 
-def operator_arguments(case, dtype, layout, device):
-    layer = case.layer(dtype=dtype).to(device)
-    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in tensors(case, dtype=dtype))
-    mlp, norm = layer.channel, layer.spatial.bn
-    parameters = [mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias, layer.spatial.conv.weight]
-    parameters += [norm.weight, norm.bias] if norm else [None, None]
-    parameters = [p if p is None else p.detach() for p in parameters]
-    of_batch = bool(norm) and case.training
-    running = (norm.running_mean, norm.running_var) if norm and not of_batch else (None, None)
-    forward = (x, *parameters, *running, of_batch, 1e-5)
-    _, *saved = torch.ops.panet_layers.scam_fused_forward(*forward)
-    return forward, (grad, x, *parameters, *saved, of_batch, 1e-5)
-
-
 OPCHECKS = [
     (SMALL_SCAM[1], "contiguous"),
     (SMALL_SCAM[2], "channels_last"),
@@ -367,16 +338,9 @@ OPCHECKS = [
 
 @pytest.mark.parametrize(("case", "layout"), OPCHECKS, ids=str)
 def test_opcheck(case, layout, device):
-    forward, backward = operator_arguments(case, torch.float16, layout, device)
-    torch.library.opcheck(torch.ops.panet_layers.scam_fused_forward.default, forward)
-    torch.library.opcheck(torch.ops.panet_layers.scam_fused_backward.default, backward)
-
-
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+    maps = (t.to(device) for t in tensors(case, dtype=torch.float16))
+    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in maps)
+    opcheck(case, case.layer(dtype=torch.float16).to(device), x, grad, "_fused")
 
 
 @pytest.mark.usefixtures("fresh_compiler")
@@ -391,23 +355,14 @@ def test_compiled_gradients_are_eagers(case, device):
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("case", SMALL_SCAM[1:2], ids=str)
 def test_new_sizes_compile_nothing_new(case, device):
-    eager, layer = (with_backend(case.layer(), "triton").to(device) for _ in "12")
-    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True)
-    for i, (batch, height, width) in enumerate([(2, 5, 4), (3, 5, 4), (3, 9, 11), (4, 13, 12)]):
-        x, grad = (t.to(device) for t in tensors(case._replace(batch=batch, height=height, width=width)))
-        x.requires_grad_()
-        with torch._dynamo.config.patch(error_on_recompile=i > 0):
-            out = layer(x)
-            (of_x,) = torch.autograd.grad(out, x, grad)
-        expected = run(eager, x, grad)
-        assert_same({"output": out, "grad x": of_x}, {name: expected[name] for name in ("output", "grad x")})
-    assert_same(dict(layer.named_buffers()), dict(eager.named_buffers()))
+    sizes = [(2, 5, 4), (3, 5, 4), (3, 9, 11), (4, 13, 12)]
+    assert_one_compilation_serves(sizes, case, "triton", device)
 
 
 def test_a_map_of_too_many_pixels_is_refused():
     x = torch.empty(1).expand(1, 1, 2**16, 2**15)
     with pytest.raises(ValueError, match="maps of less than 2147479552 pixels"):
-        fused.forward(x, None, None, 1e-5)
+        fused.forward(x, None, None, False, 1e-5)
 
 
 @pytest.mark.cuda
@@ -435,7 +390,7 @@ def test_in_a_graph_on_a_stream_of_its_own(layout):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("shape", [(9, 64, 1, 2**22), (2**17, 64, 16, 17), (1, 48, 7000, 7000)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, layout):
-    """In the batch, and within one sample; its last pixels are where a 32-bit offset would go wrong."""
+    """In the batch, and within one sample: at its last pixels a 32-bit offset would be wrong."""
     if torch.cuda.get_device_properties(0).total_memory < 40 << 30:
         pytest.skip("needs 40 GB of GPU memory")
     layer = ScamCase(*shape[:2], 16, *shape[2:]).layer(dtype=torch.float16).cuda()

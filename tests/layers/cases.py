@@ -18,8 +18,8 @@ EXACT = 1e-10  # float64 against float64, relative to the largest element of the
 BACKENDS = ("reference", "collapsed")
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 
-SMALL_PIECES = (1, 3000, 20_000)  # bytes: an instance a piece; a few groups; a few samples
-DEFAULT_PIECES = chunks.CHUNK_BYTES
+SMALL_CHUNKS = (1, 3000, 20_000)  # bytes: one instance in a chunk; a few groups; a few samples
+DEFAULT_CHUNKS = chunks.CHUNK_BYTES
 
 
 class EmamCase(NamedTuple):
@@ -66,7 +66,7 @@ EMAM_CASES = [
     EmamCase(5, 16, 4, 6, 6),
     EmamCase(2, 24, 4, 33, 40),
     EmamCase(1, 6, 1, 5, 7),  # one group
-    EmamCase(3, 8, 8, 4, 6),  # one channel a group
+    EmamCase(3, 8, 8, 4, 6),  # one channel in a group
     EmamCase(2, 12, 3, 1, 9),
     EmamCase(2, 12, 3, 9, 1),
     EmamCase(2, 12, 3, 2, 2),
@@ -97,7 +97,7 @@ SCAM_CASES = [
 
 CASES: list[Case] = [*EMAM_CASES, *SCAM_CASES]
 
-# One small case a kind of layer, for the tests that are about something other than shapes.
+# A small case of each kind of layer, for tests that are not about shapes.
 SMALL: list[Case] = [
     EmamCase(2, 8, 4, 5, 4),
     ScamCase(2, 8, 4, 5, 4, kernel_size=3),
@@ -107,12 +107,12 @@ SMALL: list[Case] = [
 
 
 def interpreted(cases: list[Case], on_gpus: set[int]) -> list:
-    """Parameters of a test: the interpreter runs every case, a GPU those of these numbers."""
+    """Parameters of a test: the interpreter runs every case, a GPU those with these numbers."""
     return [case if i in on_gpus else pytest.param(case, marks=pytest.mark.interpreted) for i, case in enumerate(cases)]
 
 
 def randomised(layer: nn.Module, seed: int) -> nn.Module:
-    """`layer` with every parameter and running statistic drawn: at their initial 0 and 1 some of them hide errors."""
+    """The layer with every parameter and running statistic drawn: initial values of 0 and 1 hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
@@ -141,7 +141,11 @@ def with_backend(layer: nn.Module, backend: str) -> nn.Module:
 
 def run(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     """The output, every gradient, and the buffers afterwards."""
-    x = x.detach().requires_grad_()
+    return outcome_of(layer, x.detach().requires_grad_(), grad)
+
+
+def outcome_of(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """As `run`, on this x itself, which requires a gradient."""
     out = layer(x)
     parameters = dict(layer.named_parameters())
     grads = torch.autograd.grad(out, [x, *parameters.values()], grad)
@@ -161,8 +165,8 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 
 
 @contextmanager
-def pieces_of(size: int) -> Iterator[None]:
-    """Walk through the input in pieces of about `size` bytes."""
+def chunks_of(size: int) -> Iterator[None]:
+    """Walk through the input in chunks of about `size` bytes."""
     before, chunks.CHUNK_BYTES = chunks.CHUNK_BYTES, size
     try:
         yield
@@ -172,7 +176,7 @@ def pieces_of(size: int) -> Iterator[None]:
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Fill what torch.empty and its kin give with NaN, so that an element nobody wrote shows."""
+    """Fill the memory that torch.empty and similar functions return with NaN: an element that is not written shows."""
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -182,3 +186,27 @@ def poisoned_memory() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def assert_one_compilation_serves(
+    sizes: list[tuple[int, int, int]],
+    case: Case,
+    backend: str,
+    device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.contiguous_format,
+    mark: bool = False,
+) -> None:
+    """Every (batch, height, width) has eager's outcome and needs no new compilation.
+
+    torch learns which sizes change from `dynamic=True` or, with `mark`, from the marked dimensions.
+    """
+    eager, layer = (with_backend(case.layer(), backend).to(device) for _ in range(2))
+    layer.compile(fullgraph=True, backend="aot_eager", dynamic=None if mark else True)
+    for i, (batch, height, width) in enumerate(sizes):
+        maps = tensors(case._replace(batch=batch, height=height, width=width))
+        x, grad = (t.to(device, memory_format=memory_format) for t in maps)
+        for dim in (0, 2, 3) if mark else ():
+            torch._dynamo.mark_dynamic(x, dim)
+        with torch._dynamo.config.patch(error_on_recompile=i > 0):
+            compiled = outcome_of(layer, x.requires_grad_(), grad)
+        assert_same(compiled, run(eager, x, grad))

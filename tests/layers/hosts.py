@@ -1,4 +1,4 @@
-"""Small networks that hold the layers, none of their paths silent, and how their outputs are compared."""
+"""Small networks that contain the layers, and how their outputs are compared."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ NETWORKS = {
 }
 
 
+class Block(nn.Module):
+    """The layer between others, its output changed in place, as in backbones."""
+
+    def __init__(self, layer, channels):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, dtype=torch.float64)
+        self.layer = layer
+
+    def forward(self, x):
+        shortcut = self.convolution(x)
+        x = self.layer(shortcut.relu())
+        x += shortcut
+        return x
+
+
 def resnet(**options: Any) -> nn.Module:
     return timm.create_model("resnet18", num_classes=3, layers=(1, 1, 1, 1), channels=(16, 16, 32, 32), **options)
 
@@ -36,14 +52,14 @@ def with_layers(model: nn.Module) -> nn.Module:
 
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A layer with every parameter drawn, or a network after some training's worth of statistics; in eval mode."""
+    """A layer with every parameter drawn, or a network with statistics as after some training; in eval mode."""
     torch.manual_seed(0)
     if name in LAYERS:
         return randomised(LAYERS[name](), 0).to(dtype).eval()
     network = NETWORKS[name]().to(dtype)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        nn.init.uniform_(norm.weight, 0.5, 1.5)  # some start at zero, which silences their branch
+        nn.init.uniform_(norm.weight, 0.5, 1.5)  # some start at zero, which hides their branch
         nn.init.normal_(norm.bias, std=0.5)
         norm.momentum = None
     with torch.no_grad():
@@ -71,5 +87,5 @@ def sizes(name: str) -> list[tuple[int, int, int]]:
 
 
 def outputs(result: Any) -> dict[str, Tensor]:
-    """The tensors of whatever a network returns."""
+    """The tensors in what a network returns, by number."""
     return {str(i): tensor.detach() for i, tensor in enumerate(pytree.tree_leaves(result))}

@@ -8,6 +8,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from panet_layers import EMAM, SCAM
 from tests.layers.cases import BACKENDS, CASES, SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
+from tests.layers.derivatives import as_function, double_backward, saved_tensors
 
 pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
 
@@ -17,18 +18,6 @@ FEW: list = [
     ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch"),
     ScamCase(2, 3, 2, 3, 2, kernel_size=3, norm="batch", training=False),
 ]
-
-
-def as_function(layer):
-    """The layer as a function of the input and all its parameters; running statistics stay as they are."""
-    names = [name for name, _ in layer.named_parameters()]
-    buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
-
-    def function(x, *parameters):
-        state = dict(zip(names, parameters)) | {name: buffer.clone() for name, buffer in buffers.items()}
-        return torch.func.functional_call(layer, state, (x,))
-
-    return function, tuple(p.detach().clone().requires_grad_() for p in layer.parameters())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -47,16 +36,6 @@ def test_gradgradcheck(case, backend):
     assert gradgradcheck(function, (x, *parameters), check_undefined_grad=False, fast_mode=case is not FEW[0])
 
 
-def double_backward(layer, x, grad):
-    """Gradients of a gradient penalty, in everything."""
-    inputs = [x.clone().requires_grad_(), *layer.parameters()]
-    grad = grad.clone().requires_grad_()
-    first = torch.autograd.grad(layer(inputs[0]), inputs, grad, create_graph=True)
-    penalty = sum(g.square().sum() for g in first)
-    second = torch.autograd.grad(penalty, [*inputs, grad], materialize_grads=True)
-    return {f"first {i}": g for i, g in enumerate(first)} | {f"second {i}": g for i, g in enumerate(second)}
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if case.batch and case.channels < 100], ids=str)
 def test_double_backward_equals_the_references(case):
     x, grad = tensors(case)
@@ -67,9 +46,9 @@ def test_double_backward_equals_the_references(case):
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_undefined_and_partial_gradients(case):
-    """Only x, only the parameters, or only some of them may ask for a gradient; they get the same one.
+    """Only x, only the parameters, or only some of them may require a gradient; it is the same one.
 
-    But for rounding, which on some CPUs depends on where a matrix lies in memory.
+    Up to rounding, which on some CPUs depends on the memory address of a matrix.
     """
     x, grad = tensors(case)
     layer = with_backend(case.layer(), "collapsed")
@@ -90,7 +69,7 @@ def test_undefined_and_partial_gradients(case):
         assert x.grad is None and all(p.grad is None for p in others)
 
 
-def test_no_gradient_is_asked_for():
+def test_the_output_requires_a_gradient_only_if_a_tensor_does():
     for case in SMALL:
         x, _ = tensors(case)
         layer = with_backend(case.layer(), "collapsed")
@@ -128,7 +107,7 @@ def test_output_may_be_changed_in_place(case, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_input_is_left_alone(case, backend):
+def test_the_input_does_not_change(case, backend):
     x, grad = tensors(case)
     before, grad_before = x.clone(), grad.clone()
     run(with_backend(case.layer(), backend), x, grad)
@@ -167,13 +146,6 @@ def test_two_inputs_through_one_layer():
         assert_same(*({str(i): g for i, g in enumerate(grads[name])} for name in ("collapsed", "reference")))
 
 
-def saved_tensors(layer, x):
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        out = layer(x)
-    return out, saved
-
-
 @pytest.mark.parametrize("norm", [None, "batch"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_only_the_input_and_small_statistics_are_saved(norm, memory_format):
@@ -185,7 +157,7 @@ def test_only_the_input_and_small_statistics_are_saved(norm, memory_format):
         assert len(others) < len(saved)  # the input is among them
         assert all(t.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for t in saved)
         statistics = sum(t.numel() for t in others)
-        # EMAM: means and gates of rows and columns, 3 numbers a channel, 1 a pixel and group; SCAM: 2 and 3 a pixel.
+        # EMAM: means and gates of rows and columns, 3 numbers of a channel, 1 of a pixel and group. SCAM: 2 and 3.
         batch, channels, height, width = x.shape
         groups = 4 if isinstance(layer, EMAM) else 3
         assert statistics <= batch * (channels * (2 * (height + width) + 3) + groups * height * width) + 2
@@ -212,7 +184,7 @@ def test_forward_mode(case, backend):
 
 @pytest.mark.parametrize("layer", [EMAM(16, 2), SCAM(16, 4, spatial_norm="batch")], ids=["emam", "scam"])
 def test_weights_in_channels_last_have_the_same_gradients(layer):
-    """`model.to(memory_format=torch.channels_last)` lays the 4-D weights out anew too."""
+    """`model.to(memory_format=torch.channels_last)` changes the layout of the 4-D weights too."""
     layer = layer.double()
     x = torch.randn(2, 16, 7, 5, dtype=torch.float64)
     gradients = []

@@ -13,7 +13,7 @@ import torch
 import panet_layers
 from panet_layers import EMAM, SCAM, get_backend, set_backend, use_backend
 from panet_layers.backends import resolve_backend
-from panet_layers.ops import fusion
+from panet_layers.ops import availability
 from panet_layers.ops.emam import autograd as emam_autograd
 from panet_layers.ops.emam import reference as emam_reference
 from panet_layers.ops.scam import autograd as scam_autograd
@@ -93,11 +93,11 @@ def test_blocks_nest_and_end_with_an_exception():
 
 @LAYERS
 def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4)
-    with pytest.raises(RuntimeError, match=r"'triton' can't run here: .* cpu tensor"):
+    with pytest.raises(RuntimeError, match=r"'triton' cannot run: .* cpu tensor"):
         build(8, backend="triton")(x)
-    with use_backend("triton"), pytest.raises(RuntimeError, match=r"'triton' can't run here: .* cpu tensor"):
+    with use_backend("triton"), pytest.raises(RuntimeError, match=r"'triton' cannot run: .* cpu tensor"):
         build(8)(x)
     with use_backend("triton"):
         build(8, backend="reference")(x)
@@ -105,7 +105,7 @@ def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
 
 
 class Pretended(NamedTuple):
-    """What is asked of an input before the kernels take it."""
+    """The attributes of an input that decide whether the kernels can run on it."""
 
     dtype: torch.dtype
     device: torch.device = torch.device("cuda", 0)
@@ -124,8 +124,8 @@ class Pretended(NamedTuple):
 )
 def test_autos_rule_on_a_gpu(dtype, capability, expected, monkeypatch):
     """The fused kernels wherever they can run, except for float64."""
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
-    monkeypatch.setattr(fusion, "HAS_TRITON", capability is not None)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "HAS_TRITON", capability is not None)
     major, minor = capability or (9, 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major, minor=minor))
     assert resolve_backend(None, Pretended(dtype)) == resolve_backend("auto", Pretended(dtype)) == expected
@@ -141,15 +141,15 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
 
 
-def test_interpreting_is_what_triton_takes_it_for(monkeypatch):
+def test_interpreting_agrees_with_triton(monkeypatch):
     triton = pytest.importorskip("triton")
     try:
         for value in ("", "0", "1", "True", "on", "no", "false", "2"):
             monkeypatch.setenv("TRITON_INTERPRET", value)
-            assert triton.knobs.runtime.interpret == importlib.reload(fusion).INTERPRETING, value
+            assert triton.knobs.runtime.interpret == importlib.reload(availability).INTERPRETING, value
     finally:
         monkeypatch.undo()
-        importlib.reload(fusion)
+        importlib.reload(availability)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("reference", "reference"), ("", "auto")])

@@ -4,30 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.layers.cases import BACKENDS, SMALL, assert_same, run, tensors, with_backend
+from tests.layers.cases import BACKENDS, SMALL, assert_one_compilation_serves, assert_same, run, tensors, with_backend
+from tests.layers.hosts import Block
 
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-class Block(nn.Module):
-    """The layer between others, its output changed in place, as backbones have it."""
-
-    def __init__(self, layer, channels):
-        super().__init__()
-        torch.manual_seed(0)
-        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, dtype=torch.float64)
-        self.layer = layer
-
-    def forward(self, x):
-        shortcut = self.convolution(x)
-        x = self.layer(shortcut.relu())
-        x += shortcut
-        return x
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def compiled_run(module, x, grad, **options):
@@ -56,21 +36,8 @@ def test_inductor(case):
 @pytest.mark.parametrize("how", ["dynamic=True", "mark_dynamic"])
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_new_sizes_compile_nothing_new(case, how):
-    eager = with_backend(case.layer(), "collapsed")
-    layer = with_backend(case.layer(), "collapsed")
-    layer.compile(fullgraph=True, backend="aot_eager", dynamic=True if how == "dynamic=True" else None)
-    for i, (batch, height, width) in enumerate([(2, 5, 4), (3, 5, 4), (3, 9, 4), (3, 9, 11), (7, 40, 33)]):
-        x, grad = tensors(case._replace(batch=batch, height=height, width=width))
-        if how == "mark_dynamic":
-            for dim in (0, 2, 3):
-                torch._dynamo.mark_dynamic(x, dim)
-        x.requires_grad_()
-        with torch._dynamo.config.patch(error_on_recompile=i > 0):
-            out = layer(x)
-            (of_x,) = torch.autograd.grad(out, x, grad)
-        expected = run(eager, x, grad)
-        assert_same({"output": out, "grad x": of_x}, {name: expected[name] for name in ("output", "grad x")})
-    assert_same(dict(layer.named_buffers()), dict(eager.named_buffers()))
+    sizes = [(2, 5, 4), (3, 5, 4), (3, 9, 4), (3, 9, 11), (7, 40, 33)]
+    assert_one_compilation_serves(sizes, case, "collapsed", mark=how == "mark_dynamic")
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)

@@ -1,15 +1,15 @@
-"""Bad arguments and bad input: the error's type, and a message that names the value given and the one wanted."""
+"""Bad arguments and bad input: the error's type, and a message that says what was given and what is wanted."""
 
 import pytest
 import torch
 
 from panet_layers import EMAM, SCAM, ChannelAttention, SpatialAttention, functional, set_backend, use_backend
-from panet_layers.ops import fusion
+from panet_layers.ops import availability
 from tests.layers.cases import BACKENDS, SMALL, with_backend
 
 BAD_ARGUMENTS = [
-    (lambda: EMAM(30, 8), "channels=30, groups=8", "divisible"),
-    (lambda: EMAM(4, 8), "channels=4, groups=8", "divisible"),
+    (lambda: EMAM(30, 8), "groups=8 does not divide channels=30", "such as 6"),
+    (lambda: EMAM(4, 8), "groups=8 does not divide channels=4", "such as 4"),
     (lambda: EMAM(0), "channels=0", "positive"),
     (lambda: EMAM(-8), "channels=-8", "positive"),
     (lambda: EMAM(8, 0), "groups=0", "positive"),
@@ -55,16 +55,16 @@ def test_bad_arguments(build, given, wanted):
 def test_bad_input(x, kind, given, backend):
     for layer in (EMAM(8, 4, backend=backend), SCAM(8, 4, backend=backend)):
         wanted = "floating-point" if kind is TypeError else r"\(B, 8, H, W\)|at least one"
-        with pytest.raises(kind, match=f"{type(layer).__name__} wants.*({wanted}).*{given}"):
+        with pytest.raises(kind, match=f"{type(layer).__name__} needs.*({wanted}).*{given}"):
             layer(x)
 
 
 def test_bad_input_of_the_halves():
-    with pytest.raises(ValueError, match=r"ChannelAttention wants.*\(B, 8, H, W\).*\(2, 6, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"ChannelAttention needs.*\(B, 8, H, W\).*\(2, 6, 5, 4\)"):
         ChannelAttention(8)(torch.randn(2, 6, 5, 4))
-    with pytest.raises(ValueError, match=r"SpatialAttention wants.*\(B, C, H, W\).*\(6, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"SpatialAttention needs.*\(B, C, H, W\).*\(6, 5, 4\)"):
         SpatialAttention()(torch.randn(6, 5, 4))
-    with pytest.raises(TypeError, match=r"SpatialAttention wants.*floating-point.*torch.int32"):
+    with pytest.raises(TypeError, match=r"SpatialAttention needs.*floating-point.*torch.int32"):
         SpatialAttention()(torch.ones(2, 6, 5, 4, dtype=torch.int32))
 
 
@@ -78,18 +78,18 @@ def test_one_pixel_has_no_batch_statistics(backend):
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_triton_is_refused_where_it_cannot_run(case, monkeypatch):
-    monkeypatch.setattr(fusion, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "INTERPRETING", False)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"triton.*cpu.*collapsed"):
         with_backend(case.layer(), "triton")(x)
 
 
-def test_functions_check_as_the_layers_do():
+def test_functions_check_their_input_too():
     layer = EMAM(8, 4)
     parameters = [p.detach() for p in layer.parameters()]
     x = torch.randn(2, 8, 5, 4)
     assert torch.equal(functional.emam(x, *parameters, groups=4), layer(x))
-    with pytest.raises(ValueError, match=r"EMAM wants.*\(B, 16, H, W\).*\(2, 8, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"EMAM needs.*\(B, 16, H, W\).*\(2, 8, 5, 4\)"):
         functional.emam(x, *parameters, groups=8)
     with pytest.raises(ValueError, match="'fast'"):
         functional.emam(x, *parameters, groups=4, backend="fast")

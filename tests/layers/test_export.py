@@ -39,7 +39,7 @@ def test_export_and_then_use(case, backend, strict):
 
 @pytest.mark.parametrize("case", EVALUATED, ids=str)
 def test_export_without_gradients_keeps_the_operator(case):
-    """For deployment: one operator a layer, which decomposition leaves alone; saved and loaded again."""
+    """For deployment: one operator for each layer, which decomposition does not change."""
     layer = with_backend(case.layer(), "collapsed").eval().requires_grad_(False)
     with torch.no_grad():
         program = torch.export.export(layer, (tensors(case)[0],), dynamic_shapes=(DYNAMIC,))
@@ -57,7 +57,7 @@ def test_save_and_load(tmp_path):
         check(torch.export.load(path), layer, case)
 
 
-def test_export_for_training_moves_the_running_statistics():
+def test_export_for_training_updates_the_running_statistics():
     case = SMALL[2]
     assert case.norm and case.training
     x, _ = tensors(case)
@@ -75,8 +75,8 @@ def exported(model, name):
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
-def test_left_to_itself_a_graph_has_no_operator_of_ours(name):
-    """Nor a constant of the traced size: it is right for others."""
+def test_without_a_named_backend_a_graph_has_no_operator_of_this_package(name):
+    """And no constant of the traced size: other sizes are right too."""
     model = build(name, torch.float64)
     program = exported(model, name)
     assert "panet_layers" not in str(program.graph)

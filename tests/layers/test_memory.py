@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler looks for a GPU and says so
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints that it looks for a GPU
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_emam_needs_little_memory(shape):
 
 
 def test_half_precision_needs_far_less_than_the_reference():
-    """Both work in float32, so the figures are larger than those of a float32 input."""
+    """Both work in float32, so the numbers are larger than those of a float32 input."""
     shape, dtype = (4, 64, 147, 147), torch.bfloat16
     collapsed, reference = (measure(EMAM(64, backend=b, dtype=dtype), shape, dtype) for b in ("collapsed", "reference"))
     assert collapsed.extra < reference.extra / 4
@@ -63,7 +63,7 @@ def test_half_precision_needs_far_less_than_the_reference():
 
 
 def test_the_reference_needs_much():
-    """The same figure sees what the plain formulas keep: more than four times the input."""
+    """The same measurement shows what the plain formulas keep: more than four times the input."""
     step = measure(EMAM(64, backend="reference"), (4, 64, 74, 74))
     assert step.extra > 4 and step.kept > 4
 

@@ -31,10 +31,10 @@ def _through_torch_save(layer):
 
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_copies_work_alike(case, way):
+def test_a_copy_computes_the_same(case, way):
     layer = case.layer(backend="collapsed")
     x, grad = tensors(case)
-    layer(x)  # a layer that has run copies too
+    layer(x)  # a layer that has run can be copied too
     other = COPIES[way](layer)
     assert other.backend == "collapsed" and repr(other) == repr(layer)
     assert_same(run(other, x, grad), run(layer, x, grad), 0)
@@ -108,7 +108,7 @@ def test_output_and_gradient_have_the_inputs_memory_format(case, backend, name):
 
 @pytest.mark.parametrize("norm", [None, "batch"])
 def test_spatial_batch_norm_in_other_forms(norm):
-    """Momentum None (a plain average) and no running statistics: as nn.BatchNorm2d has them."""
+    """Momentum None (a plain average) and no running statistics, as in nn.BatchNorm2d."""
     for change in ({"momentum": None}, {"track_running_stats": False, "running_mean": None, "running_var": None}):
         layers = []
         for backend in BACKENDS:

@@ -41,7 +41,7 @@ def check(model, path, name, tolerance=EQUAL):
 
 
 def budget(model, x):
-    """What two ways to round may differ by: each is at most twice as far from float64 as PyTorch's is, and so three.
+    """How much two ways to round may differ: at most three times PyTorch's distance from float64.
 
     Only PANet's deep decoder comes near `EQUAL` with it.
     """
@@ -80,7 +80,7 @@ def test_nothing_but_the_model_and_an_input(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_program_exported_before(name, tmp_path):
+def test_a_program_that_torch_export_made(name, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"
     x = images(name, *sizes(name)[0])
     dynamic = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)

@@ -4,14 +4,10 @@ The budget is relative to float64: a result may be at most twice as far from it 
 precision throughout, plus a rounding.
 """
 
-from collections import defaultdict
-
 import pytest
 import torch
 
 from panet_layers import EMAM
-from panet_layers.ops.emam import reference as emam_reference
-from panet_layers.ops.scam import reference as scam_reference
 from tests.layers.cases import (
     BACKENDS,
     LOW_PRECISION,
@@ -23,6 +19,7 @@ from tests.layers.cases import (
     tensors,
     with_backend,
 )
+from tests.layers.precision import Budget, Plain, lowered, plain_run
 
 pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
 
@@ -38,37 +35,8 @@ PRECISION_CASES = [
 ]
 
 
-class Plain(torch.nn.Module):
-    """The plain formulas in the precision of the tensors, no float32 anywhere."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        parameters = [p for _, p in self.layer.named_parameters()]
-        if isinstance(self.layer, EMAM):
-            return emam_reference.emam(x, *parameters, self.layer.groups, self.layer.eps)
-        channel, spatial = self.layer.channel, self.layer.spatial
-        mlp = channel.fc1.weight, channel.fc1.bias, channel.fc2.weight, channel.fc2.bias
-        return scam_reference.scam(x, *mlp, spatial.conv.weight, spatial.bn)
-
-
-def lowered(case, dtype, shift=0.0, seed=0):
-    """A layer, an input and a gradient in `dtype`, and the same numbers in float64."""
-    x, grad = (t.to(dtype) for t in tensors(case, seed + 1))
-    x = x + shift
-    layer = case.layer(seed, dtype=dtype)
-    return (layer, x, grad), (with_backend(layer, "reference").double(), x.double(), grad.double())
-
-
-def plain_run(layer, x, grad):
-    outcome = run(Plain(with_backend(layer, "reference")), x, grad)
-    return {name.replace("layer.", ""): value for name, value in outcome.items()}
-
-
 def error(outcome, exact, name):
-    """The distance from the float64 answer, as a part of its length."""
+    """The distance from the float64 answer, relative to its norm."""
     return ((outcome[name].double() - exact[name]).norm() / exact[name].double().norm()).item()
 
 
@@ -76,25 +44,18 @@ def error(outcome, exact, name):
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_error_budget(case, dtype, shift):
-    """Over many draws together: in a few, the plain formulas may be close by luck."""
-    actual, plain_formulas, rounding = defaultdict(float), defaultdict(float), defaultdict(float)
+    """Over many draws."""
+    budget = Budget()
     for seed in range(DRAWS):
         low, high = lowered(case, dtype, shift, seed)
-        exact, plain = run(*high), plain_run(*low)
-        outcome = run(with_backend(low[0], "collapsed"), *low[1:])
-        for name, value in exact.items():
-            assert outcome[name].dtype == (torch.int64 if "num_batches" in name else dtype), name
-            actual[name] += (outcome[name] - value).double().square().sum().item()
-            plain_formulas[name] += (plain[name] - value).double().square().sum().item()
-            rounding[name] += (torch.finfo(dtype).eps * value).double().square().sum().item()
-    allowed = {name: 2 * plain_formulas[name] ** 0.5 + rounding[name] ** 0.5 for name in actual}
-    assert {name: (square**0.5, allowed[name]) for name, square in actual.items() if square**0.5 > allowed[name]} == {}
+        budget.add(run(with_backend(low[0], "collapsed"), *low[1:]), plain_run(*low), run(*high), dtype)
+    budget.check()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
 def test_half_precision_input_costs_only_roundings(case, backend):
-    """Statistics and gates are in float32: the output is the float64 one, rounded, but for a last digit."""
+    """Statistics and gates are in float32: the output is the float64 one, rounded, up to a last digit."""
     low, high = lowered(case, torch.bfloat16)
     out, exact, plain = with_backend(low[0], backend)(low[1]), high[0](high[1]), Plain(low[0])(low[1])
     distance = (out.double() - exact).norm() / exact.norm()
@@ -133,7 +94,7 @@ def test_autocast(case, backend, dtype, backward_inside):
 
 
 def test_autocast_after_a_convolution():
-    """A convolution under autocast hands on bfloat16; the layer keeps that, and its own gradients stay float32."""
+    """A convolution under autocast returns bfloat16; the layer returns it too, and its own gradients stay float32."""
     for case in SMALL:
         convolution = torch.nn.Conv2d(3, case.channels, 3)
         layer = with_backend(case.layer(dtype=torch.float32), "collapsed")

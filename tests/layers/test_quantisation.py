@@ -1,4 +1,4 @@
-"""Lower precision by others' tools: half-precision models, torchao, PyTorch's and onnxruntime's int8."""
+"""Lower precision by other packages: half-precision models, torchao, PyTorch's and onnxruntime's int8."""
 
 import copy
 
@@ -10,13 +10,13 @@ from panet_layers import EMAM, SCAM
 from tests.layers.cases import assert_same
 from tests.layers.hosts import LAYERS, build, images, outputs, sizes
 
-INT8 = 3e-2  # of the largest output; 8 bits a weight
+INT8 = 3e-2  # relative to the largest output; 8 bits for each weight
 DYNAMIC = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
 FORMS = {"paper": {}, "published": {"mlp_bias": True, "spatial_norm": "batch"}}
 
 
 class Host(nn.Module):
-    """A convolution, both layers, a classifier; big inputs go through the operators, small ones through formulas."""
+    """A convolution, both layers, a classifier; large inputs run the operators, small ones the formulas."""
 
     def __init__(self, form):
         super().__init__()
@@ -86,7 +86,7 @@ def test_torchao_on_a_bfloat16_model(model):
 
 
 def test_torchao_on_the_detector():
-    """Graph reasoning reads two weights as matrices: its linear layers are to be left out."""
+    """Graph reasoning reads two weights as matrices: its linear layers must be left out."""
     torchao = pytest.importorskip("torchao.quantization", reason="torchao is in the extra `export`")
     model = build("panet")
     quantised = copy.deepcopy(model)

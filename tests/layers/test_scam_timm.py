@@ -2,32 +2,14 @@
 
 import pytest
 import torch
-from timm.layers.cbam import CbamModule
 
 from panet_layers import SCAM, ChannelAttention, SpatialAttention
 from tests.layers.cases import BACKENDS, assert_same, poisoned_memory, randomised, run
+from tests.layers.published import in_our_terms, ours, timms
 
 pytestmark = pytest.mark.usefixtures("by_hand_at_any_size")
 
 SHAPES = [(2, 32, 7, 5, 4), (3, 16, 8, 8, 16), (1, 64, 1, 9, 8), (2, 8, 9, 1, 8), (1, 48, 19, 19, 3)]
-
-
-def timms(channels, reduction, **options):
-    module = CbamModule(channels, 1 / reduction, dtype=torch.float64, **options)
-    module.spatial.conv.bn.momentum = 0.01  # the published CBAM's; timm keeps torch's default
-    return randomised(module, 0)
-
-
-def ours(module, channels, reduction, **options):
-    layer = SCAM(channels, reduction, spatial_norm="batch", dtype=torch.float64, **options)
-    layer.load_state_dict(module.state_dict())
-    return layer
-
-
-def in_our_terms(outcome):
-    """timm's outcome under our names, its 1x1 convolutions as linear layers."""
-    renamed = {name.replace("conv.conv.", "conv.").replace("conv.bn.", "bn."): g for name, g in outcome.items()}
-    return {name: g.flatten(1) if "channel.fc" in name and g.dim() == 4 else g for name, g in renamed.items()}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

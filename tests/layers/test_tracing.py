@@ -1,4 +1,4 @@
-"""Tracers of other kinds than the compiler: TorchScript, torch.fx, and the feature extractors built on it."""
+"""Tracers other than the compiler: TorchScript, torch.fx, and the feature extractors built on it."""
 
 import copy
 import io
@@ -25,7 +25,7 @@ def through_a_file(traced):
 @pytest.mark.filterwarnings("error", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_torchscript_trace_holds_for_other_sizes(name):
-    """Without a tracer's warning: nothing of the traced size is baked in."""
+    """Without a tracer's warning: the graph has no constant of the traced size."""
     model = build(name, torch.float64)
     example = images(name, *sizes(name)[0]).double()
     traced = through_a_file(torch.jit.trace(model, (example,), check_trace=False))
@@ -36,7 +36,7 @@ def test_torchscript_trace_holds_for_other_sizes(name):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("case", [SMALL[0], SMALL[1], SMALL[3]], ids=str)
-def test_torchscript_trace_needs_no_operator_of_ours(case):
+def test_torchscript_trace_needs_no_operator_of_this_package(case):
     x, _ = tensors(case)
     layer = with_backend(case.layer(), "collapsed")
     traced = torch.jit.trace(layer, (x,))

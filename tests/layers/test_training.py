@@ -1,4 +1,4 @@
-"""Training as others' tools do it, in one process: checkpointing, accumulation, ensembles, averaged weights."""
+"""Training with other packages' tools, in one process: checkpointing, accumulation, ensembles, averaged weights."""
 
 import copy
 

@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 
 from tests.layers.cases import BACKENDS, SMALL, assert_same, run, tensors, with_backend
 
-# torch.func wants no change of buffers in place: batch normalisation in training is left out.
+# torch.func allows no change of buffers in place, so batch normalisation in training is left out.
 PURE = [case for case in SMALL if getattr(case, "norm", None) is None or not case.training]
 
 pytestmark = [

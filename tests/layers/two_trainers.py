@@ -1,4 +1,4 @@
-"""What the two processes of test_parallel_training.py do; apart, so that starting them imports little."""
+"""What the two processes of test_parallel_training.py do; in a file that imports little, so that they start fast."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def share(name: str, rank: int | None = None) -> Tensor:
 
 
 def loss(model: nn.Module, x: Tensor) -> Tensor:
-    """A mean over images to which every output contributes."""
+    """A mean over images; every output contributes."""
     return sum((out - 0.1).square().mean() for out in pytree.tree_leaves(model(x)))
 
 
 def checkpointed(model: nn.Module, reentrant: bool) -> nn.Module:
-    """Attention layers that keep their input alone and run again in the backward."""
+    """Attention layers that keep only their input and run again in the backward."""
     for module in model.modules():
         if isinstance(module, EMAM | SCAM):
             module.forward = partial(checkpoint, module.forward, use_reentrant=reentrant)
@@ -54,7 +54,7 @@ def data_parallel(model: nn.Module, x: Tensor, **options: bool) -> nn.Module:
 
 
 def accumulated(model: nn.Module, x: Tensor) -> nn.Module:
-    """An image at a time, gradients exchanged with the last alone."""
+    """An image at a time, gradients exchanged with the last one only."""
     wrapped = DistributedDataParallel(model)
     for i, image in enumerate(x.split(1)):
         with wrapped.no_sync() if i + 1 < len(x) else nullcontext():
@@ -63,7 +63,7 @@ def accumulated(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def sharded(model: nn.Module, x: Tensor, **options: bool) -> nn.Module:
-    """One backward of FSDP2: the attention layers are shards of their own, the rest is another."""
+    """One backward of FSDP2: each attention layer is a shard, the rest is another."""
     for module in model.modules():
         if isinstance(module, EMAM | SCAM):
             fully_shard(module, **options)
@@ -117,7 +117,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def run(rank: int, folder: str, name: str) -> None:
     """Train a host in every way; the results in a file."""
-    # The layers' own derivatives at any size; `collapsed` leaves small inputs to the formulas.
+    # The layers' own derivatives at any size; `collapsed` runs the formulas for small inputs.
     functional.SMALL_EMAM = functional.SMALL_SCAM = functional.Small(-1, -1)
     with joined(rank, folder):
         model, x = network(name), share(name, rank)

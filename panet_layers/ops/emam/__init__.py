@@ -1,1 +1,1 @@
-"""Efficient multi-scale attention: the formulas (`reference`) and their exact shortcut (`collapsed`)."""
+"""EMAM, efficient multi-scale attention: the paper's formulas and faster ways to the same result."""

@@ -1,4 +1,4 @@
-"""EMAM as one step of the autograd graph: registered operators, `chunked` or `fused`, forward and backward."""
+"""EMAM as one step of the autograd graph: the registered operators, forward and backward."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import library  # noqa: F401  (registers the operators)
-from ..chunks import accumulation_dtype
-from . import collapsed
+from ..second_derivatives import differentiable_gradients
+from . import (
+    collapsed,
+    operators,  # noqa: F401  (registers the operators)
+)
+from .tensors import Parameters
 
 
-def emam(x: Tensor, *params_groups_eps: Any, fused: bool) -> Tensor:
-    """As the reference's `emam`, x (B, C, H, W); first derivatives by hand, higher ones through the plain form.
+def emam(x: Tensor, params: Parameters, groups: int, eps: float, *, fused: bool) -> Tensor:
+    """Return what the reference's `emam` returns, by the `fused` backend or by `chunked`.
 
-    `fused` takes the Triton kernels.
+    First derivatives are hand-written; higher ones go through the plain form, `collapsed`.
     """
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params_groups_eps[:6])):
-        return _EMAM.apply(x, *params_groups_eps, fused)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
+        return _EMAM.apply(x, *params, groups, eps, fused)
     forward, _ = _operators(fused)
-    return forward(x, *params_groups_eps)[0]
+    out, *_ = forward(x, *params, groups, eps)
+    return out
 
 
 def _operators(fused: bool) -> tuple[Any, Any]:
@@ -30,29 +34,27 @@ def _operators(fused: bool) -> tuple[Any, Any]:
 
 class _EMAM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *params_and_settings: Any) -> Tensor:
-        *params, ctx.groups, ctx.eps, ctx.fused = params_and_settings
-        forward, _ = _operators(ctx.fused)
-        out, *saved = forward(x, *params, ctx.groups, ctx.eps)
-        ctx.save_for_backward(x, *params, *saved)
+    def forward(
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w3: Tensor, b3: Tensor, gamma: Tensor, beta: Tensor,
+        groups: int, eps: float, fused: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.groups, ctx.eps, ctx.fused = groups, eps, fused
+        forward, _ = _operators(fused)
+        out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps)
+        ctx.save_for_backward(x, w1, b1, w3, b3, gamma, beta, *saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *rest = ctx.saved_tensors
-        params, saved = rest[:6], rest[6:]
+        x, w1, b1, w3, b3, gamma, beta, *saved = ctx.saved_tensors
+        params = Parameters(w1, b1, w3, b3, gamma, beta)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return *_differentiable_backward(grad, [x, *params], ctx), None, None, None
-        _, backward = _operators(ctx.fused)
-        return *backward(grad, x, *params, *saved, ctx.groups), None, None, None
 
+            def plain(x: Tensor, *params: Tensor) -> Tensor:
+                return collapsed.emam(x, Parameters(*params), ctx.groups, ctx.eps)
 
-def _differentiable_backward(grad: Tensor, inputs: Any, ctx: Any) -> list[Tensor | None]:
-    """The gradients as a graph that can be differentiated again (`create_graph=True`)."""
-    wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad) if needed]
-    dtype = accumulation_dtype(grad.dtype)
-    x, *params = (t.to(dtype) for t in inputs)
-    run: Any = collapsed.emam
-    out = run(x, *params, ctx.groups, ctx.eps).to(grad.dtype)
-    grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-    return [next(grads) if needed else None for needed in ctx.needs_input_grad[:7]]
+            gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
+        else:
+            _, backward = _operators(ctx.fused)
+            gradients = backward(grad, x, *params, *saved, ctx.groups)
+        return *gradients, None, None, None

@@ -1,74 +1,43 @@
-"""EMAM's hand-written forward and backward, a cache-sized piece of the input at a time.
+"""EMAM's hand-written forward and backward, one cache-sized chunk of the input at a time.
 
-Kept for the backward: the input and small statistics, of 2/H, 2/W and 1/K of its size. The names are those of the
-derivation: t = x a d is the gated map, p and q the softmaxed means of the two branches, delta the gradient before the
-last sigmoid. N instances (sample, group) of K channels and P = H * W pixels make a piece.
+The forward saves the input and small statistics, of 2/H, 2/W and 1/K of its size. Symbols are those of
+docs/derivation.md: t = x a d is the gated map, p and q are the softmaxed means of the two branches, delta is the
+gradient before the last sigmoid. A chunk has N instances (sample, group) of K channels and P = H * W pixels.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Scratch, accumulation_dtype, load, pieces, row_sums, store
+from ..chunks import Scratch, cut, load, row_sums, store
+from ..precision import accumulation_dtype
+from .tensors import Parameters, Saved, empty_saved
 from .windows import Windows
 
 
-class Parameters(NamedTuple):
-    """EMAM's parameters, in the state_dict's order and shapes."""
-
-    w1: Tensor  # (K, K, 1, 1)
-    b1: Tensor  # (K)
-    w3: Tensor  # (K, K, 3, 3)
-    b3: Tensor  # (K)
-    gamma: Tensor  # (K)
-    beta: Tensor  # (K)
-
-
-class Saved(NamedTuple):
-    """What the backward needs beside the input and the parameters; B samples, G groups."""
-
-    means: Tensor  # (B, G, K, H + W): row means, then column means
-    gates: Tensor  # (B, G, K, H + W): a, then d
-    mean: Tensor  # (B, G, K) of t
-    rstd: Tensor  # (B, G, K) of t
-    q: Tensor  # (B, G, K)
-    gate: Tensor  # (B, G, P)
-
-
-def saved_shapes(x: Tensor, groups: int) -> list[tuple[int, ...]]:
-    """The shapes of `Saved` for an input x."""
-    batch, channels, height, width = x.shape
-    k = channels // groups
-    sides = (k, height + width)
-    return [(batch, groups, *rest) for rest in (sides, sides, (k,), (k,), (k,), (height * width,))]
-
-
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
+    """Return the attended map, like x (B, C, H, W), and what the backward needs."""
     height, width = x.shape[2:]
     k, pixels = x.shape[1] // groups, height * width
-    dtype = accumulation_dtype(x.dtype)
-    params = Parameters(*(p.to(dtype) for p in params))
-    out = torch.empty_like(x)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
+    params = params.to(accumulation_dtype(x.dtype))
+    out, saved = torch.empty_like(x), empty_saved(x, groups)
     x5, out5 = x.unflatten(1, (groups, k)), out.unflatten(1, (groups, k))
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).mT.contiguous()
     constant, floor = p @ params.b3, p.new_full((), eps)
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(0, 2, k, height, width))
-    scratch = Scratch(x, cuts, groups)
-    for piece in cuts:
-        xs = load(x5, piece)
+    chunks = cut(x, groups, _copies(0, 2, k, height, width))
+    scratch = Scratch(x, chunks, groups)
+    for chunk in chunks:
+        xs = load(x5, chunk)
         n = xs.shape[0]
-        result = scratch.result(out5, piece)
-        means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
+        result = scratch.result(out5, chunk)
+        means, gates, mean, rstd, q, gate = (part[chunk].flatten(0, 1) for part in saved)
 
         torch.div(row_sums(xs), width, out=means[..., :height])
         torch.mean(xs, 2, out=means[..., height:])
@@ -85,35 +54,33 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         y = _shifted_sum(torch.matmul(taps, xs.flatten(2)), height, width)
         y = torch.baddbmm(y, (q * params.gamma * rstd)[:, None], t)[:, 0]
         torch.add(y, torch.addmv(constant, q, params.beta)[:, None], out=gate).sigmoid_()
-        store(out5, piece, torch.mul(xs, gate.view(n, 1, height, width), out=result))
+        store(out5, chunk, torch.mul(xs, gate.view(n, 1, height, width), out=result))
     return out, saved
 
 
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
+    """Return the gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
     height, width = x.shape[2:]
     k, pixels = x.shape[1] // groups, height * width
-    dtype = accumulation_dtype(x.dtype)
-    given, params = params, Parameters(*(p.to(dtype) for p in params))
+    given, params = params, params.to(accumulation_dtype(x.dtype))
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (groups, k)) for part in (x, grad, dx))
 
     p = params.beta.softmax(0)
     taps = (p @ params.w3.flatten(1)).view(k, 9).flip(1).contiguous()
     w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
-    # Contiguous whatever the weights' layout: the views below are added to.
-    total = Parameters(*(torch.zeros_like(part, memory_format=torch.contiguous_format) for part in params))
+    total = Parameters(*map(torch.zeros_like, params))
     dw1, dw3 = total.w1.flatten(1), total.w3.flatten(1)
-    total_e = x.new_zeros((9, k), dtype=dtype)
+    total_e = p.new_zeros((9, k))
     small = [(total_e.new_empty(0, 1), total_e.new_empty(0, k), total_e.new_empty(0, k))]
     windows = _windows(height, width, p.device, p.dtype)
-    cuts = pieces(x, groups, _copies(1, 5, k, height, width))
-    scratch = Scratch(x, cuts, groups)
-    for piece in cuts:
-        xs, gs = load(x5, piece), load(grad5, piece)
+    chunks = cut(x, groups, _copies(1, 5, k, height, width))
+    scratch = Scratch(x, chunks, groups)
+    for chunk in chunks:
+        xs, gs = load(x5, chunk), load(grad5, chunk)
         n = xs.shape[0]
-        result, other = scratch.result(dx5, piece), scratch("other", n)
-        means, gates, mean, rstd, q, gate = (part[piece].flatten(0, 1) for part in saved)
+        result, other = scratch.result(dx5, chunk), scratch("other", n)
+        means, gates, mean, rstd, q, gate = (part[chunk].flatten(0, 1) for part in saved)
 
         delta = torch.mul(xs, gs, out=result).flatten(2).sum(1)
         delta = torch.ops.aten.sigmoid_backward(delta, gate)
@@ -142,7 +109,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         result.addcmul_(gs, gate.view(n, 1, height, width))
         result.flatten(2).baddbmm_(taps.expand(n, k, 9), neighbours)
         windows.add_gradient(result, dmeans, ((dm / pixels) @ w3).view(n, k, 9))
-        store(dx5, piece, result)
+        store(dx5, chunk, result)
 
     d, hh, dm = (torch.cat(parts) for parts in zip(*small))
     q, total_d, total_e = saved.q.flatten(0, 1), d.sum(), total_e.mT.flip(1).flatten()
@@ -151,7 +118,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     torch.add(dm.sum(0), p * total_d, out=total.b3)
     torch.sum(q * hh, 0, out=total.gamma)
     torch.add((q * d).sum(0), p * (dp - p @ dp), out=total.beta)
-    return dx, Parameters(*(part.to(like.dtype) for part, like in zip(total, given)))
+    return dx, total.like(given)
 
 
 @lru_cache(maxsize=64)
@@ -160,19 +127,19 @@ def _windows(height: int, width: int, device: torch.device, dtype: torch.dtype) 
 
 
 def _copies(buffers: int, sides: int, k: int, height: int, width: int) -> float:
-    """Scratch memory of a piece in copies of itself: whole buffers, sets of rows and columns, a dozen maps."""
+    """Return a chunk's scratch memory in multiples of its size: buffers, sets of rows and columns, a dozen maps."""
     return buffers + sides * (height + width) / (height * width) + 12 / k
 
 
 def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
-    """The products of row and column gates, (N, K, H, W)."""
+    """Return the products of row and column gates, a d: (N, K, H, W)."""
     return torch.mul(gates[..., :height, None], gates[..., None, height:], out=out)
 
 
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9, P): map (j, i) holds the products with tap (j, i); move each where it belongs and add: (N, 1, P).
+    """Return the sum (N, 1, P) of maps (N, 9, P), each shifted by its tap: map (j, i) holds products with tap (j, i).
 
-    The sums are made in `maps`: over i first, then over j.
+    The sums are made in the memory of `maps`: over i first, then over j.
     """
     left, rows, right = maps.view(-1, 3, 3, height, width).unbind(2)
     rows[..., 1:] += left[..., :-1]
@@ -184,6 +151,6 @@ def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def _neighbours(delta: Tensor, height: int, width: int) -> Tensor:
-    """(N, P) -> (N, 9, P): row (j, i) is delta at (h + j - 1, w + i - 1), zero outside."""
+    """Return (N, 9, P), whose row (j, i) is delta (N, P) at (h + j - 1, w + i - 1), zero outside."""
     padded = F.pad(delta.view(-1, height, width), (1, 1, 1, 1))
     return padded.unfold(1, height, 1).unfold(2, width, 1).flatten(1, 2).flatten(2)

@@ -1,8 +1,7 @@
-"""EMAM by exact algebra: the dense 3x3 convolution is never computed. Plain torch, differentiable again and again.
+"""EMAM by exact algebra, in plain torch operations: the dense 3x3 convolution is never computed (docs/derivation.md).
 
-The convolution's output is used only through one fixed combination of its channels (a convolution with one output
-channel, because the softmaxed mean of the normalised branch is the softmax of that branch's bias, whatever the input)
-and through its mean, which is linear in nine window sums a channel.
+The output uses that convolution in two ways only: through one fixed combination of its channels, a convolution with one
+output channel; and through its mean, which is linear in nine window sums for each channel. Derivatives of any order.
 """
 
 from __future__ import annotations
@@ -12,47 +11,39 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from .tensors import Parameters
 
-def emam(
-    x: Tensor,
-    conv1x1_weight: Tensor,
-    conv1x1_bias: Tensor,
-    conv3x3_weight: Tensor,
-    conv3x3_bias: Tensor,
-    gn_weight: Tensor,
-    gn_bias: Tensor,
-    groups: int,
-    eps: float,
-) -> Tensor:
-    """As the reference's `emam`, x (B, C, H, W), with one output channel in place of a dense convolution."""
+
+def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
+    """Return what the reference's `emam` returns, for x (B, C, H, W)."""
     height, width = x.shape[2:]
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
     means = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)
-    gates = (conv1x1_weight.flatten(1) @ means + conv1x1_bias[:, None]).sigmoid()
+    gates = (params.w1.flatten(1) @ means + params.b1[:, None]).sigmoid()
     row_gate, column_gate = gates[..., :height], gates[..., height:]
 
     gated = x * row_gate[..., None] * column_gate[:, :, None]
     centred = gated - gated.mean(dim=(2, 3), keepdim=True)
     rstd = (centred.square().mean(dim=(2, 3)) + eps).rsqrt()
 
-    weight1 = gn_bias.softmax(dim=0)
+    weight1 = params.beta.softmax(dim=0)
     windows = window_sums(x, means[..., height:] * height).flatten(1)
-    branch2_mean = F.linear(windows / (height * width), conv3x3_weight.flatten(1), conv3x3_bias)
+    branch2_mean = F.linear(windows / (height * width), params.w3.flatten(1), params.b3)
     weight2 = branch2_mean.softmax(dim=1)
 
-    taps = (weight1 @ conv3x3_weight.flatten(1)).reshape(1, -1, 3, 3)
+    taps = (weight1 @ params.w3.flatten(1)).reshape(1, -1, 3, 3)
     from_branch2 = F.conv2d(x, taps, padding=1)
-    scale = weight2 * gn_weight * rstd
+    scale = weight2 * params.gamma * rstd
     from_branch1 = torch.bmm(scale[:, None], centred.flatten(2)).unflatten(2, (height, width))
-    constant = weight2 @ gn_bias + weight1 @ conv3x3_bias
+    constant = weight2 @ params.beta + weight1 @ params.b3
     out = x * (from_branch2 + from_branch1 + constant[:, None, None, None]).sigmoid()
     return rearrange(out, "(b g) c h w -> b (g c) h w", g=groups)
 
 
 def window_sums(x: Tensor, columns: Tensor) -> Tensor:
-    """What each tap (ky, kx) of a zero-padded 3x3 kernel sees in all, (N, K, 3, 3), of x and its column sums.
+    """Return the sum of what each tap (ky, kx) of a zero-padded 3x3 kernel reads of x: S (N, K, 3, 3).
 
-    Only one border row, or one border column, stays out of the reach of an outer tap.
+    An outer tap misses one border row, or one border column. `columns` (N, K, W) are the column sums of x.
     """
     rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], dim=2)
     total = rows.sum(dim=3)

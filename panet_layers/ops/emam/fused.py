@@ -1,54 +1,32 @@
-"""EMAM's forward and backward as Triton kernels for what is large and torch GEMMs for what is small.
+"""EMAM's hand-written forward and backward on a GPU: Triton kernels for what is large, torch GEMMs for what is small.
 
-The same functions, shapes and names as in `chunked`; the algebra is explained there. The kernels come in two sets with
-the same launchers, one for NCHW (and any strides), one for channels_last.
+Symbols are those of docs/derivation.md. Two sets of kernels have the same launchers: nchw/ for NCHW and any other
+strides, nhwc/ for channels_last.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from ..chunks import accumulation_dtype
-from ..fusion import check_pixels
-from .chunked import Parameters, Saved, saved_shapes
-
-
-def channels_last(x: Tensor) -> bool:
-    """Whether x's memory has channels innermost (slices have, too), so that its output's and gradient's will."""
-    _, channels, height, width = x.shape
-    if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
-        return False
-    return (height == 1 or x.stride(2) >= channels) and (width == 1 or x.stride(3) >= channels)
-
-
-def empty_saved(x: Tensor, groups: int) -> Saved:
-    """Memory for `Saved`; in channels_last, (B, G, K, H + W) have K innermost."""
-    dtype = accumulation_dtype(x.dtype)
-    saved = Saved(*(x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x, groups)))
-    if not channels_last(x):
-        return saved
-    return saved._replace(means=_channels_innermost(saved.means), gates=_channels_innermost(saved.gates))
-
-
-def _channels_innermost(sides: Tensor) -> Tensor:
-    return sides.view(*sides.shape[:2], sides.shape[3], sides.shape[2]).mT
+from ..availability import check_pixels, current_device
+from ..precision import accumulation_dtype
+from .tensors import Parameters, Saved, channels_last, empty_saved
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs."""
+    """Return the attended map, like x (B, C, H, W), and what the backward needs."""
     check_pixels(x)
     dtype = accumulation_dtype(x.dtype)
     out = torch.empty_like(x)
-    saved = empty_saved(x, groups)
+    saved = empty_saved(x, groups, channels_last(x))
     if x.numel() == 0:
         return out, saved
-    kernels, params = _kernels(x), _as_kernels_read(params, dtype)
+    kernels, params = _kernels(x), params.to(dtype)
     k = params.beta.shape[0]
-    with _device(x):
+    with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         windows = x.new_empty((means.shape[0], k, 9), dtype=dtype)
         kernels.pool(x, means, windows)
@@ -70,19 +48,19 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
 
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
+    """Return the gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
     dtype = accumulation_dtype(x.dtype)
     dx = torch.empty_like(x)
     if x.numel() == 0:
-        return dx, Parameters(*(torch.zeros_like(p, memory_format=torch.contiguous_format) for p in params))
-    kernels, given, params = _kernels(x), params, _as_kernels_read(params, dtype)
+        return dx, Parameters(*(p.new_zeros(p.shape) for p in params))
+    kernels, given, params = _kernels(x), params, params.to(dtype)
     k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
-    with _device(x):
+    with current_device(x):
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
         last = channels_last(x)
-        # A gradient of another layout is copied once: three passes read it, a channel at a time if it lay as it does.
+        # A gradient in another layout is copied once, because two passes read it.
         if last and not channels_last(grad):
             grad = grad.contiguous(memory_format=torch.channels_last)
         delta = kernels.padded(gate, *x.shape[2:]) if last else torch.empty_like(gate)
@@ -99,7 +77,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
         dmeans = (dpre.flatten(1).mT @ w1).mT if last else w1.mT @ dpre.flatten(1)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
-        del delta, coefficients, dmeans, dwindows  # the products below copy as much
+        del delta, coefficients, dmeans, dwindows  # to free the memory that the products below need
 
         dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
         d = dbeta.sum()
@@ -112,15 +90,11 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
             gamma=dgamma.clone(),
             beta=dbeta + p * (dp - p @ dp),
         )
-    return dx, Parameters(*(part.view(like.shape).to(like.dtype) for part, like in zip(gradients, given)))
-
-
-def _as_kernels_read(params: Parameters, dtype: torch.dtype) -> Parameters:
-    return Parameters(*(p.to(dtype).contiguous() for p in params))
+    return dx, gradients.like(given)
 
 
 def _kernels(x: Tensor) -> ModuleType:
-    """The set of kernels for x's memory format."""
+    """Return the set of kernels for the memory format of x."""
     if channels_last(x):
         from . import nhwc
 
@@ -128,8 +102,3 @@ def _kernels(x: Tensor) -> ModuleType:
     from . import nchw
 
     return nchw
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device."""
-    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()

@@ -7,38 +7,30 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from .tensors import Parameters
 
-def emam(
-    x: Tensor,
-    conv1x1_weight: Tensor,
-    conv1x1_bias: Tensor,
-    conv3x3_weight: Tensor,
-    conv3x3_bias: Tensor,
-    gn_weight: Tensor,
-    gn_bias: Tensor,
-    groups: int,
-    eps: float,
-) -> Tensor:
-    """Efficient multi-scale attention (paper III-B, Eq. 2-5; Ouyang et al. 2023) of x (B, C, H, W)."""
-    batch, channels, height, width = x.shape
 
-    # Eq. 2: G groups of C/G channels, each from here on an instance of its own.
+def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
+    """Return the efficient multi-scale attention of x (B, C, H, W) (paper III-B, Eq. 2-5; Ouyang et al. 2023)."""
+    height, width = x.shape[2:]
+
+    # Eq. 2: G groups of C / G channels. From here on each (sample, group) is an instance.
     x = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
 
-    # Eq. 3 and 4: the average over the width (one number a row) and over the height (one a column) ...
+    # Eq. 3 and 4: the averages over the width (one for each row) and over the height (one for each column) ...
     row_mean = x.mean(dim=3, keepdim=True)
     column_mean = x.mean(dim=2, keepdim=True)
 
-    # ... pass together, concatenated along the height, through the 1x1 convolution; two sigmoids make the gates.
+    # ... go, concatenated along the height, through the 1x1 convolution. Two sigmoids make the gates.
     joint = torch.cat([row_mean, column_mean.transpose(2, 3)], dim=2)
-    row_gate, column_gate = F.conv2d(joint, conv1x1_weight, conv1x1_bias).split([height, width], dim=2)
+    row_gate, column_gate = F.conv2d(joint, params.w1, params.b1).split([height, width], dim=2)
     gated = x * row_gate.sigmoid() * column_gate.transpose(2, 3).sigmoid()
 
-    # The 1x1 branch is normalised with a channel a norm group; the 3x3 branch is one dense convolution.
-    branch1 = _normalise(gated, gn_weight, gn_bias, eps)
-    branch2 = F.conv2d(x, conv3x3_weight, conv3x3_bias, padding=1)
+    # The 1x1 branch is normalised, with one channel in a norm group; the 3x3 branch is one dense convolution.
+    branch1 = _normalise(gated, params.gamma, params.beta, eps)
+    branch2 = F.conv2d(x, params.w3, params.b3, padding=1)
 
-    # Eq. 5: each branch, globally averaged and softmaxed over channels, weighs the other branch's channels.
+    # Eq. 5: each branch, averaged over the pixels and softmaxed over the channels, weighs the other's channels.
     weight1 = branch1.mean(dim=(2, 3)).softmax(dim=1)
     weight2 = branch2.mean(dim=(2, 3)).softmax(dim=1)
     attention = _weighted_sum(weight1, branch2) + _weighted_sum(weight2, branch1)
@@ -48,12 +40,12 @@ def emam(
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group normalisation with one channel a group; unlike `nn.GroupNorm` it takes one pixel and no instance too."""
+    """Return the group normalisation with one channel in a group; also for a single pixel and for an empty batch."""
     if x.numel() == 0:
         return x * weight[:, None, None] + bias[:, None, None]
     return torch.group_norm(x, x.shape[1], weight, bias, eps)
 
 
 def _weighted_sum(weight: Tensor, maps: Tensor) -> Tensor:
-    """(N, C) weights and (N, C, H, W) maps -> (N, 1, H, W)."""
+    """Return the maps (N, K, H, W) summed over their channels with weights (N, K), as (N, 1, H, W)."""
     return torch.bmm(weight[:, None, :], maps.flatten(2)).unflatten(2, maps.shape[2:])

@@ -1,8 +1,8 @@
-"""The mean of a zero-padded 3x3 convolution without the convolution: it is linear in nine window sums a channel.
+"""The mean of a zero-padded 3x3 convolution without the convolution: it is linear in nine window sums for each channel.
 
-Tap (ky, kx) sees the map without one border row (ky != 1), without one border column (kx != 1), or whole. The sum of
-what it sees is total - excluded row - excluded column + their corner: linear in the row and column means, which are
-there already, and in the four corner pixels.
+Tap (ky, kx) reads the map without one border row (ky != 1) and without one border column (kx != 1). The sum of what it
+reads, S in docs/derivation.md, is total - excluded row - excluded column + their corner: linear in the row and column
+means, which are known, and in the four corner pixels.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ class Windows:
         self.height, self.width = height, width
 
     def sums(self, means: Tensor, x: Tensor) -> Tensor:
+        """Return the window sums S (N, K, 9)."""
         corners = x.flatten(2).index_select(2, self.corners)
         sums = means.flatten(0, 1) @ self.from_means
         return sums.addmm_(corners.flatten(0, 1), self.from_corners).view(*corners.shape[:2], 9)
 
     def add_gradient(self, dx: Tensor, dmeans: Tensor, dsums: Tensor) -> None:
-        """Add to dx (N, K, H, W), in place, what reaches it through the means and through the window sums."""
+        """Add to dx (N, K, H, W), in place, the gradient that comes through the means and through the window sums."""
         dmeans = dmeans + dsums @ self.from_means.mT
         dx += (dmeans[..., : self.height] / self.width)[..., None]
         dx += (dmeans[..., self.height :] / self.height)[:, :, None]

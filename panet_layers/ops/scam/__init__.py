@@ -1,1 +1,1 @@
-"""Spatial and channel attention: the formulas (`reference`) and a thriftier way to them (`collapsed`)."""
+"""SCAM, spatial and channel attention: the paper's formulas and faster ways to the same result."""

@@ -1,105 +1,87 @@
-"""SCAM's hand-written forward and backward, a cache-sized piece of the input at a time.
+"""SCAM's hand-written forward and backward, one cache-sized chunk of the input at a time.
 
-Kept for the backward: the input, what was pooled from it (2 numbers a channel, 2 a pixel) and the logits (1 a pixel).
-Where each maximum sat is found again in the backward, by comparison with the maximum: cheaper than to ask
-`torch.max` for it in the forward. n samples of C channels and P = H * W pixels make a piece.
+The forward saves the input, what it pooled (2 numbers for each channel, 2 for each pixel) and the logits (1 for each
+pixel). The backward finds the position of each maximum again, by comparison with it: that is cheaper than the indices
+of `torch.max` in the forward. Symbols are those of docs/derivation.md. A chunk has n samples of C channels and
+P = H * W pixels.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import Piece, Scratch, accumulation_dtype, load, pieces, store
+from ..chunks import Chunk, Scratch, cut, load, store
+from ..precision import accumulation_dtype
+from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
+from .tensors import ChunkedSaved, Parameters, Running, empty_chunked_saved
 
 
-class Parameters(NamedTuple):
-    """SCAM's parameters; the biases, and the normalisation's two, may be None."""
+def forward(
+    x: Tensor, params: Parameters, running: Running, batch_statistics: bool, eps: float
+) -> tuple[Tensor, ChunkedSaved]:
+    """Return the attended map, like x (B, C, H, W), and what the backward needs.
 
-    fc1: Tensor  # (hidden, C)
-    fc1_bias: Tensor | None  # (hidden)
-    fc2: Tensor  # (C, hidden)
-    fc2_bias: Tensor | None  # (C)
-    conv: Tensor  # (1, 2, k, k)
-    norm_weight: Tensor | None  # (1)
-    norm_bias: Tensor | None  # (1)
-
-
-class Saved(NamedTuple):
-    """What the backward needs beside the input and the parameters."""
-
-    pooled: Tensor  # (2, B, C): mean and maximum over the pixels
-    maps: Tensor  # (B, 2, H, W): mean and maximum over the gated channels
-    logits: Tensor  # (B, 1, H, W), before the normalisation
-    moments: Tensor  # (2): mean and variance that normalise the logits
-
-
-def saved_shapes(x: Tensor) -> list[tuple[int, ...]]:
-    """The shapes of `Saved` for an input x."""
-    batch, channels, height, width = x.shape
-    return [(2, batch, channels), (batch, 2, height, width), (batch, 1, height, width), (2,)]
-
-
-def forward(x: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None, eps: float) -> tuple[Tensor, Saved]:
-    """x (B, C, H, W) -> the attended map, like x, and what the backward needs.
-
-    `running` holds the mean and variance that normalise the logits; None takes the batch's own.
+    The logits are normalised by the batch's statistics or by the running ones.
     """
-    batch, channels, height, width = x.shape
-    dtype = accumulation_dtype(x.dtype)
-    params = _in_dtype(params, dtype)
-    out = torch.empty_like(x)
-    pooled, maps, logits, moments = (x.new_empty(shape, dtype=dtype) for shape in saved_shapes(x))
+    channels = x.shape[1]
+    params = params.to(accumulation_dtype(x.dtype))
+    out, saved = torch.empty_like(x), empty_chunked_saved(x)
+    pooled, maps, logits, moments = saved
     x5, out5 = x.unflatten(1, (1, channels)), out.unflatten(1, (1, channels))
-    cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1)
+    chunks = cut(x, 1)
+    scratch = Scratch(x, chunks, 1)
 
-    for piece in cuts:
-        xs = load(x5, piece).flatten(2)
-        torch.mean(xs, 2, out=pooled[0, piece[0]])
-        torch.amax(xs, 2, out=pooled[1, piece[0]])
-    gate = _channel_gate(pooled, params)
+    for chunk in chunks:
+        xs = load(x5, chunk).flatten(2)
+        torch.mean(xs, 2, out=pooled[0, chunk[0]])
+        torch.amax(xs, 2, out=pooled[1, chunk[0]])
+    gate = channel_gate(hidden_features(pooled, params), params)
 
-    def gated(piece: Piece) -> Tensor:
-        xs = load(x5, piece)
-        return torch.mul(xs, gate[piece[0], :, None, None], out=scratch.result(out5, piece))
+    def gated(chunk: Chunk) -> Tensor:
+        xs = load(x5, chunk)
+        return torch.mul(xs, gate[chunk[0], :, None, None], out=scratch.result(out5, chunk))
 
-    for piece in cuts:
-        result = gated(piece)
-        torch.mean(result, 1, out=maps[piece[0], 0])
-        torch.amax(result, 1, out=maps[piece[0], 1])
+    for chunk in chunks:
+        result = gated(chunk)
+        torch.mean(result, 1, out=maps[chunk[0], 0])
+        torch.amax(result, 1, out=maps[chunk[0], 1])
     logits.copy_(_convolve(maps, params.conv))
-    _set_moments(moments, logits, params, running)
+    if params.norm_weight is None:
+        moments.zero_()
+    elif batch_statistics:
+        mean = logits.mean()
+        torch.stack([mean, logits.sub(mean).square_().mean()], out=moments)
+    else:
+        torch.cat(running, out=moments)  # type: ignore[arg-type]
     pixel_gate = _normalise(logits, moments, params, eps)[1].sigmoid_()
 
-    for piece in cuts:
-        result = scratch.result(out5, piece) if scratch.in_place(out5, piece) else gated(piece)
-        store(out5, piece, result.mul_(pixel_gate[piece[0]]))
-    return out, Saved(pooled, maps, logits, moments)
+    for chunk in chunks:
+        result = scratch.result(out5, chunk) if scratch.in_place(out5, chunk) else gated(chunk)
+        store(out5, chunk, result.mul_(pixel_gate[chunk[0]]))
+    return out, saved
 
 
 def backward(
-    grad: Tensor, x: Tensor, params: Parameters, saved: Saved, batch_statistics: bool, eps: float
+    grad: Tensor, x: Tensor, params: Parameters, saved: ChunkedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
-    """The gradients of x and of the parameters (None stays None), for the gradient of the output."""
+    """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
     channels = x.shape[1]
-    dtype = accumulation_dtype(x.dtype)
-    given, params = params, _in_dtype(params, dtype)
+    given, params = params, params.to(accumulation_dtype(x.dtype))
     dx = torch.empty_like(x)
     x5, grad5, dx5 = (part.unflatten(1, (1, channels)) for part in (x, grad, dx))
-    cuts = pieces(x, 1)
-    scratch = Scratch(x, cuts, 1)
+    chunks = cut(x, 1)
+    scratch = Scratch(x, chunks, 1)
 
-    gate = _channel_gate(saved.pooled, params)
+    hidden = hidden_features(saved.pooled, params)
+    gate = channel_gate(hidden, params)
     normalised, scores = _normalise(saved.logits, saved.moments, params, eps)
     pixel_gate = scores.sigmoid().flatten(1)
     dscores, dgate = torch.empty_like(pixel_gate), torch.empty_like(gate)
-    for piece in cuts:
-        rows = piece[0]
-        product = torch.mul(load(x5, piece), load(grad5, piece), out=scratch.result(dx5, piece)).flatten(2)
+    for chunk in chunks:
+        rows = chunk[0]
+        product = torch.mul(load(x5, chunk), load(grad5, chunk), out=scratch.result(dx5, chunk)).flatten(2)
         dscores[rows] = torch.bmm(gate[rows, None], product)[:, 0]
         dgate[rows] = torch.bmm(pixel_gate[rows, None], product.mT)[:, 0]
     dscores = (dscores * pixel_gate * (1 - pixel_gate)).view_as(scores)
@@ -109,62 +91,30 @@ def backward(
     dmaps, dconv = _convolve_backward(dlogits, saved.maps, params.conv)
     dmean, dmaximum = (dmaps[:, 0] / channels).flatten(1), dmaps[:, 1].flatten(1)
 
-    mlp = _MlpBackward(saved.pooled, params)
-    for piece in cuts:
-        rows = piece[0]
-        xs, gs = load(x5, piece), load(grad5, piece)
+    dv, dhidden = torch.empty_like(gate), torch.empty_like(hidden)
+    for chunk in chunks:
+        rows = chunk[0]
+        xs, gs = load(x5, chunk), load(grad5, chunk)
         flat, gates = xs.flatten(2), gate[rows]
-        result = scratch.result(dx5, piece).flatten(2)
+        result = scratch.result(dx5, chunk).flatten(2)
         top_pixel = _first_hit(torch.ge(flat, saved.pooled[1, rows, :, None], out=result), 2)
         gated = torch.mul(flat, gates[:, :, None], out=result)
         top_channel = _first_hit(torch.ge(gated, saved.maps[rows, 1].flatten(1)[:, None], out=result), 1)
 
         dgates = dgate[rows] + torch.bmm(dmean[rows, None], flat.mT)[:, 0]
         dgates.scatter_add_(1, top_channel[:, 0], dmaximum[rows] * flat.gather(1, top_channel)[:, 0])
-        daverage, dtop = mlp(dgates * gates * (1 - gates), rows)
+        torch.mul(dgates * gates, 1 - gates, out=dv[rows])
+        dhidden[:, rows] = hidden_gradient(dv[rows], hidden[:, rows], params)
+        daverage, dtop = dhidden[:, rows] @ params.fc1
 
         torch.addcmul(dmean[rows, None], gs.flatten(2), pixel_gate[rows, None], out=result)
         result.scatter_add_(1, top_channel, dmaximum[rows, None])
-        # Not one `addcmul`: with two numbers a row it runs at a third of their speed.
+        # Not one `addcmul`: where two operands are broadcast along rows, it takes three times as long.
         result.mul_(gates[:, :, None]).add_((daverage / flat.shape[2])[:, :, None])
         result.scatter_add_(2, top_pixel, dtop[:, :, None])
-        store(dx5, piece, result.view_as(xs))
-    grads = (*mlp.parameter_gradients(), dconv, dnorm_weight, dnorm_bias)
-    return dx, Parameters._make(None if p is None else g.to(p.dtype).contiguous() for g, p in zip(grads, given))
-
-
-def _in_dtype(params: Parameters, dtype: torch.dtype) -> Parameters:
-    return Parameters._make(None if p is None else p.to(dtype) for p in params)
-
-
-def _channel_gate(pooled: Tensor, params: Parameters) -> Tensor:
-    """(2, B, C) pooled mean and maximum -> (B, C) gate; the second layer is linear, so it runs once on the sum."""
-    hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_().sum(0)
-    if params.fc2_bias is None:
-        return torch.mm(hidden, params.fc2.mT).sigmoid_()
-    return torch.addmm(params.fc2_bias, hidden, params.fc2.mT, beta=2).sigmoid_()
-
-
-class _MlpBackward:
-    """The backward of the channel gate's two layers, some samples at a time."""
-
-    def __init__(self, pooled: Tensor, params: Parameters) -> None:
-        self.pooled, self.params = pooled, params
-        self.hidden = F.linear(pooled, params.fc1, params.fc1_bias).relu_()
-        self.dgate, self.dhidden = torch.empty_like(pooled[0]), torch.empty_like(self.hidden)
-
-    def __call__(self, dgate: Tensor, rows: slice) -> Tensor:
-        """Gradient (n, C) before the sigmoid -> gradients (2, n, C) of the pooled mean and maximum."""
-        self.dgate[rows] = dgate
-        self.dhidden[:, rows] = torch.where(self.hidden[:, rows] <= 0, 0.0, dgate @ self.params.fc2)
-        return self.dhidden[:, rows] @ self.params.fc1
-
-    def parameter_gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of fc1, its bias, fc2, its bias, once every sample has passed."""
-        dhidden = self.dhidden.flatten(0, 1)
-        fc1 = dhidden.mT @ self.pooled.flatten(0, 1)
-        fc2 = self.dgate.mT @ self.hidden.sum(0)
-        return fc1, dhidden.sum(0), fc2, 2 * self.dgate.sum(0)
+        store(dx5, chunk, result.view_as(xs))
+    of_gate = parameter_gradients(dv, dhidden, saved.pooled, hidden, params)
+    return dx, Parameters(*of_gate, dconv, dnorm_weight, dnorm_bias).like(given)
 
 
 def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -172,8 +122,8 @@ def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of the maps and of the weight."""
-    # The maps' gradient as a forward convolution: five to ten times as fast on a CPU as the backward's own.
+    """Return the gradients of the maps and of the weight."""
+    # The gradient of the maps as a forward convolution: on a CPU five to ten times as fast as torch's backward.
     dmaps = _convolve(dlogits, weight.flip(2, 3).transpose(0, 1))
     padding = [weight.shape[-1] // 2] * 2
     _, dweight, _ = torch.ops.aten.convolution_backward(
@@ -182,18 +132,8 @@ def _convolve_backward(dlogits: Tensor, maps: Tensor, weight: Tensor) -> tuple[T
     return dmaps, dweight
 
 
-def _set_moments(moments: Tensor, logits: Tensor, params: Parameters, running: tuple[Tensor, Tensor] | None) -> None:
-    if params.norm_weight is None:
-        moments.zero_()
-        return
-    if running is None:
-        mean = logits.mean()
-        running = mean, logits.sub(mean).square_().mean()
-    torch.stack([moment.squeeze() for moment in running], out=moments)
-
-
 def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) -> tuple[Tensor, Tensor]:
-    """The normalised logits, and those scaled and shifted; without a normalisation, the logits and their copy."""
+    """Return the normalised logits, and the same scaled and shifted; without a normalisation, the logits and a copy."""
     if params.norm_weight is None or params.norm_bias is None:
         return logits, logits.clone()
     normalised = (logits - moments[0]) * (moments[1] + eps).rsqrt()
@@ -203,7 +143,7 @@ def _normalise(logits: Tensor, moments: Tensor, params: Parameters, eps: float) 
 def _normalise_backward(
     grad: Tensor, normalised: Tensor, moments: Tensor, params: Parameters, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the logits, of the scale (1) and of the shift (1)."""
+    """Return the gradients of the logits, of the scale (1) and of the shift (1)."""
     if params.norm_weight is None:
         return grad, grad, grad
     dweight, dbias = (grad * normalised).sum().view(1), grad.sum().view(1)
@@ -213,10 +153,10 @@ def _normalise_backward(
 
 
 def _first_hit(hits: Tensor, dim: int) -> Tensor:
-    """Index of the first one along `dim` in hits (n, C, P) of zeros and ones; the result keeps `dim`, of size 1.
+    """Return the index of the first 1 along `dim` in hits (n, C, P) of zeros and ones; `dim` stays, with size 1.
 
-    A product with the numbers L, L + 1, .. 2L - 1 tells where a hit is, if it is alone: two add up to 2L or more.
-    Elsewhere (ties, NaN), the row is searched.
+    A product with the numbers L, L + 1, ..., 2L - 1 is L plus the index of a single hit, and 2L or more for several.
+    Rows with several hits (ties) or none (NaN) are searched.
     """
     if hits.device.type != "cpu":
         return hits.argmax(dim, keepdim=True)

@@ -18,7 +18,7 @@ def scam(
     conv_weight: Tensor,
     norm: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
-    """Channel attention, then spatial attention (paper III-C, Eq. 6; Woo et al. 2018), of x (B, C, H, W)."""
+    """Return channel attention, then spatial attention (paper III-C, Eq. 6; Woo et al. 2018), of x (B, C, H, W)."""
     refined = channel_attention(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     return spatial_attention(refined, conv_weight, norm)
 
@@ -26,7 +26,7 @@ def scam(
 def channel_attention(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, fc2_bias: Tensor | None
 ) -> Tensor:
-    """CA(F) F (Eq. 6 and 7): one gate a channel, from the average and the maximum over the pixels."""
+    """Return CA(F) F (Eq. 6 and 7): a gate for each channel, from the average and the maximum over the pixels."""
 
     def mlp(pooled: Tensor) -> Tensor:
         return F.linear(F.relu(F.linear(pooled, fc1_weight, fc1_bias)), fc2_weight, fc2_bias)
@@ -35,7 +35,7 @@ def channel_attention(
 
 
 def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
-    """As `channel_attention`, with any `mlp` from pooled features (B, C) to logits (B, C)."""
+    """Return channel attention with any `mlp` from pooled features (B, C) to logits (B, C)."""
     pixels = x.flatten(2)
     average = pixels.mean(dim=2)
     maximum = pixels.max(dim=2).values
@@ -44,7 +44,7 @@ def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """SA(F) F (Eq. 6 and 8): one gate a pixel, from the average and the maximum over the channels."""
+    """Return SA(F) F (Eq. 6 and 8): a gate for each pixel, from the average and the maximum over the channels."""
     average = x.mean(dim=1, keepdim=True)
     maximum = x.max(dim=1, keepdim=True).values
     logits = F.conv2d(torch.cat([average, maximum], dim=1), conv_weight, padding=conv_weight.shape[-1] // 2)

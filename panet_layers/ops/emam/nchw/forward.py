@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..chunked import Parameters
-from ..shared import ENOUGH_WARPS
+from ...launching import ENOUGH_WARPS
+from ..tensors import Parameters
 from .tiling import (
     LANES,
     constants,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..shared import accumulation
+from ...launching import accumulation
 
 LANES = 32  # of a warp: the programs that walk along rows are one warp wide
 VECTOR = 4  # pixels that a thread loads at once, at most

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..chunked import Parameters
+from ..tensors import Parameters
 from .forward import constant_term, shifted
 from .tiling import constants, instance, kernel, offsets
 

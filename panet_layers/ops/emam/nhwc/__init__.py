@@ -1,7 +1,7 @@
 """EMAM's passes over channels_last maps as Triton kernels, behind the launchers of `nchw`."""
 
 from .backward import delta, input_gradient, padded
-from .contract import contract
 from .forward import attend, moments, pool
+from .reductions import contract
 
 __all__ = ["attend", "contract", "delta", "input_gradient", "moments", "padded", "pool"]

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..shared import accumulation
+from ...launching import accumulation
 from .tiles import SIZES, lanes, padded_size, place, spread, store_own
 from .tiling import MARGIN, strides, tiling
 

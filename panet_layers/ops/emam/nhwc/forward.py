@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..chunked import Parameters
-from ..shared import accumulation
+from ...launching import accumulation
+from ..tensors import Parameters
 from .tiles import SIZES, added, gather, lanes, place, spread, store_own, store_windows
 from .tiling import fold_tile, strides, tiling
 

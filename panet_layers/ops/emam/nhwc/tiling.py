@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..shared import ENOUGH_WARPS
+from ...launching import ENOUGH_WARPS
 
 MARGIN = tl.constexpr(8)  # columns that a block may reach beyond the map
 

@@ -7,11 +7,11 @@ the largest power of two that divides a row. Sums over several programs' tiles g
 fixed order: nothing here is atomic.
 """
 
-from .contract import contract, contract_maps
 from .elements import Norm
 from .gates import apply_gates, input_gradient
 from .maps import convolve, convolve_backward
 from .pool import pool_channels, pool_pixels
+from .reductions import contract, contract_maps
 
 __all__ = [
     "Norm",

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...chunks import accumulation_dtype
+from ...precision import accumulation_dtype
 from .elements import aligned, offsets, place
 from .tiling import SIZES, WARPS, channels_last, constants, cut, share, sizes
 

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...launching import accumulation
+
 WARPS = 4
 TILE = 2048  # elements, 16 a thread: enough loads in flight, and room for three accumulators in registers
 PROGRAMS_PER_PROCESSOR = 4  # fewer than that leave loads idle: then several programs share a sum
@@ -33,7 +35,7 @@ def constants(x: Tensor) -> dict[str, Any]:
     _, channels, pixels = sizes(x)
     return {
         "ALIGNMENT": math.gcd(16 // x.element_size(), channels if channels_last(x) else pixels),
-        "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        "ACC": accumulation(x),
         "INDEX": tl.int32 if channels * pixels < WIDE else tl.int64,
     }
 

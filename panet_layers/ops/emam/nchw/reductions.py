@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..chunked import Parameters
+from ..tensors import Parameters
 from .tiling import LANES, constants, instance, kernel, multiple, offsets, row_vector, store_windows
 
 

@@ -1,24 +1,25 @@
-"""Where the fused Triton kernels can run, and where `auto` takes them. Importing it imports no triton."""
+"""Where the fused Triton kernels can run, and where `auto` takes them. This file does not import triton."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-MOST_PIXELS = 2**31 - 4096  # of a map: kernels count them in 32 bits, a block at a time
-LEAST_CAPABILITY = (8, 0)  # Ampere: bfloat16 and the shared memory that the kernels count on
+MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
+LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-# Kernels as Python, on CPU tensors: for tests. What triton takes for yes; anything else would send it CPU tensors.
+# Triton's interpreter runs kernels as Python on CPU tensors, for tests. These are the values that triton reads as yes.
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def why_not(x: Tensor) -> str | None:
-    """Why the kernels can't run on x; None where they can."""
+    """Return why the kernels cannot run on x; None where they can."""
     if not HAS_TRITON:
         return "the package triton is not installed"
     if INTERPRETING:
@@ -33,11 +34,18 @@ def why_not(x: Tensor) -> str | None:
 
 
 def check_pixels(x: Tensor) -> None:
-    """Raise ValueError where x (B, C, H, W) has larger maps than the kernels can count."""
+    """Raise ValueError where x (B, C, H, W) has more pixels in a map than the kernels can count."""
     if x.shape[2] * x.shape[3] >= MOST_PIXELS:
-        raise ValueError(f"backend 'triton' takes maps of less than {MOST_PIXELS} pixels, got {tuple(x.shape)}")
+        raise ValueError(
+            f"backend 'triton' takes maps of less than {MOST_PIXELS} pixels, got {tuple(x.shape)}; use 'collapsed'"
+        )
 
 
 def preferred(x: Tensor) -> bool:
-    """The rule of `auto`: the kernels wherever they can run on a GPU, except for float64."""
+    """Return whether `auto` takes the kernels: wherever they can run on a GPU, except for float64."""
     return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not(x) is None
+
+
+def current_device(x: Tensor) -> AbstractContextManager:
+    """Make x's GPU the current device: Triton launches kernels there. Nothing to do for CPU tensors."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()

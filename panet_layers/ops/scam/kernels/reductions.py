@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...chunks import accumulation_dtype
+from ...precision import accumulation_dtype
 from .elements import Norm, aligned, offsets, pixel_gate, place
 from .tiling import SIZES, WARPS, channels_last, cut, layout, share, share_of_maps, sizes
 

@@ -1,0 +1,41 @@
+"""Checks of what a layer is given: its input, its convolutions, enough pixels for batch statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def check_input(x: Tensor, channels: int | None, layer: str) -> None:
+    """Raise ValueError or TypeError where x is not a floating-point (B, channels, H, W), with any C for None."""
+    if torch.jit.is_tracing():  # sizes are tensors there, and comparing them gives a warning
+        return
+    # Not `channels not in (None, x.shape[1])`: to torch 2.11's Dynamo a dynamic size is in no tuple.
+    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
+        raise ValueError(f"{layer} needs an input of shape (B, {channels or 'C'}, H, W), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{layer} needs a floating-point input, got {x.dtype}; convert it, as by x.float()")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{layer} needs at least one channel and one pixel, got {tuple(x.shape)}")
+
+
+def check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
+    """Raise ValueError where SCAM's batch normalisation trains on a single pixel, which has no variance."""
+    if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        raise ValueError(
+            f"SCAM's batch normalisation needs more than one pixel in training, got {tuple(x.shape)}; "
+            "use a larger batch or map, or eval mode"
+        )
+
+
+def check_convolutions(layer: nn.Module, *convolutions: nn.Module) -> None:
+    """Raise TypeError where another module, such as an adapter, has replaced a convolution: it would be ignored.
+
+    The layers read the weights of their convolutions and do not call them.
+    """
+    for module in convolutions:
+        if not isinstance(module, nn.Conv2d):
+            raise TypeError(
+                f"{type(layer).__name__} reads its convolutions' weights and calls none of them: wanted nn.Conv2d, got "
+                f"{type(module).__name__}, which would be ignored"
+            )

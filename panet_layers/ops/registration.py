@@ -1,0 +1,50 @@
+"""How a function becomes the operator `torch.ops.panet_layers.<name>`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from .precision import without_autocast
+
+_library = torch.library.Library("panet_layers", "DEF")
+
+
+def register(schema: str, implementation: Callable, fake: Callable) -> None:
+    """Define an operator that tracing sees as one opaque node; under a compiler its inputs keep their strides.
+
+    An operator takes and returns tensors in a row, as its schema names them. The functions get them as named tuples
+    where their annotations say so, and return the first output and a named tuple of the others. `fake` returns empty
+    tensors of the right shapes, dtypes and strides; it takes as many of the arguments as it needs, from the first.
+    """
+    name = schema.split("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+    _library.impl(name, _without_autograd_and_autocast(_in_a_row(implementation)), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"panet_layers::{name}", _in_a_row(fake), lib=_library)
+
+
+def _in_a_row(function: Callable) -> Callable:
+    kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
+
+    def run(*row: Any) -> tuple[Tensor, ...]:
+        values = iter(row)
+        args = (
+            kind(*islice(values, len(kind._fields))) if hasattr(kind, "_fields") else next(values) for kind in kinds
+        )
+        first, others = function(*args)
+        # An operator returns no None: the gradient of a missing parameter is empty.
+        return first, *(first.new_empty(0) if tensor is None else tensor for tensor in others)
+
+    return run
+
+
+def _without_autograd_and_autocast(function: Callable) -> Callable:
+    def run(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
+        with torch.no_grad(), without_autocast(x.device.type):
+            return function(x, *others)
+
+    return run

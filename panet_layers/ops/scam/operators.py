@@ -1,0 +1,48 @@
+"""SCAM's registered operators: schema, implementation and fake of each. Importing this file registers them.
+
+Exported programs refer to these names and schemas, so they stay.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..registration import register
+from . import chunked, fused
+from .tensors import ChunkedSaved, FusedSaved, Parameters, empty_chunked_saved, empty_fused_saved
+
+_PARAMETERS = (
+    "Tensor fc1, Tensor? fc1_bias, Tensor fc2, Tensor? fc2_bias, Tensor conv, Tensor? norm_weight, Tensor? norm_bias"
+)
+_SETTINGS = "bool batch_statistics, float eps"
+_FORWARD = f"_forward(Tensor x, {_PARAMETERS}, Tensor? running_mean, Tensor? running_var, {_SETTINGS})"
+_CHUNKED_SAVED = "Tensor pooled, Tensor maps, Tensor logits, Tensor moments"
+_FUSED_SAVED = (
+    "Tensor pooled, Tensor top_pixel, Tensor hidden, Tensor gate, Tensor maps, Tensor top_channel, Tensor logits,"
+    " Tensor moments"
+)
+
+
+def _backward_schema(saved: str) -> str:
+    inputs = f"Tensor grad, Tensor x, {_PARAMETERS}, {saved}, {_SETTINGS}"
+    return f"_backward({inputs}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+
+
+def _forward_fake(x: Tensor) -> tuple[Tensor, ChunkedSaved]:
+    return torch.empty_like(x), empty_chunked_saved(x)
+
+
+def _fused_forward_fake(x: Tensor, params: Parameters) -> tuple[Tensor, FusedSaved]:
+    return torch.empty_like(x), empty_fused_saved(x, params)
+
+
+def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
+    return torch.empty_like(x), Parameters._make(None if p is None else p.new_empty(p.shape) for p in params)
+
+
+_FIVE, _NINE = (f" -> ({', '.join(['Tensor'] * outputs)})" for outputs in (5, 9))
+register("scam" + _FORWARD + _FIVE, chunked.forward, _forward_fake)
+register("scam" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _backward_fake)
+register("scam_fused" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
+register("scam_fused" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
