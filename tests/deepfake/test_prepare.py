@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,8 +22,11 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 
 import prepare
 from deepfake.common.cli import UserError
+from deepfake.common.files import read_json
 from deepfake.dataset.manifest import list_images
 from deepfake.media.video import sample_frames
+from deepfake.preparing import tasks
+from deepfake.preparing.crops import is_done
 from tests.deepfake.portraits_for_tests import astronaut_as, save_rgb
 from tests.deepfake.prepare_for_tests import (
     OPTIONS,
@@ -125,6 +129,22 @@ def test_other_settings_do_not_mix(tree, prepared):
     with pytest.raises(UserError, match="another size"):
         run_here(tree, prepared, "--frames", "2", "--size", "100")
     assert (prepared / "manifest.jsonl").read_bytes() == before
+
+
+def test_a_folder_of_version_0_1_is_continued(tmp_path, monkeypatch):
+    """The settings that 0.1 stored, and the digest of them in each record, are what the same command gives now."""
+    with tarfile.open(Path(__file__).parents[1] / "stored/0.1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    stored, record = (read_json(tmp_path / f"0.1/data/{name}") for name in ("prepare.json", "real/test0/record.json"))
+    for name, module in (("av", tasks.av), ("opencv", tasks.cv2), ("numpy", tasks.np)):
+        monkeypatch.setattr(module, "__version__", stored["versions"][name])
+    for name in ("real/test0.png", "fake/swap/test0.png"):
+        save_rgb(tmp_path / "in/test" / name, astronaut_as(0))
+    args = prepare.parse_arguments([str(tmp_path / "in"), str(tmp_path / "0.1/data"), "--crop", "none", "--size", "64"])
+    listed, _, settings = tasks.list_tasks(args.source, args.destination, *prepare.chosen(args))
+    assert settings == stored
+    listed[0].source.path.write_bytes(b"0" * record["source"][0])
+    assert is_done(listed[0], copied=True)
 
 
 def test_foreign_folder_is_refused(tree, tmp_path):

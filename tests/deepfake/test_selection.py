@@ -17,7 +17,8 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 from deepfake.common.cli import UserError
 from deepfake.preparing.frame_counts import frame_counts
 from deepfake.sources import ffpp
-from deepfake.sources.finding import Selection, find_sources
+from deepfake.sources.finding import find_sources
+from deepfake.sources.source import Selection
 from tests.deepfake.portraits_for_tests import save_rgb
 from tests.deepfake.prepare_for_tests import OPTIONS, clip, crops, moving, problems, run_here
 
@@ -148,7 +149,9 @@ def test_bad_indices_are_named(tmp_path):
 
     video = {"label": "FF-real", "frames": ["a/b/1.png"]}
     assert "not JSON" in told("a.json", "{")
-    assert "names no frames" in told("a.json", "[1]")
+    assert "not JSON" in told("a.json", "[" * 100_000)
+    assert "holds a list, wanted a JSON object" in told("a.json", "[1]")
+    assert "names no frames" in told("a.json", "{}")
     assert "is in no split" in told("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
     assert "'a/b/x.png'" in told("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
     twice = {"train": {"b": video, "c": {"b": video}}}
@@ -210,7 +213,7 @@ def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     "content, told",
     [
-        ("path,frame,x0,y0,x1\n", "its header lacks y1"),
+        ("path,frame,x0,y0,x1\n", "its header has no y1"),
         ("path,frame,x0,y0,x1,y1\na.png,,1,2,3\n", "line 2: wanted whole frame numbers"),
         ("path,frame,x0,y0,x1,y1\na.png,1.5,1,2,3,4\n", "line 2: wanted whole frame numbers"),
         ("path,frame,x0,y0,x1,y1\na.png,,1,2,1,4\n", "line 2: box 1 2 1 4"),

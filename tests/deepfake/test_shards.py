@@ -48,7 +48,7 @@ def test_shards_of_two_machines_copied_together(tree, manifest, tmp_path, capsys
     shutil.copytree(tree, tmp_path / "tree", copy_function=shutil.copyfile)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     run_here(tmp_path / "tree", tmp_path / "b", *ONE_WORKER, "--shard", "2/2")
-    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not there" in capsys.readouterr().out
+    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not" in capsys.readouterr().out
     shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     assert (tmp_path / "a/manifest.jsonl").read_bytes() == manifest
@@ -81,6 +81,6 @@ def test_killed_shards_go_on(tree, manifest, tmp_path):
 
 def test_a_second_run_at_the_same_time_is_refused(tree, tmp_path):
     run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "1/2")
-    with locked(tmp_path / "out/.2of2.lock", "taken"), pytest.raises(UserError, match="is at work there"):
+    with locked(tmp_path / "out/.2of2.lock", "taken"), pytest.raises(UserError, match="is running there"):
         run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "2/2")
     run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "2/2")

@@ -18,7 +18,8 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 from deepfake.common.cli import UserError
 from deepfake.dataset.manifest import list_images, split_of_group
 from deepfake.sources import ffpp
-from deepfake.sources.finding import Selection, Source, find_sources
+from deepfake.sources.finding import find_sources
+from deepfake.sources.source import Selection, Source
 from tests.deepfake.portraits_for_tests import save_rgb
 from tests.deepfake.prepare_for_tests import METHODS, PAIRS, run_here, write_splits
 
@@ -254,7 +255,7 @@ def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
     groups = {(re.sub("(real|fake/Swap)/", "", path)[:3], split[path]) for path in split}
     assert len(groups) == 20, "one split a person"
     assert Counter(record.video for record in records)["real/007_talks"] == 2
-    assert Counter(source.judged_as for source in sources if "007" in source.video) == {
+    assert Counter(source.manifest_video for source in sources if "007" in source.video) == {
         "007": 1, "007_talks": 2, "007__a": 2, "007_999": 2, "007_998": 1,
     }  # fmt: skip
     assert {record.video for record in records if "007" in record.path} == {
@@ -267,7 +268,7 @@ def test_videos_in_folders_split_by_the_first_folder(tmp_path):
         touch(tmp_path, *(f"{top}/{person}/{n}.mp4" for top in ("real", "fake/Swap") for n in range(3)))
     sources = find_sources(tmp_path, Selection())
     assert len({(source.video.split("__")[0], source.split) for source in sources}) == 20
-    assert len({(source.method, source.judged_as) for source in sources}) == 120, "each is one video"
+    assert len({(source.method, source.manifest_video) for source in sources}) == 120, "each is one video"
 
 
 def test_donors_of_another_split_are_told(tmp_path, capsys):
