@@ -16,7 +16,7 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     """The wanted sources that the layout or the index names, files present or missing, sorted by method and id.
 
     UserError, naming the folder or file: `root` has no known layout; a class or a wanted method is missing; a video is
-    in no split or in two, or its donor is in another split; a name cannot be a folder's.
+    listed twice, in no split, or in another split than its donor; a name cannot be a folder's.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
@@ -34,7 +34,8 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     found.sort(key=lambda source: (source.label, source.method, source.video))
     for one, other in pairwise(found):
         if (one.method, one.video) == (other.method, other.video):
-            raise UserError(f"{one.path} and {other.path} would have the same id {one.method}/{one.video}")
+            both = " and ".join(f"{source.path} (in {source.split})" for source in (one, other))
+            raise UserError(f"{both} have the same id {one.method}/{one.video} (wanted each video once, in one split)")
     return found
 
 

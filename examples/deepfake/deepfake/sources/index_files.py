@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -51,13 +50,6 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
     if not listed:
         raise UserError(f"{wanted.indices[0]}: names no frames of compression {wanted.compression}")
     found = _in_one_split([source for source in listed if wanted.splits is None or source.split in wanted.splits])
-    counts = Counter((source.method, source.video) for source in found)
-    for source in found:
-        if counts[source.method, source.video] > 1:
-            raise UserError(
-                f"{source.path}: listed {counts[source.method, source.video]} times, here in {source.split} (wanted "
-                "each video once in a split, and no other of its name)"
-            )
     _check_donors(found)
     return found
 
