@@ -38,8 +38,8 @@ def test_shards_in_one_folder(tree, manifest, tmp_path, capsys):
     for number in (2, 3, 1):
         assert not (tmp_path / "out/manifest.jsonl").exists()
         run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", f"{number}/3")
-        told = capsys.readouterr().out
-        assert ("sha256" in told) == (number == 1)
+        printed = capsys.readouterr().out
+        assert ("sha256" in printed) == (number == 1)
     assert (tmp_path / "out/manifest.jsonl").read_bytes() == manifest
 
 
@@ -64,7 +64,7 @@ def test_shards_with_other_settings_do_not_mix(tree, tmp_path):
     assert not (tmp_path / "a/manifest.jsonl").exists(), "crops of another scale are not those that were asked for"
 
 
-def test_killed_shards_go_on(tree, manifest, tmp_path):
+def test_killed_shards_continue(tree, manifest, tmp_path):
     for number in (1, 2):
         command = [sys.executable, SCRIPT, tree, tmp_path / "out", *ONE_WORKER, "--shard", f"{number}/2"]
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

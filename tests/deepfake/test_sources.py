@@ -42,7 +42,7 @@ def by_split(sources: list[Source]) -> dict[str, set[str]]:
 # FaceForensics++
 
 
-def test_official_splits_are_ffpps():
+def test_official_splits_are_those_of_ffpp():
     pairs = ffpp.official_pairs()
     split_of = ffpp.split_of_ids(pairs)
     assert {split: len(listed) for split, listed in pairs.items()} == {"train": 360, "val": 70, "test": 70}
@@ -54,7 +54,7 @@ def test_official_splits_are_ffpps():
         assert all(split_of[row["a"]] == split_of[row["b"]] == row["split"] for row in csv.DictReader(file))
 
 
-def test_the_official_tree_is_all_of_ffpp_there_or_not(tmp_path):
+def test_the_official_splits_list_all_of_ffpp_present_or_missing(tmp_path):
     touch(tmp_path, "original_sequences/youtube/c40/videos/000.mp4")
     found = find_sources(tmp_path, Selection("c40"))
     counts = Counter((source.method, source.split) for source in found)
@@ -67,7 +67,7 @@ def test_the_official_tree_is_all_of_ffpp_there_or_not(tmp_path):
     assert Counter(source.method for source in chosen) == {"real": 140, "FaceSwap": 140}
 
 
-def test_splits_of_the_tree_come_first(tmp_path):
+def test_splits_in_the_tree_replace_the_official_ones(tmp_path):
     write_splits(tmp_path, **PAIRS)
     assert ffpp.split_of_ids(ffpp.read_own_pairs(tmp_path)) == {
         "000": "train", "001": "train", "002": "val", "003": "val", "004": "test", "005": "test",
@@ -97,11 +97,11 @@ def test_unfinished_forgery_set_is_refused(tmp_path):
         ffpp.read_own_pairs(tmp_path)
 
 
-@pytest.mark.parametrize("name, told", [("000_004", "000 in train, 004 in test"), ("000_999", "999 in none")])
-def test_donor_from_another_split_is_refused(tmp_path, name, told):
+@pytest.mark.parametrize("name, expected", [("000_004", "000 in train, 004 in test"), ("000_999", "999 in none")])
+def test_donor_from_another_split_is_refused(tmp_path, name, expected):
     write_splits(tmp_path, **PAIRS)
     touch(tmp_path, f"manipulated_sequences/Deepfakes/c23/videos/{name}.mp4")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         find_sources(tmp_path, Selection())
 
 
@@ -127,7 +127,7 @@ def celeb_df(root: Path, *listed: str) -> Path:
     return root
 
 
-def test_celeb_df_s_test_list(tmp_path):
+def test_the_test_list_of_celeb_df_is_the_test_split(tmp_path):
     listed = ("1 Celeb-real/id1_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4", "1 YouTube-real/00099.mp4")
     found = find_sources(celeb_df(tmp_path, *listed), Selection())
     assert by_split(found)["test"] == {"real/id1_0000", "Celeb-synthesis/id0_id1_0000", "real/00099"}
@@ -155,7 +155,7 @@ def dfdc(root: Path, **rows: dict) -> Path:
     return root
 
 
-def test_dfdc_s_own_splits(tmp_path):
+def test_splits_in_the_metadata_of_dfdc_count(tmp_path):
     real, fake = {"label": "REAL", "original": None}, {"label": "FAKE", "original": "a.mp4"}
     dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "train"}, c=real | {"split": "validation"})
     found = find_sources(tmp_path, Selection())
@@ -166,7 +166,7 @@ def test_dfdc_s_own_splits(tmp_path):
         find_sources(tmp_path, Selection())
 
 
-def test_dfdc_of_one_split_goes_by_originals(tmp_path):
+def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     reals = {f"r{number}": {"label": "REAL", "split": "train"} for number in range(30)}
     fakes = {f"f{number}": {"label": "FAKE", "split": "train", "original": f"r{number}.mp4"} for number in range(30)}
     split = {source.video: source.split for source in find_sources(dfdc(tmp_path, **reals, **fakes), Selection())}
@@ -193,7 +193,7 @@ def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
     assert found == expected and len(set(found.values())) > 1
 
 
-def test_methods_that_a_folder_lacks_are_named(tmp_path):
+def test_missing_methods_are_named(tmp_path):
     for name in ("real/a.png", "fake/Swap/b.png", "fake/Blend/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     assert {source.method for source in find_sources(tmp_path, Selection(methods=("Swap",)))} == {"real", "Swap"}
@@ -202,7 +202,7 @@ def test_methods_that_a_folder_lacks_are_named(tmp_path):
             find_sources(tmp_path, Selection(methods=methods))
 
 
-def test_linked_folders_are_read_and_loops_of_links_are_not(tmp_path):
+def test_linked_folders_are_read_once(tmp_path):
     save_rgb(tmp_path / "elsewhere/b.png", np.zeros((8, 8, 3), np.uint8))
     for name in ("real/a/c.png", "real/a/.hidden/d.png", "fake/Swap/b.png"):
         save_rgb(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
@@ -223,7 +223,7 @@ def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
 
 
 def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
-    """In a manifest an id is in one split, whatever the method: train/real/2 and test/fake/Swap/2 are told apart."""
+    """In a manifest an id is in one split, whatever the method: train/real/2 and test/fake/Swap/2 get different ids."""
     names = ("train/real/0", "train/real/2", "train/fake/0", "test/real/0", "test/real/1", "test/fake/Swap/2")
     frames = ("train/real/clip/0", "train/real/clip/1", "test/real/clip/0")
     for name in names + frames:
@@ -282,7 +282,7 @@ def test_donors_of_another_split_are_told(tmp_path, capsys):
     assert f"000_{others[0]}/0.png is in {splits['000']}, {others[0]} in {splits[others[0]]}" in line
 
 
-def test_donors_in_split_folders(tmp_path, capsys):
+def test_numbers_in_names_are_donors_only_of_people_with_reals(tmp_path, capsys):
     """Numbers that every split has, or that stand alone, name nobody."""
     touch(tmp_path, "train/real/0.png", "train/real/1.png", "train/real/7.png", "train/fake/2.png", "test/real/1.png")
     touch(tmp_path, "test/fake/0.png", "test/fake/x_1.png", "train/fake/7_1.png")

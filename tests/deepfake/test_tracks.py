@@ -23,7 +23,7 @@ def test_track_starts_with_the_largest_and_bridges_gaps():
     assert follow([[], [small, big], [], [face(60, 120)], [small]]) == [None, big, None, face(60, 120), None]
 
 
-def test_a_false_alarm_in_the_first_frame_decides_nothing():
+def test_a_false_alarm_in_the_first_frame_does_not_decide_the_track():
     alarm, mine = face(600, 200), [face(10, 120), face(15, 120), face(12, 120), face(9, 120)]
     assert follow([[alarm], *([one] for one in mine)]) == [None, *mine]
 

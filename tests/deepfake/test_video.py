@@ -52,7 +52,7 @@ def test_bad_video_is_named(tmp_path, what):
 
 
 @pytest.mark.parametrize("name", ["absent/clip.mp4", "file/clip.mp4", f"{'x' * 245}clip.mp4"])
-def test_clip_that_cannot_be_written_is_one_line(tmp_path, name):
+def test_clip_that_cannot_be_written_is_one_line_of_error(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*clip\.mp4"):
         write_clip(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)], crf=23)
@@ -62,7 +62,7 @@ def grey(frames: int) -> list[np.ndarray]:
     return [np.full((64, 96, 3), 20 * number, np.uint8) for number in range(frames)]
 
 
-def test_a_title_that_is_no_utf_8_does_not_hide_the_frames(tmp_path):
+def test_a_title_that_is_not_utf_8_does_not_stop_decoding(tmp_path):
     write_clip(tmp_path / "a.mp4", grey(3), crf=23)
     content = (tmp_path / "a.mp4").read_bytes()
     assert b"Lavf" in content  # the encoder's name
@@ -78,13 +78,13 @@ def test_no_frame_is_decoded_twice(tmp_path, monkeypatch):
     assert len(decoded) == 11
 
 
-def test_a_container_that_counts_wrongly_does_not_move_the_rule(tmp_path, monkeypatch):
+def test_a_wrong_packet_count_does_not_change_the_chosen_frames(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     monkeypatch.setattr(video, "_count_packets", lambda path: 14)
     assert [index for index, _ in sample_frames(tmp_path / "a.mp4", 4)] == frame_indices(11, 4)
 
 
-def test_frames_that_are_looked_at_are_not_held(tmp_path):
+def test_frames_given_to_look_are_not_kept_in_memory(tmp_path):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     seen: list[weakref.ref] = []
 
