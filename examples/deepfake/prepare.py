@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     lock = args.destination / f".{number}of{count}.lock"
     with locked(lock, f"{args.destination}: another prepare.py is running there (shard {number}/{count})"):
         mine = tasks[number - 1 :: count]
-        others = [task for place, task in enumerate(tasks) if place % count != number - 1]
+        others = [task for index, task in enumerate(tasks) if index % count != number - 1]
         check_unreadable(prepare_all(mine, args.destination, args.workers), args.allow_missing)
-        open_tasks = sum(not is_done(task, copied=True, unreadable=args.allow_missing) for task in others)
-        if open_tasks:
-            print(f"shard {number}/{count} is done; {open_tasks} of the other shards' {len(others)} sources are not")
+        waiting = sum(not is_done(task, copied=True, unreadable=args.allow_missing) for task in others)
+        if waiting:
+            print(f"shard {number}/{count} is done; {waiting} of the other shards' {len(others)} sources are not yet")
         else:
             write_manifest(tasks, missing, args.destination)
 

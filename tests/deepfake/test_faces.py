@@ -32,7 +32,7 @@ def test_finds_the_astronaut_and_only_her(detector):
 
 
 def test_box_of_a_large_photo_is_in_its_own_pixels(detector):
-    """The same photo four times as large gives the same box, times four, within the detector's step."""
+    """The same photo four times as large gives four times the box, within the detector's step."""
     small = FaceDetector(working_side=512)
     large = cv2.resize(astronaut(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
     expected = 4 * np.array(small.largest(astronaut()).box)

@@ -104,7 +104,7 @@ def test_people_and_donors_stay_in_their_split(forged):
 
 
 def test_prepare_reads_the_set_as_ffpp(forged, tmp_path):
-    """Its own split is honoured, all four folders are taken, every clip of the smallest size shows its face."""
+    """Its own splits count, all four folders are read, and the face is found in every clip of the smallest size."""
     prepare.main([str(forged), str(tmp_path / "crops"), "--frames", "1", "--size", "64", "--compression", "c40"])
     identities = json.loads((forged / "identities.json").read_text())
     records, _ = list_images(tmp_path / "crops")
@@ -239,7 +239,7 @@ def test_sidecar_names_the_person(people, tmp_path):
 
 @pytest.mark.parametrize("method", ffpp.METHODS)
 def test_fake_differs_from_its_real_only_under_the_mask(method):
-    """Both come through one resampling: outside the mask they are equal bit for bit, inside they are not."""
+    """Both are resampled once: outside the mask they are equal bit for bit, inside they differ."""
     target, donor = stills()
     real = recipes.genuine(target, donor, SIDE, np.random.default_rng(0))
     fake = recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0))
@@ -267,7 +267,7 @@ def test_every_canvas_is_resampled_once(method, monkeypatch):
 
 
 def test_the_recipes_differ():
-    """With the same random numbers too: two swaps with different seams, two blends of one's own face."""
+    """Also with the same random numbers: two swaps with different seams, two blends of the target's own face."""
     target, donor = stills()
     made = [recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0)) for method in ffpp.METHODS]
     for one, other in itertools.combinations(made, 2):
@@ -296,7 +296,7 @@ def test_colour_match_gives_mean_and_standard_deviation():
 
 
 def test_registration_finds_a_known_shift():
-    """Without landmarks: the same face moved within its box comes back to within 2 % of the box."""
+    """Without landmarks, a face that is shifted in its box is aligned to within 2 % of the box's side."""
     image = astronaut()
     box = FaceDetector().largest(image).box
     side = box[2] - box[0]
@@ -319,7 +319,7 @@ def test_landmarks_align_exactly_and_outside_points_do_not_count():
 
 
 def test_landmarks_that_fix_no_similarity_are_named(people, tmp_path):
-    """Landmarks that all lie in one place fix no transform: one line that names the two photos."""
+    """Landmarks that are all at one point determine no transform: one line names the two photos."""
     shutil.copytree(people, tmp_path / "people")
     rows = [{"file": path.name, "landmarks": [[200, 170]] * 5} for path in sorted(people.glob("*.png"))]
     (tmp_path / "people/faces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""What is taken of a video: profiles, the index rule in one decoding, other benches' index files, others' boxes."""
+"""What is taken of a source: frame counts by profile, index files of other projects, boxes of other detectors."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):
     assert len(ffpp.METHODS) == 4
 
 
-# Index files of other benches
+# Index files of other projects
 
 
 def deepfakebench(root: Path) -> Path:
-    """An index as DeepfakeBench has it, of videos that lie below `root` as videos (train) and as frames (test)."""
+    """An index file as DeepfakeBench has it; below `root`, train has videos and test has folders of frames."""
     fake, real = "manipulated_sequences/Deepfakes/c23", "original_sequences/youtube/c23"
     tree = {"FF-DF": {}, "FF-real": {}}
     for label, top, train, test in (("FF-DF", fake, "000_001", "004_005"), ("FF-real", real, "000", "004")):
@@ -85,7 +85,7 @@ def test_missing_videos_of_an_index_are_named(tmp_path, capsys):
     ],
 )
 def test_a_video_that_an_index_lists_in_several_splits_is_in_one(tmp_path, capsys, splits, expected):
-    """As DeepfakeBench's Celeb-DF-v2.json: all videos under train, those to test under val and test as well."""
+    """As in DeepfakeBench's Celeb-DF-v2.json: train lists all videos, val and test list the test videos again."""
 
     def under(*videos: str) -> dict:
         labels = {video: f"CelebDFv2_{'fake' if '_' in video else 'real'}" for video in videos}
@@ -169,7 +169,7 @@ def test_bad_index_files_are_named(tmp_path):
     assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", [Path("a"), 1])
 
 
-# Boxes found elsewhere
+# Boxes of other detectors
 
 
 def photos(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Preparation on several machines, with kills: the parts come together to the manifest of one machine's run."""
+"""Preparation on several machines, with kills: the parts together give the manifest of a run on one machine."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_shards_in_one_folder(tree, manifest, tmp_path, capsys):
 
 
 def test_shards_of_two_machines_copied_together(tree, manifest, tmp_path, capsys):
-    """The other machine has its own copy of the tree, of another date."""
+    """The other machine has its own copy of the tree, with other file times."""
     shutil.copytree(tree, tmp_path / "tree", copy_function=shutil.copyfile)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     run_here(tmp_path / "tree", tmp_path / "b", *ONE_WORKER, "--shard", "2/2")
-    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not" in capsys.readouterr().out
+    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not yet" in capsys.readouterr().out
     shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     assert (tmp_path / "a/manifest.jsonl").read_bytes() == manifest

@@ -1,4 +1,4 @@
-"""Which videos a folder should give, with label, method and split: FF++'s, Celeb-DF's, DFDC's layout and any other."""
+"""The sources of a folder, with label, method and split: layouts of FF++, Celeb-DF and DFDC, and any other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.deepfake.prepare_for_tests import METHODS, PAIRS, run_here, write_spl
 
 
 def touch(root: Path, *names: str) -> Path:
-    """Empty files: layouts go by names alone."""
+    """Make empty files: only names matter to a layout."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -202,7 +202,7 @@ def test_missing_methods_are_named(tmp_path):
             find_sources(tmp_path, Selection(methods=methods))
 
 
-def test_linked_folders_are_read_once(tmp_path):
+def test_linked_folders_are_read_but_loops_of_links_are_not(tmp_path):
     save_rgb(tmp_path / "elsewhere/b.png", np.zeros((8, 8, 3), np.uint8))
     for name in ("real/a/c.png", "real/a/.hidden/d.png", "fake/Swap/b.png"):
         save_rgb(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
@@ -243,7 +243,7 @@ def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
 
 
 def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
-    """As prepare.py lists them and as training reads them from the folder; split by the first folder."""
+    """prepare.py and training list the same videos, split by the first folder."""
     for person in range(20):
         for name in (f"real/{person:03d}_talks", f"real/{person:03d}/a", f"fake/Swap/{person:03d}_999"):
             touch(tmp_path, f"{name}/0000.png", f"{name}/0001.png")
@@ -282,8 +282,8 @@ def test_donors_of_another_split_are_told(tmp_path, capsys):
     assert f"000_{others[0]}/0.png is in {splits['000']}, {others[0]} in {splits[others[0]]}" in line
 
 
-def test_numbers_in_names_are_donors_only_of_people_with_reals(tmp_path, capsys):
-    """Numbers that every split has, or that stand alone, name nobody."""
+def test_numbers_that_are_not_people_are_not_donors(tmp_path, capsys):
+    """A number that every split has, or that is the whole name, is not a person."""
     touch(tmp_path, "train/real/0.png", "train/real/1.png", "train/real/7.png", "train/fake/2.png", "test/real/1.png")
     touch(tmp_path, "test/fake/0.png", "test/fake/x_1.png", "train/fake/7_1.png")
     find_sources(tmp_path, Selection())

@@ -1,4 +1,4 @@
-"""Videos: frames by one rule over what decodes, each decoded once; clips that are written whole and alike."""
+"""Videos: frames by one rule, each decoded once; clips that appear complete and have the same bytes every time."""
 
 from __future__ import annotations
 

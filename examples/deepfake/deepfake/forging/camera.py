@@ -89,8 +89,8 @@ def film(
 
 def _camera_path(frames: int, rng: np.random.Generator) -> Iterator[tuple[float, float, np.ndarray]]:
     """Zoom, angle (radians) and shift (2,) (in canvas sides) of each frame: a fixed position plus a slow sway."""
-    place, sway = rng.uniform(-1, 1, 4), rng.uniform(-0.5, 0.5, 4)
+    centre, sway = rng.uniform(-1, 1, 4), rng.uniform(-0.5, 0.5, 4)
     speed, phase = rng.uniform(0.5, 1.5, 4), rng.uniform(0, 2 * np.pi, 4)
     for frame in range(frames):
-        zoom, angle, *shift = place + sway * np.sin(phase + speed * 2 * np.pi * frame / 50)
+        zoom, angle, *shift = centre + sway * np.sin(phase + speed * 2 * np.pi * frame / 50)
         yield float(np.exp(0.06 * zoom)), float(0.06 * angle), 0.04 * np.array(shift)

@@ -51,7 +51,7 @@ def read_frames(task: Task) -> Frames:
     source, count = task.source, task.count
     numbers = source.frames
     if numbers is not None and count is not None:
-        numbers = tuple(numbers[place] for place in frame_indices(len(numbers), count))
+        numbers = tuple(numbers[index] for index in frame_indices(len(numbers), count))
     if source.path.is_dir():
         return _read_images(source.path, numbers or ())
     if source.path.suffix.lower() not in VIDEO_SUFFIXES:
@@ -95,7 +95,7 @@ def write_folder(task: Task, frames: Frames, unreadable: str | None) -> None:
 
 
 def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
-    """Write the crops; the manifest's rows of the crops, and of the frames, or the whole source, without a face."""
+    """Write the crops; the manifest's rows of all crops, and those of frames (or a source) without a face."""
     found = [find_faces(task, number, image) for number, image in frames]
     track = follow(found)
     rows: Rows = []
