@@ -27,6 +27,7 @@ from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.destination import claim_destination
 from deepfake.common.files import read_json
 from deepfake.dataset.manifest import SPLITS, list_images
+from deepfake.preparing.tasks import Task, check_missing, list_tasks
 from deepfake.reproducing import estimates
 from deepfake.reproducing import report as reproduction_report
 from deepfake.reproducing.plan import cached_splits, data_folders, metrics_file, plan, run_folder
@@ -47,7 +48,7 @@ OWN = {
 FREE = {"source", "destination", "workers", "shard", "allow_missing"}
 """Of prepare.py's arguments, those that decide no crop: the manifest tells what is missing."""
 
-Tasks = dict[str, list[prepare.Task]]  # by compression
+Tasks = dict[str, list[Task]]  # by compression
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -189,8 +190,8 @@ def _tasks(args: argparse.Namespace, steps: list[Step]) -> Tasks:
     for compression in args.compressions:
         if f"prepare {compression}" in left:
             arguments = _prepare_arguments(args, compression, args.prepare)
-            found[compression], missing, _ = prepare.plan(arguments)
-            prepare.check_missing(missing, arguments)
+            found[compression], missing, _ = list_tasks(args.source, args.out, *prepare.chosen(arguments))
+            check_missing(missing, args.source, arguments.allow_missing)
             if not found[compression]:
                 raise UserError(f"{args.source}: has no video in {compression}")
     return found

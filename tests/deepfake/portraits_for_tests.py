@@ -10,7 +10,7 @@ from skimage.data import astronaut
 
 
 def astronaut_as(person: int) -> np.ndarray:
-    """The astronaut as somebody else: mirrored, tinted and stretched a little; uint8 RGB (400, 400, 3)."""
+    """The astronaut as another person: mirrored, tinted and slightly stretched; uint8 RGB (400, 400, 3)."""
     rng = np.random.default_rng(person)
     image = astronaut()[:256, 96:352].astype(np.float32)
     if person % 2:
@@ -27,7 +27,7 @@ def save_rgb(path: Path, image: np.ndarray) -> None:
 
 
 def save_people(folder: Path, people: int = 7) -> Path:
-    """A folder of portraits: one each of persons a, b, c, ... and a second of a."""
+    """A folder of portraits: one of each person a, b, c, ... and a second of a."""
     for person in range(people):
         save_rgb(folder / f"{chr(97 + person)}_1.png", astronaut_as(person))
     save_rgb(folder / "a_2.png", cv2.GaussianBlur(astronaut_as(0), (0, 0), 1.5))

@@ -59,14 +59,14 @@ def problems(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def write_splits(root: Path, train: object, val: object, test: object) -> None:
-    """Splits of a tree's own, in FF++'s format."""
+    """Write a tree's own splits, in FF++'s format."""
     (root / "splits").mkdir(parents=True, exist_ok=True)
     for name, pairs in (("train", train), ("val", val), ("test", test)):
         (root / "splits" / f"{name}.json").write_text(json.dumps(pairs))
 
 
 def save_tree(root: Path) -> Path:
-    """A whole FF++ tree with two people a split, their videos and both fakes of each method."""
+    """Make an FF++ tree with two people a split, their videos and both fakes of each method."""
     write_splits(root, **PAIRS)
     for ((a, b),) in PAIRS.values():
         for key in (a, b):

@@ -97,8 +97,8 @@ def test_pasting_a_face_into_itself_unchanged_gives_the_real_image() -> None:
         edge=0.02,
         ragged=(1.0,) * 24,
     )
-    real = demo_forgery.film(portrait, camera, 64)
-    same = demo_forgery.film(portrait, camera, 64, nothing)
+    real = demo_forgery.film_drawing(portrait, camera, 64)
+    same = demo_forgery.film_drawing(portrait, camera, 64, nothing)
     assert np.abs(real.astype(int) - same.astype(int)).max() <= 2
 
 

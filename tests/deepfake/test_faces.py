@@ -32,7 +32,7 @@ def test_finds_the_astronaut_and_only_her(detector):
 
 
 def test_box_of_a_large_photo_is_in_its_own_pixels(detector):
-    """The same photo four times as large gives the same box, times four, within the detector's step."""
+    """The same photo four times as large gives four times the box, within the detector's step."""
     small = FaceDetector(working_side=512)
     large = cv2.resize(astronaut(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
     expected = 4 * np.array(small.largest(astronaut()).box)
@@ -56,7 +56,7 @@ def test_no_face(detector):
     assert detector.largest(np.zeros((5, 7, 3), np.uint8)) is None
 
 
-def test_name_pins_the_detector(detector):
+def test_name_holds_version_and_working_size(detector):
     import dlib
 
     assert dlib.__version__ in detector.name and "side960" in detector.name
@@ -87,7 +87,7 @@ def test_missing_dlib_is_one_clear_error(monkeypatch):
         FaceDetector()
 
 
-def test_crop_inside_the_image_keeps_pixels():
+def test_crop_inside_the_image_keeps_its_pixels():
     image = np.arange(20 * 30 * 3, dtype=np.uint16).astype(np.uint8).reshape(20, 30, 3)
     crop = square_crop(image, (10, 5, 20, 15), scale=1.0)
     assert np.array_equal(crop, image[5:15, 10:20])

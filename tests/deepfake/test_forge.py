@@ -30,7 +30,7 @@ from deepfake.forging.alignment import align
 from deepfake.forging.canvas import Still, canvas_transform, fit_similarity, render
 from deepfake.forging.pairing import split_sizes
 from deepfake.media.faces import FaceDetector
-from deepfake.media.video import count_frames, decode_frames
+from deepfake.media.video import decode_frames
 from deepfake.sources import ffpp
 from tests.deepfake.portraits_for_tests import astronaut_as, save_people, save_rgb
 
@@ -103,8 +103,8 @@ def test_people_and_donors_stay_in_their_split(forged):
     assert len(both_of_a) == 2
 
 
-def test_prepare_takes_it_as_ffpp(forged, tmp_path):
-    """Its own split is honoured, all four folders are taken, every clip of the smallest size shows its face."""
+def test_prepare_reads_the_set_as_ffpp(forged, tmp_path):
+    """Its own splits count, all four folders are read, and the face is found in every clip of the smallest size."""
     prepare.main([str(forged), str(tmp_path / "crops"), "--frames", "1", "--size", "64", "--compression", "c40"])
     identities = json.loads((forged / "identities.json").read_text())
     records, _ = list_images(tmp_path / "crops")
@@ -116,16 +116,16 @@ def test_prepare_takes_it_as_ffpp(forged, tmp_path):
     assert all(row["faces"] for row in rows)
 
 
-def test_it_says_what_it_is(forged):
+def test_readme_says_that_the_set_is_not_ffpp(forged):
     note = (forged / "README.md").read_text()
     assert "Not FaceForensics++" in note and all(f"- `{method}`: The " in note for method in ffpp.METHODS)
 
 
-def test_forge_json_tells_what_was_made(forged, people):
-    told = json.loads((forged / "forge.json").read_text())
-    assert list(told["methods"]) == list(ffpp.METHODS)
-    assert told["seed"] == 0 and told["crf"] == {"c23": 23, "c40": 40} and "dlib" in told["detector"]
-    assert told["sources"]["a_1.png"] == hashlib.sha256((people / "a_1.png").read_bytes()).hexdigest()
+def test_forge_json_holds_all_settings(forged, people):
+    settings = json.loads((forged / "forge.json").read_text())
+    assert list(settings["methods"]) == list(ffpp.METHODS)
+    assert settings["seed"] == 0 and settings["crf"] == {"c23": 23, "c40": 40} and "dlib" in settings["detector"]
+    assert settings["sources"]["a_1.png"] == hashlib.sha256((people / "a_1.png").read_bytes()).hexdigest()
 
 
 def test_same_bytes_again_and_with_two_workers(forged, people, tmp_path):
@@ -143,7 +143,7 @@ def test_another_seed_gives_another_set(forged, people, tmp_path):
     assert len({row["person"] for row in listed.values()}) == 6
 
 
-def test_killed_run_goes_on_to_the_same_bytes(forged, people, tmp_path):
+def test_killed_run_continues_to_the_same_bytes(forged, people, tmp_path):
     destination = tmp_path / "set"
     command = [sys.executable, SCRIPT, people, destination, *OPTIONS]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -154,7 +154,7 @@ def test_killed_run_goes_on_to_the_same_bytes(forged, people, tmp_path):
     process.wait()
     made = list(destination.rglob("[!.]*.mp4"))
     assert 5 <= len(made) < 80
-    assert all(count_frames(path) == 3 for path in made), "a clip must be whole or absent"
+    assert all(len(list(decode_frames(path))) == 3 for path in made), "a clip must be whole or absent"
     assert not (destination / "splits").exists(), "splits/ says that the set is complete"
     times = {path: path.stat().st_mtime_ns for path in made}
     done = run_script(people, destination, *OPTIONS)
@@ -228,7 +228,7 @@ def test_bad_sidecar_names_its_line(people, tmp_path, line):
         run_here(tmp_path / "people", tmp_path / "set", *OPTIONS)
 
 
-def test_sidecar_says_who_is_who(people, tmp_path):
+def test_sidecar_names_the_person(people, tmp_path):
     shutil.copytree(people, tmp_path / "people")
     rows = [{"file": "b_1.png", "person": "a"}]  # six people are left
     (tmp_path / "people/faces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -238,8 +238,8 @@ def test_sidecar_says_who_is_who(people, tmp_path):
 
 
 @pytest.mark.parametrize("method", ffpp.METHODS)
-def test_fake_differs_from_its_real_under_the_mask_alone(method):
-    """Both come through one resampling: outside the mask they are equal bit for bit, inside they are not."""
+def test_fake_differs_from_its_real_only_under_the_mask(method):
+    """Both are resampled once: outside the mask they are equal bit for bit, inside they differ."""
     target, donor = stills()
     real = recipes.genuine(target, donor, SIDE, np.random.default_rng(0))
     fake = recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0))
@@ -251,7 +251,7 @@ def test_fake_differs_from_its_real_under_the_mask_alone(method):
 
 
 @pytest.mark.parametrize("method", ["real", *ffpp.METHODS])
-def test_every_picture_is_resampled_once(method, monkeypatch):
+def test_every_canvas_is_resampled_once(method, monkeypatch):
     """Each canvas, real or forged, is one `render` of a photo; none is rendered from another canvas."""
     target, donor = stills()
     inputs = []
@@ -267,7 +267,7 @@ def test_every_picture_is_resampled_once(method, monkeypatch):
 
 
 def test_the_recipes_differ():
-    """With the same random numbers too: two swaps with different seams, two blends of one's own face."""
+    """Also with the same random numbers: two swaps with different seams, two blends of the target's own face."""
     target, donor = stills()
     made = [recipes.METHODS[method](target, donor, SIDE, np.random.default_rng(0)) for method in ffpp.METHODS]
     for one, other in itertools.combinations(made, 2):
@@ -276,7 +276,7 @@ def test_the_recipes_differ():
     assert same_face < another_face, "the two swaps show the same face"
 
 
-def test_bands_of_equal_pictures_give_the_picture():
+def test_blending_equal_images_gives_the_image():
     image = np.random.default_rng(0).uniform(0, 1, (40, 40, 3)).astype(np.float32)
     mask = np.zeros((40, 40), np.float32)
     mask[10:30, 10:30] = 1
@@ -285,7 +285,7 @@ def test_bands_of_equal_pictures_give_the_picture():
     assert np.abs(dark).max() < 1e-5
 
 
-def test_colour_match_gives_mean_and_spread():
+def test_colour_match_gives_mean_and_standard_deviation():
     rng = np.random.default_rng(0)
     inner = rng.uniform(0.3, 0.5, (40, 40, 3)).astype(np.float32)
     outer = np.clip(rng.normal([0.6, 0.5, 0.4], 0.06, (40, 40, 3)), 0, 1).astype(np.float32)
@@ -295,8 +295,8 @@ def test_colour_match_gives_mean_and_spread():
     assert lab_matched.std((0, 1)) == pytest.approx(lab_outer.std((0, 1)), rel=0.1)
 
 
-def test_registration_undoes_a_known_move():
-    """Without landmarks: the same face moved within its box comes back to within 2 % of the box."""
+def test_registration_finds_a_known_shift():
+    """Without landmarks, a face that is shifted in its box is aligned to within 2 % of the box's side."""
     image = astronaut()
     box = FaceDetector().largest(image).box
     side = box[2] - box[0]
@@ -318,8 +318,8 @@ def test_landmarks_align_exactly_and_outside_points_do_not_count():
     assert fit_similarity(points[1:], moved[1:]) == pytest.approx(found)
 
 
-def test_landmarks_of_another_photo_are_named(people, tmp_path):
-    """Landmarks that all lie in one place fix no transform: one line that names the two photos."""
+def test_landmarks_that_fix_no_similarity_are_named(people, tmp_path):
+    """Landmarks that are all at one point determine no transform: one line names the two photos."""
     shutil.copytree(people, tmp_path / "people")
     rows = [{"file": path.name, "landmarks": [[200, 170]] * 5} for path in sorted(people.glob("*.png"))]
     (tmp_path / "people/faces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""Preparation: the same crops and hash on every run, one face by track, splits kept, nothing lost or half-written."""
+"""Preparation: the same crops and hash on every run, one tracked face, splits kept, nothing lost or incomplete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,8 +22,11 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 
 import prepare
 from deepfake.common.cli import UserError
+from deepfake.common.files import read_json
 from deepfake.dataset.manifest import list_images
 from deepfake.media.video import sample_frames
+from deepfake.preparing import tasks
+from deepfake.preparing.crops import is_done
 from tests.deepfake.portraits_for_tests import astronaut_as, save_rgb
 from tests.deepfake.prepare_for_tests import (
     OPTIONS,
@@ -53,7 +57,7 @@ def prepared(tree, tmp_path_factory) -> Path:
     return destination
 
 
-def test_manifest_lists_every_crop_as_it_is(prepared, tree):
+def test_manifest_describes_every_crop(prepared, tree):
     listed = rows(prepared)
     assert listed == sorted(listed, key=lambda row: row["path"])
     assert Counter(row["method"] for row in listed) == {"real": 12, "Deepfakes": 12, "FaceSwap": 12}
@@ -65,20 +69,20 @@ def test_manifest_lists_every_crop_as_it_is(prepared, tree):
         assert len(row["box"]) == 4 and row["score"] > 0 and row["faces"] == 1 and "dlib-hog" in row["detector"]
 
 
-def test_training_data_reads_it(prepared):
+def test_training_reads_the_manifest(prepared):
     records, _ = list_images(prepared)
     assert Counter((record.split, record.label) for record in records) == {
         (split, label): (4, 8)[label] for split in ("train", "val", "test") for label in (0, 1)
     }
 
 
-def test_hash_is_the_same_with_two_workers(tree, prepared, tmp_path):
+def test_manifest_is_the_same_with_two_workers(tree, prepared, tmp_path):
     done = run_script(tree, tmp_path / "two", *OPTIONS, "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two/manifest.jsonl").read_bytes() == (prepared / "manifest.jsonl").read_bytes()
 
 
-def test_finished_videos_are_not_done_again(tree, prepared, tmp_path, monkeypatch):
+def test_only_missing_or_changed_crops_are_made_again(tree, prepared, tmp_path, monkeypatch):
     shutil.copytree(prepared, tmp_path / "crops")
     before = (tmp_path / "crops/manifest.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "crops/real/000")
@@ -93,7 +97,7 @@ def test_finished_videos_are_not_done_again(tree, prepared, tmp_path, monkeypatc
     assert (tmp_path / "crops/manifest.jsonl").read_bytes() == before
 
 
-def test_killed_run_leaves_no_manifest_and_goes_on(tree, prepared, tmp_path):
+def test_killed_run_leaves_no_manifest_and_continues(tree, prepared, tmp_path):
     command = [sys.executable, SCRIPT, tree, tmp_path / "crops", *OPTIONS, "--workers", "1"]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -107,7 +111,7 @@ def test_killed_run_leaves_no_manifest_and_goes_on(tree, prepared, tmp_path):
     assert (tmp_path / "crops/manifest.jsonl").read_bytes() == (prepared / "manifest.jsonl").read_bytes()
 
 
-def test_changed_video_is_done_again(tree, tmp_path):
+def test_changed_video_is_prepared_again(tree, tmp_path):
     shutil.copytree(tree, tmp_path / "tree")
     run_here(tmp_path / "tree", tmp_path / "crops", *OPTIONS, "--workers", 1)
     before = {row["path"]: row["sha256"] for row in rows(tmp_path / "crops")}
@@ -125,6 +129,22 @@ def test_other_settings_do_not_mix(tree, prepared):
     with pytest.raises(UserError, match="another size"):
         run_here(tree, prepared, "--frames", "2", "--size", "100")
     assert (prepared / "manifest.jsonl").read_bytes() == before
+
+
+def test_a_folder_of_version_0_1_is_continued(tmp_path, monkeypatch):
+    """The settings that 0.1 stored, and the digest of them in each record, are what the same command gives now."""
+    with tarfile.open(Path(__file__).parents[1] / "stored/0.1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    stored, record = (read_json(tmp_path / f"0.1/data/{name}") for name in ("prepare.json", "real/test0/record.json"))
+    for name, module in (("av", tasks.av), ("opencv", tasks.cv2), ("numpy", tasks.np)):
+        monkeypatch.setattr(module, "__version__", stored["versions"][name])
+    for name in ("real/test0.png", "fake/swap/test0.png"):
+        save_rgb(tmp_path / "in/test" / name, astronaut_as(0))
+    args = prepare.parse_arguments([str(tmp_path / "in"), str(tmp_path / "0.1/data"), "--crop", "none", "--size", "64"])
+    listed, _, settings = tasks.list_tasks(args.source, args.destination, *prepare.chosen(args))
+    assert settings == stored
+    listed[0].source.path.write_bytes(b"0" * record["source"][0])
+    assert is_done(listed[0], copied=True)
 
 
 def test_foreign_folder_is_refused(tree, tmp_path):
@@ -162,7 +182,7 @@ def test_missing_videos_are_listed(tree, tmp_path):
     assert problems(tmp_path / "crops") == [("FaceSwap", "005_004", "missing"), ("real", "004", "missing")]
 
 
-def test_missing_faces_are_held_or_dropped_and_told(tmp_path, capsys):
+def test_missing_faces_are_held_or_dropped_and_reported(tmp_path, capsys):
     """Frames 0-4 show a face, 5-9 do not; another video shows none."""
     blank = [np.full((240, 240, 3), 100, np.uint8)] * 5
     clip(tmp_path / "in/train/real/half.mp4", moving(0) + blank)
@@ -177,13 +197,13 @@ def test_missing_faces_are_held_or_dropped_and_told(tmp_path, capsys):
         assert all(row["box"] == half[1]["box"] and row["faces"] == 0 for row in held) and len(held) == count - 2
         dropped = [("real", "half", "no face")] * 2 if policy == "drop" else []
         assert problems(out) == [*dropped, ("real", "none", "no face in any of 4 frames")]
-        told = capsys.readouterr().err
-        assert "real/none: no face in any of 4 frames" in told
-        half_told = {"hold": "real/half: no face in 2 frames, cropped", "drop": "real/half, frame 6: no face"}
-        assert half_told[policy] in told
+        reported = capsys.readouterr().err
+        assert "real/none: no face in any of 4 frames" in reported
+        half_reported = {"hold": "real/half: no face in 2 frames, cropped", "drop": "real/half, frame 6: no face"}
+        assert half_reported[policy] in reported
 
 
-def test_several_faces_are_told_and_one_is_kept(tmp_path, capsys):
+def test_several_faces_are_reported_and_one_is_kept(tmp_path, capsys):
     big = moving(0)
     small = cv2.resize(astronaut_as(1), (200, 200), interpolation=cv2.INTER_AREA)
     pair = [np.concatenate([image, np.pad(small, ((40, 0), (0, 0), (0, 0)))], axis=1) for image in big]
@@ -216,8 +236,8 @@ def test_folder_of_photos(tmp_path):
     assert all(row["path"].endswith(".jpg") for row in listed)
 
 
-def test_photos_in_deeper_folders_keep_apart(tmp_path):
-    """`a.png` beside a folder `a/` must not have the crops of one inside those of the other."""
+def test_a_photo_and_a_folder_of_one_name_get_different_crops(tmp_path):
+    """Of `a.png` and a folder `a/`, the crops of one must not be inside those of the other."""
     for name in ("real/a.png", "real/a/b.png", "fake/Swap/a.png", "fake/Swap/a/b.png"):
         save_rgb(tmp_path / "in/test" / name, astronaut_as(len(name)))
     run_here(tmp_path / "in", tmp_path / "out", *OPTIONS, "--workers", 1)
@@ -235,7 +255,7 @@ def test_unreadable_photo_is_named(tmp_path):
         run_here(tmp_path / "in", tmp_path / "out", *OPTIONS, "--workers", 1)
 
 
-def test_a_colon_in_a_video_s_name_is_no_protocol(tmp_path, monkeypatch):
+def test_a_colon_in_a_video_s_name_is_not_a_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip(Path("12:30.mp4"), moving(0, frames=2))
     assert [index for index, _ in sample_frames("12:30.mp4", 5)] == [0, 1]

@@ -1,4 +1,4 @@
-"""What is taken of a video: profiles, the index rule in one decoding, other benches' index files, others' boxes."""
+"""What is taken of a source: frame counts by profile, index files of other projects, boxes of other detectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 from deepfake.common.cli import UserError
 from deepfake.preparing.frame_counts import frame_counts
 from deepfake.sources import ffpp
-from deepfake.sources.finding import Selection, find_sources
+from deepfake.sources.finding import find_sources
+from deepfake.sources.source import Selection
 from tests.deepfake.portraits_for_tests import save_rgb
 from tests.deepfake.prepare_for_tests import OPTIONS, clip, crops, moving, problems, run_here
 
@@ -35,11 +36,11 @@ def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):
     assert len(ffpp.METHODS) == 4
 
 
-# Index files of other benches
+# Index files of other projects
 
 
 def deepfakebench(root: Path) -> Path:
-    """An index as DeepfakeBench has it, of videos that lie below `root` as videos (train) and as frames (test)."""
+    """An index file as DeepfakeBench has it; below `root`, train has videos and test has folders of frames."""
     fake, real = "manipulated_sequences/Deepfakes/c23", "original_sequences/youtube/c23"
     tree = {"FF-DF": {}, "FF-real": {}}
     for label, top, train, test in (("FF-DF", fake, "000_001", "004_005"), ("FF-real", real, "000", "004")):
@@ -55,7 +56,7 @@ def deepfakebench(root: Path) -> Path:
     return root / "FF.json"
 
 
-def test_deepfakebench_s_index(tmp_path):
+def test_index_file_of_deepfakebench(tmp_path):
     index = deepfakebench(tmp_path / "in")
     run_here(tmp_path / "in", tmp_path / "out", "--index", index, "--size", "96", "--workers", 1)
     assert [(row["split"], row["method"], row["video"], row["frame"]) for row in crops(tmp_path / "out")] == [
@@ -66,7 +67,7 @@ def test_deepfakebench_s_index(tmp_path):
     ]  # fmt: skip
 
 
-def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
+def test_missing_videos_of_an_index_are_named(tmp_path, capsys):
     index = deepfakebench(tmp_path / "in")
     (tmp_path / "in/original_sequences/youtube/c23/videos/000.mp4").unlink()
     with pytest.raises(UserError, match="1 videos are missing"):
@@ -83,8 +84,8 @@ def test_an_index_of_videos_that_are_not_there(tmp_path, capsys):
         (("test",), {"a0": "test", "a_x": "test"}),
     ],
 )
-def test_a_video_that_an_index_has_in_several_splits_is_in_one(tmp_path, capsys, splits, expected):
-    """As DeepfakeBench's Celeb-DF-v2.json: all videos under train, those to test under val and test as well."""
+def test_a_video_that_an_index_lists_in_several_splits_is_in_one(tmp_path, capsys, splits, expected):
+    """As in DeepfakeBench's Celeb-DF-v2.json: train lists all videos, val and test list the test videos again."""
 
     def under(*videos: str) -> dict:
         labels = {video: f"CelebDFv2_{'fake' if '_' in video else 'real'}" for video in videos}
@@ -116,7 +117,7 @@ def save_recce(file: Path, rows: list) -> Path:
     return file
 
 
-def test_recce_s_index_with_crops_as_they_are(tmp_path):
+def test_index_file_of_recce_with_images_that_are_crops(tmp_path):
     rows: dict[str, list] = {"train": [], "test": []}
     for split, people in (("train", ("000", "001")), ("test", ("004", "005"))):
         for label, name in ((0, people[0]), (1, "_".join(people))):
@@ -133,10 +134,10 @@ def test_recce_s_index_with_crops_as_they_are(tmp_path):
     assert {tuple(row["box"]) for row in found} == {(10, 0, 50, 40)}, "the central square"
 
 
-def test_bad_indices_are_named(tmp_path):
+def test_bad_index_files_are_named(tmp_path):
     (tmp_path / "in").mkdir()
 
-    def told(name: str, content: object) -> str:
+    def message(name: str, content: object) -> str:
         if isinstance(content, str):
             (tmp_path / name).write_text(content)
         else:
@@ -147,24 +148,28 @@ def test_bad_indices_are_named(tmp_path):
         return str(caught.value)
 
     video = {"label": "FF-real", "frames": ["a/b/1.png"]}
-    assert "not JSON" in told("a.json", "{")
-    assert "names no frames" in told("a.json", "[1]")
-    assert "is in no split" in told("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
-    assert "'a/b/x.png'" in told("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
+    assert "not JSON" in message("a.json", "{")
+    assert "not JSON" in message("a.json", "[" * 100_000)
+    assert "holds a list, wanted a JSON object" in message("a.json", "[1]")
+    assert "names no frames" in message("a.json", "{}")
+    assert "is in no split" in message("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
+    assert "'a/b/x.png'" in message("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
     twice = {"train": {"b": video, "c": {"b": video}}}
-    assert "a/b: listed 2 times, here in train" in told("a.json", json.dumps(twice))
+    assert "a/b (in train) have the same id real/b" in message("a.json", json.dumps(twice))
     other = {"train": {"b": video}, "test": {"b": video | {"frames": ["other/b/1.png"]}}}
     (tmp_path / "in/other/b").mkdir(parents=True)
-    assert "listed 2 times" in told("a.json", json.dumps(other))
+    assert re.search(
+        r"a/b \(in train\) and .*other/b \(in test\) have the same id", message("a.json", json.dumps(other))
+    )
     crossing = {"train": {"b": video}, "test": {"b_c": {"label": "FF-DF", "frames": ["a/b_c/1.png"]}}}
-    assert "is in test, but its b in train" in told("a.json", json.dumps(crossing))
-    assert "does not begin with a split" in told("c40.pickle", [("a/b/1.png", 0)])
-    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", [("a/b/1.png", 2)])
-    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", "no pickle")
-    assert "not a list of (path, 0 or 1)" in told("train_c40.pickle", [Path("a"), 1])
+    assert "is in test, but its b in train" in message("a.json", json.dumps(crossing))
+    assert "does not begin with a split" in message("c40.pickle", [("a/b/1.png", 0)])
+    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", [("a/b/1.png", 2)])
+    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", "no pickle")
+    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", [Path("a"), 1])
 
 
-# Boxes found elsewhere
+# Boxes of other detectors
 
 
 def photos(root: Path) -> Path:
@@ -174,7 +179,7 @@ def photos(root: Path) -> Path:
     return root
 
 
-def test_boxes_take_the_detector_s_place(tmp_path, capsys):
+def test_boxes_replace_the_detector(tmp_path, capsys):
     lines = ["path,frame,x0,y0,x1,y1,score", "test/real/a.png,,10,20,30,40,0.5", "test/real/c.mp4,1,0,0,9,9,"]
     (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
     run_here(photos(tmp_path / "in"), tmp_path / "out", *OPTIONS, "--boxes", tmp_path / "boxes.csv", "--workers", 1)
@@ -189,7 +194,7 @@ def test_boxes_take_the_detector_s_place(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", ["./test/real/a.png", "test//real/a.png", "{root}/test/real/a.png",
                                   "../in/test/real/a.png", "test/real/x.png", ""])  # fmt: skip
-def test_boxes_of_no_source_are_named(tmp_path, path):
+def test_boxes_of_unknown_paths_are_named(tmp_path, path):
     path = path.format(root=photos(tmp_path / "in"))
     (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
     with pytest.raises(UserError, match=re.escape(f"boxes.csv: path {path!r} is nothing in {tmp_path}/in")) as caught:
@@ -197,7 +202,7 @@ def test_boxes_of_no_source_are_named(tmp_path, path):
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
-def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
+def test_boxes_of_unwanted_files_are_ignored(tmp_path):
     save_rgb(photos(tmp_path / "in") / "train/real/a.png", np.zeros((90, 120, 3), np.uint8))
     names = ("train/real/a.png", "test/real/a.png", "test/fake/b.png")
     lines = ["path,frame,x0,y0,x1,y1", *(f"{name},,1,2,30,40" for name in names)]
@@ -208,9 +213,9 @@ def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, expected",
     [
-        ("path,frame,x0,y0,x1\n", "its header lacks y1"),
+        ("path,frame,x0,y0,x1\n", "its header has no y1"),
         ("path,frame,x0,y0,x1,y1\na.png,,1,2,3\n", "line 2: wanted whole frame numbers"),
         ("path,frame,x0,y0,x1,y1\na.png,1.5,1,2,3,4\n", "line 2: wanted whole frame numbers"),
         ("path,frame,x0,y0,x1,y1\na.png,,1,2,1,4\n", "line 2: box 1 2 1 4"),
@@ -218,8 +223,8 @@ def test_boxes_of_what_is_not_asked_for_are_passed_over(tmp_path):
         ("path,frame,x0,y0,x1,y1\na.png,,1,2,nan,4\n", "line 2: box"),
     ],
 )
-def test_bad_boxes_are_named(tmp_path, content, told):
+def test_bad_boxes_are_named(tmp_path, content, expected):
     (tmp_path / "boxes.csv").write_text(content)
-    with pytest.raises(UserError, match=f"boxes.csv.*{told}") as caught:
+    with pytest.raises(UserError, match=f"boxes.csv.*{expected}") as caught:
         run_here(photos(tmp_path / "in"), tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()

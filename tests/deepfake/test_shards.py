@@ -1,4 +1,4 @@
-"""Preparation on several machines, with kills: the parts come together to the manifest of one machine's run."""
+"""Preparation on several machines, with kills: the parts together give the manifest of a run on one machine."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def test_shards_in_one_folder(tree, manifest, tmp_path, capsys):
     for number in (2, 3, 1):
         assert not (tmp_path / "out/manifest.jsonl").exists()
         run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", f"{number}/3")
-        told = capsys.readouterr().out
-        assert ("sha256" in told) == (number == 1)
+        printed = capsys.readouterr().out
+        assert ("sha256" in printed) == (number == 1)
     assert (tmp_path / "out/manifest.jsonl").read_bytes() == manifest
 
 
 def test_shards_of_two_machines_copied_together(tree, manifest, tmp_path, capsys):
-    """The other machine has its own copy of the tree, of another date."""
+    """The other machine has its own copy of the tree, with other file times."""
     shutil.copytree(tree, tmp_path / "tree", copy_function=shutil.copyfile)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     run_here(tmp_path / "tree", tmp_path / "b", *ONE_WORKER, "--shard", "2/2")
-    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not there" in capsys.readouterr().out
+    assert "shard 2/2 is done; 9 of the other shards' 9 sources are not yet" in capsys.readouterr().out
     shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
     run_here(tree, tmp_path / "a", *ONE_WORKER, "--shard", "1/2")
     assert (tmp_path / "a/manifest.jsonl").read_bytes() == manifest
@@ -64,7 +64,7 @@ def test_shards_with_other_settings_do_not_mix(tree, tmp_path):
     assert not (tmp_path / "a/manifest.jsonl").exists(), "crops of another scale are not those that were asked for"
 
 
-def test_killed_shards_go_on(tree, manifest, tmp_path):
+def test_killed_shards_continue(tree, manifest, tmp_path):
     for number in (1, 2):
         command = [sys.executable, SCRIPT, tree, tmp_path / "out", *ONE_WORKER, "--shard", f"{number}/2"]
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -81,6 +81,6 @@ def test_killed_shards_go_on(tree, manifest, tmp_path):
 
 def test_a_second_run_at_the_same_time_is_refused(tree, tmp_path):
     run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "1/2")
-    with locked(tmp_path / "out/.2of2.lock", "taken"), pytest.raises(UserError, match="is at work there"):
+    with locked(tmp_path / "out/.2of2.lock", "taken"), pytest.raises(UserError, match="is running there"):
         run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "2/2")
     run_here(tree, tmp_path / "out", *ONE_WORKER, "--shard", "2/2")

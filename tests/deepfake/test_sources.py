@@ -1,4 +1,4 @@
-"""Which videos a folder should give, with label, method and split: FF++'s, Celeb-DF's, DFDC's layout and any other."""
+"""The sources of a folder, with label, method and split: layouts of FF++, Celeb-DF and DFDC, and any other."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 from deepfake.common.cli import UserError
 from deepfake.dataset.manifest import list_images, split_of_group
 from deepfake.sources import ffpp
-from deepfake.sources.finding import Selection, Source, find_sources
+from deepfake.sources.finding import find_sources
+from deepfake.sources.source import Selection, Source
 from tests.deepfake.portraits_for_tests import save_rgb
 from tests.deepfake.prepare_for_tests import METHODS, PAIRS, run_here, write_splits
 
 
 def touch(root: Path, *names: str) -> Path:
-    """Empty files: layouts go by names alone."""
+    """Make empty files: only names matter to a layout."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -41,7 +42,7 @@ def by_split(sources: list[Source]) -> dict[str, set[str]]:
 # FaceForensics++
 
 
-def test_official_splits_are_ffpps():
+def test_official_splits_are_those_of_ffpp():
     pairs = ffpp.official_pairs()
     split_of = ffpp.split_of_ids(pairs)
     assert {split: len(listed) for split, listed in pairs.items()} == {"train": 360, "val": 70, "test": 70}
@@ -53,7 +54,7 @@ def test_official_splits_are_ffpps():
         assert all(split_of[row["a"]] == split_of[row["b"]] == row["split"] for row in csv.DictReader(file))
 
 
-def test_the_official_tree_is_all_of_ffpp_there_or_not(tmp_path):
+def test_the_official_splits_list_all_of_ffpp_present_or_missing(tmp_path):
     touch(tmp_path, "original_sequences/youtube/c40/videos/000.mp4")
     found = find_sources(tmp_path, Selection("c40"))
     counts = Counter((source.method, source.split) for source in found)
@@ -66,7 +67,7 @@ def test_the_official_tree_is_all_of_ffpp_there_or_not(tmp_path):
     assert Counter(source.method for source in chosen) == {"real": 140, "FaceSwap": 140}
 
 
-def test_splits_of_the_tree_come_first(tmp_path):
+def test_splits_in_the_tree_replace_the_official_ones(tmp_path):
     write_splits(tmp_path, **PAIRS)
     assert ffpp.split_of_ids(ffpp.read_own_pairs(tmp_path)) == {
         "000": "train", "001": "train", "002": "val", "003": "val", "004": "test", "005": "test",
@@ -96,11 +97,11 @@ def test_unfinished_forgery_set_is_refused(tmp_path):
         ffpp.read_own_pairs(tmp_path)
 
 
-@pytest.mark.parametrize("name, told", [("000_004", "000 in train, 004 in test"), ("000_999", "999 in none")])
-def test_donor_from_another_split_is_refused(tmp_path, name, told):
+@pytest.mark.parametrize("name, expected", [("000_004", "000 in train, 004 in test"), ("000_999", "999 in none")])
+def test_donor_from_another_split_is_refused(tmp_path, name, expected):
     write_splits(tmp_path, **PAIRS)
     touch(tmp_path, f"manipulated_sequences/Deepfakes/c23/videos/{name}.mp4")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         find_sources(tmp_path, Selection())
 
 
@@ -126,7 +127,7 @@ def celeb_df(root: Path, *listed: str) -> Path:
     return root
 
 
-def test_celeb_df_s_test_list(tmp_path):
+def test_the_test_list_of_celeb_df_is_the_test_split(tmp_path):
     listed = ("1 Celeb-real/id1_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4", "1 YouTube-real/00099.mp4")
     found = find_sources(celeb_df(tmp_path, *listed), Selection())
     assert by_split(found)["test"] == {"real/id1_0000", "Celeb-synthesis/id0_id1_0000", "real/00099"}
@@ -154,7 +155,7 @@ def dfdc(root: Path, **rows: dict) -> Path:
     return root
 
 
-def test_dfdc_s_own_splits(tmp_path):
+def test_splits_in_the_metadata_of_dfdc_count(tmp_path):
     real, fake = {"label": "REAL", "original": None}, {"label": "FAKE", "original": "a.mp4"}
     dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "train"}, c=real | {"split": "validation"})
     found = find_sources(tmp_path, Selection())
@@ -165,7 +166,7 @@ def test_dfdc_s_own_splits(tmp_path):
         find_sources(tmp_path, Selection())
 
 
-def test_dfdc_of_one_split_goes_by_originals(tmp_path):
+def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     reals = {f"r{number}": {"label": "REAL", "split": "train"} for number in range(30)}
     fakes = {f"f{number}": {"label": "FAKE", "split": "train", "original": f"r{number}.mp4"} for number in range(30)}
     split = {source.video: source.split for source in find_sources(dfdc(tmp_path, **reals, **fakes), Selection())}
@@ -192,7 +193,7 @@ def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
     assert found == expected and len(set(found.values())) > 1
 
 
-def test_methods_that_a_folder_lacks_are_named(tmp_path):
+def test_missing_methods_are_named(tmp_path):
     for name in ("real/a.png", "fake/Swap/b.png", "fake/Blend/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     assert {source.method for source in find_sources(tmp_path, Selection(methods=("Swap",)))} == {"real", "Swap"}
@@ -201,7 +202,7 @@ def test_methods_that_a_folder_lacks_are_named(tmp_path):
             find_sources(tmp_path, Selection(methods=methods))
 
 
-def test_linked_folders_are_read_and_loops_of_links_are_not(tmp_path):
+def test_linked_folders_are_read_but_loops_of_links_are_not(tmp_path):
     save_rgb(tmp_path / "elsewhere/b.png", np.zeros((8, 8, 3), np.uint8))
     for name in ("real/a/c.png", "real/a/.hidden/d.png", "fake/Swap/b.png"):
         save_rgb(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
@@ -222,7 +223,7 @@ def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
 
 
 def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
-    """In a manifest an id is in one split, whatever the method: train/real/2 and test/fake/Swap/2 are told apart."""
+    """In a manifest an id is in one split, whatever the method: train/real/2 and test/fake/Swap/2 get different ids."""
     names = ("train/real/0", "train/real/2", "train/fake/0", "test/real/0", "test/real/1", "test/fake/Swap/2")
     frames = ("train/real/clip/0", "train/real/clip/1", "test/real/clip/0")
     for name in names + frames:
@@ -242,7 +243,7 @@ def test_each_split_may_hold_a_file_of_the_same_name(tmp_path):
 
 
 def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
-    """As prepare.py lists them and as training reads them from the folder; split by the first folder."""
+    """prepare.py and training list the same videos, split by the first folder."""
     for person in range(20):
         for name in (f"real/{person:03d}_talks", f"real/{person:03d}/a", f"fake/Swap/{person:03d}_999"):
             touch(tmp_path, f"{name}/0000.png", f"{name}/0001.png")
@@ -254,7 +255,7 @@ def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
     groups = {(re.sub("(real|fake/Swap)/", "", path)[:3], split[path]) for path in split}
     assert len(groups) == 20, "one split a person"
     assert Counter(record.video for record in records)["real/007_talks"] == 2
-    assert Counter(source.judged_as for source in sources if "007" in source.video) == {
+    assert Counter(source.manifest_video for source in sources if "007" in source.video) == {
         "007": 1, "007_talks": 2, "007__a": 2, "007_999": 2, "007_998": 1,
     }  # fmt: skip
     assert {record.video for record in records if "007" in record.path} == {
@@ -267,7 +268,7 @@ def test_videos_in_folders_split_by_the_first_folder(tmp_path):
         touch(tmp_path, *(f"{top}/{person}/{n}.mp4" for top in ("real", "fake/Swap") for n in range(3)))
     sources = find_sources(tmp_path, Selection())
     assert len({(source.video.split("__")[0], source.split) for source in sources}) == 20
-    assert len({(source.method, source.judged_as) for source in sources}) == 120, "each is one video"
+    assert len({(source.method, source.manifest_video) for source in sources}) == 120, "each is one video"
 
 
 def test_donors_of_another_split_are_told(tmp_path, capsys):
@@ -281,8 +282,8 @@ def test_donors_of_another_split_are_told(tmp_path, capsys):
     assert f"000_{others[0]}/0.png is in {splits['000']}, {others[0]} in {splits[others[0]]}" in line
 
 
-def test_donors_in_split_folders(tmp_path, capsys):
-    """Numbers that every split has, or that stand alone, name nobody."""
+def test_numbers_that_are_not_people_are_not_donors(tmp_path, capsys):
+    """A number that every split has, or that is the whole name, is not a person."""
     touch(tmp_path, "train/real/0.png", "train/real/1.png", "train/real/7.png", "train/fake/2.png", "test/real/1.png")
     touch(tmp_path, "test/fake/0.png", "test/fake/x_1.png", "train/fake/7_1.png")
     find_sources(tmp_path, Selection())
@@ -302,7 +303,7 @@ def test_an_id_with_a_separator_is_refused(tmp_path):
 def test_two_files_of_one_id_are_refused(tmp_path):
     for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match="same id real/a"):
+    with pytest.raises(UserError, match=r"real/a\.jpg .*real/a\.png .*same id real/a"):
         find_sources(tmp_path, Selection())
 
 

@@ -1,4 +1,4 @@
-"""One face a video: which one is followed, and what becomes of frames in which it is not found."""
+"""One face a video: which one is followed, and the boxes of frames in which it is not found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def face(x: float, side: float = 100, y: float = 0) -> Face:
 
 
 def test_track_stays_with_its_face():
-    """A larger face comes by: "the largest of each frame" would jump, the track does not."""
+    """A larger face passes: the largest face of each frame would switch to it, the track does not."""
     mine, passer = [face(10), face(15), face(30)], face(300, side=120)
     assert follow([[mine[0]], [passer, mine[1]], [mine[2], passer]]) == mine
 
@@ -23,7 +23,7 @@ def test_track_starts_with_the_largest_and_bridges_gaps():
     assert follow([[], [small, big], [], [face(60, 120)], [small]]) == [None, big, None, face(60, 120), None]
 
 
-def test_a_false_alarm_in_the_first_frame_decides_nothing():
+def test_a_false_alarm_in_the_first_frame_does_not_decide_the_track():
     alarm, mine = face(600, 200), [face(10, 120), face(15, 120), face(12, 120), face(9, 120)]
     assert follow([[alarm], *([one] for one in mine)]) == [None, *mine]
 

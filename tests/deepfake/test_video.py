@@ -1,4 +1,4 @@
-"""Videos: frames by one rule over what decodes, each decoded once; clips that are written whole and alike."""
+"""Videos: frames by one rule, each decoded once; clips that appear complete and have the same bytes every time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytest.importorskip("av", reason="clips need PyAV")
 
 from deepfake.common.cli import UserError
 from deepfake.media import video
-from deepfake.media.video import count_frames, frame_indices, frames_at, sample_frames, write_clip
+from deepfake.media.video import decode_frames, frame_indices, frames_at, sample_frames, write_clip
 
 
 def test_index_rule():
@@ -46,13 +46,13 @@ def test_bad_video_is_named(tmp_path, what):
     if what != "absent":
         video.write_bytes({"empty": b"", "text": b"not a video\n" * 99, "cut": content[: len(content) // 2]}[what])
     with pytest.raises(UserError, match=r"clip\.mp4"):
-        count_frames(video)
+        list(decode_frames(video))
     with pytest.raises(UserError, match=r"clip\.mp4"):
         sample_frames(video, 4)
 
 
 @pytest.mark.parametrize("name", ["absent/clip.mp4", "file/clip.mp4", f"{'x' * 245}clip.mp4"])
-def test_clip_that_cannot_be_written_is_one_line(tmp_path, name):
+def test_clip_that_cannot_be_written_is_one_line_of_error(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*clip\.mp4"):
         write_clip(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)], crf=23)
@@ -62,12 +62,12 @@ def grey(frames: int) -> list[np.ndarray]:
     return [np.full((64, 96, 3), 20 * number, np.uint8) for number in range(frames)]
 
 
-def test_a_title_that_is_no_utf_8_does_not_hide_the_frames(tmp_path):
+def test_a_title_that_is_not_utf_8_does_not_stop_decoding(tmp_path):
     write_clip(tmp_path / "a.mp4", grey(3), crf=23)
     content = (tmp_path / "a.mp4").read_bytes()
     assert b"Lavf" in content  # the encoder's name
     (tmp_path / "a.mp4").write_bytes(content.replace(b"Lavf", b"L\xe4vf"))
-    assert count_frames(tmp_path / "a.mp4") == 3
+    assert len(list(decode_frames(tmp_path / "a.mp4"))) == 3
 
 
 def test_no_frame_is_decoded_twice(tmp_path, monkeypatch):
@@ -78,13 +78,13 @@ def test_no_frame_is_decoded_twice(tmp_path, monkeypatch):
     assert len(decoded) == 11
 
 
-def test_a_container_that_counts_wrongly_does_not_move_the_rule(tmp_path, monkeypatch):
+def test_a_wrong_packet_count_does_not_change_the_chosen_frames(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     monkeypatch.setattr(video, "_count_packets", lambda path: 14)
     assert [index for index, _ in sample_frames(tmp_path / "a.mp4", 4)] == frame_indices(11, 4)
 
 
-def test_frames_that_are_looked_at_are_not_held(tmp_path):
+def test_frames_given_to_look_are_not_kept_in_memory(tmp_path):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
     seen: list[weakref.ref] = []
 
@@ -98,7 +98,7 @@ def test_frames_that_are_looked_at_are_not_held(tmp_path):
 
 def test_frames_by_number(tmp_path):
     write_clip(tmp_path / "a.mp4", grey(6), crf=23)
-    assert count_frames(tmp_path / "a.mp4") == 6
+    assert len(list(decode_frames(tmp_path / "a.mp4"))) == 6
     assert [index for index, _ in frames_at(tmp_path / "a.mp4", (4, 1))] == [1, 4]
     with pytest.raises(UserError, match=r"a\.mp4: holds 6 frames \(wanted number 6"):
         frames_at(tmp_path / "a.mp4", (0, 6))

@@ -18,7 +18,7 @@ from .demo_people import Identity, Shot
 
 
 @dataclass(frozen=True)
-class Portrait:
+class DrawnPortrait:
     """A drawn face: `pixels` float32 (S, S, 3) linear RGB, and where its parts are, as (x, y) pixel coordinates.
 
     `regions` are closed outlines ("face", "eyes", "mouth"); `landmarks` five points: eyes, nose, corners of the mouth.
@@ -29,7 +29,7 @@ class Portrait:
     landmarks: np.ndarray
 
 
-def draw_portrait(who: Identity, shot: Shot, size: int) -> Portrait:
+def draw_portrait(who: Identity, shot: Shot, size: int) -> DrawnPortrait:
     """Draw one shot of one person on a (size, size) canvas."""
     head = Head(who, shot, size)
     canvas = _wall(shot, size)
@@ -42,7 +42,7 @@ def draw_portrait(who: Identity, shot: Shot, size: int) -> Portrait:
     canvas *= plane((1 + shot.warmth, 1.0, 1 - shot.warmth)) * shot.exposure
     regions = {name: head.project(outline) for name, outline in _outlines(who).items()}
     pixels = cv2.merge(list(np.clip(canvas, 0, 1)))
-    return Portrait(pixels, regions, head.project(_landmarks(who)))
+    return DrawnPortrait(pixels, regions, head.project(_landmarks(who)))
 
 
 def _landmarks(who: Identity) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .demo_faces import Portrait
+from .demo_faces import DrawnPortrait
 
 METHODS = ("blend", "swap")
 
@@ -83,8 +83,8 @@ def sample_forgery(rng: np.random.Generator, method: str) -> Forgery:
     )
 
 
-def film(
-    target: Portrait, camera: Camera, size: int, forgery: Forgery | None = None, donor: Portrait | None = None
+def film_drawing(
+    target: DrawnPortrait, camera: Camera, size: int, forgery: Forgery | None = None, donor: DrawnPortrait | None = None
 ) -> np.ndarray:
     """A drawn portrait as uint8 (size, size, 3) sRGB: real, or with `donor`'s region forged into it."""
     motion = _motion(camera, target.pixels.shape[0])
@@ -113,7 +113,7 @@ def _motion(camera: Camera, side: int) -> np.ndarray:
     return _similarity_matrix(camera.angle, camera.zoom, shift, (side / 2, side / 2))
 
 
-def _displacement(forgery: Forgery, target: Portrait) -> np.ndarray:
+def _displacement(forgery: Forgery, target: DrawnPortrait) -> np.ndarray:
     side = target.pixels.shape[0]
     x, y = target.regions[forgery.region].mean(axis=0)
     shift = (forgery.shift[0] * side, forgery.shift[1] * side)
@@ -140,7 +140,7 @@ def _sharpen(pixels: np.ndarray, amount: float) -> np.ndarray:
     return cv2.addWeighted(pixels, 1 + amount, cv2.GaussianBlur(pixels, (9, 9), 1.6), -amount, 0)
 
 
-def _mask(forgery: Forgery, target: Portrait, motion: np.ndarray) -> np.ndarray:
+def _mask(forgery: Forgery, target: DrawnPortrait, motion: np.ndarray) -> np.ndarray:
     """The region's outline, deformed, where the camera sees it, with a soft edge: float32 (S, S) in [0, 1]."""
     side = target.pixels.shape[0]
     outline = target.regions[forgery.region]

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .demo_faces import Portrait, draw_portrait
-from .demo_forgery import METHODS, film, sample_camera, sample_forgery
+from .demo_faces import DrawnPortrait, draw_portrait
+from .demo_forgery import METHODS, film_drawing, sample_camera, sample_forgery
 from .demo_people import Identity, sample_identity, sample_shot
 
 DESCRIPTION = "demo: drawn faces, a demonstration and no result"
@@ -77,7 +77,7 @@ def draw_pair(split: str, person: int, shot: int, size: int = SIZE) -> tuple[np.
     donor = None
     if forgery.method == "swap":
         donor = _portrait(split, _donor_of(split, person, rng), shot, size)
-    return film(target, camera, size), film(target, camera, size, forgery, donor)
+    return film_drawing(target, camera, size), film_drawing(target, camera, size, forgery, donor)
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def _identity(split: str, person: int) -> Identity:
     return sample_identity(np.random.default_rng([SEED, 1, _FIRST[split] + person]))
 
 
-def _portrait(split: str, person: int, shot: int, size: int) -> Portrait:
+def _portrait(split: str, person: int, shot: int, size: int) -> DrawnPortrait:
     rng = np.random.default_rng([SEED, 2, _FIRST[split] + person, shot])
     return draw_portrait(_identity(split, person), sample_shot(rng), 2 * size)
 

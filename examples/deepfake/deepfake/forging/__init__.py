@@ -1,1 +1,1 @@
-"""From portraits to forged clips: pairs of people, recipes, alignment, canvas, camera."""
+"""Makes forged clips from portraits: people and pairs, forged stills, camera motion, video files."""

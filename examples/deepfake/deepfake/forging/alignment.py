@@ -1,4 +1,4 @@
-"""Lays one person's face on another's: by landmarks where both have them, else by their boxes and grey values."""
+"""Aligns one person's face with another's: by landmarks if both have them, else by boxes and grey values."""
 
 from __future__ import annotations
 
@@ -9,46 +9,45 @@ from .canvas import LEAST_POINTS, Still, canvas_transform, face_shape, fit_simil
 
 SIDE = 128  # resolution at which faces are registered by their grey values
 STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
-SMOOTHING = 5  # pixels; the Gaussian that ECC applies itself
+SMOOTHING = 5  # pixels; size of the Gaussian filter that ECC applies
 
 
 def align(donor: Still, target: Still) -> np.ndarray:
-    """The similarity that lays the donor's face on the target's, from the donor's pixels to the target's.
+    """The similarity (3, 3) that moves the donor's face onto the target's, from the donor's pixels to the target's.
 
-    By least squares on the landmarks inside both boxes, where both stills have the same landmarks; else the boxes are
-    laid on each other and the faces registered by their grey values. ValueError where landmarks fix no similarity.
+    If both stills have the same landmarks: least squares on those inside both boxes. Else the boxes are aligned, then
+    the faces registered by their grey values. ValueError if the landmarks do not determine a similarity.
     """
     if donor.landmarks is not None and target.landmarks is not None and len(donor.landmarks) == len(target.landmarks):
         common = in_box(donor) & in_box(target)
         if common.sum() >= LEAST_POINTS:
             found = fit_similarity(donor.landmarks[common], target.landmarks[common])
             if not np.isfinite(found).all():
-                raise ValueError("the landmarks fix no similarity (do they all lie in one place?)")
+                raise ValueError("the landmarks fix no similarity (are they all at the same point?)")
             return found
     from_donor, from_target = (canvas_transform(still, SIDE) for still in (donor, target))
     return np.linalg.inv(from_target) @ register(donor, target) @ from_donor
 
 
 def register(donor: Still, target: Still) -> np.ndarray:
-    """From the donor's small canvas to the target's, by ECC (Evangelidis and Psarakis, 2008) in two steps.
+    """The similarity from the donor's small canvas to the target's, by ECC (Evangelidis and Psarakis, 2008).
 
-    First a shift by the faces' horizontal lines (brows, eyes, mouth), which a wrong box cannot lead far astray, then an
-    affine map by their locally normalised grey values, reduced to a similarity. On 60 pairs of frontal portraits with
-    landmarks this is 2 % of the box's side off on average; the boxes alone are 6 %. A step that ends in no plausible
-    place is left out.
+    Two steps: a shift by the faces' horizontal lines (brows, eyes, mouth), which tolerates a wrong box; then an affine
+    map by locally normalised grey values, reduced to a similarity. An implausible result of a step is ignored. On 60
+    pairs of frontal portraits with landmarks the mean error is 2 % of the box's side; with the boxes alone, 6 %.
     """
     grey = [
         cv2.cvtColor(render(still.image, canvas_transform(still, SIDE), SIDE), cv2.COLOR_RGB2GRAY)
         for still in (target, donor)
     ]
     shape = face_shape(Still(target.image, target.box), canvas_transform(target, SIDE), SIDE, shrink=0.9)
-    where = (shape * 255).astype(np.uint8)
+    region = (shape * 255).astype(np.uint8)
     found = np.eye(3)
     for motion, feature in ((cv2.MOTION_TRANSLATION, _lines), (cv2.MOTION_AFFINE, _normalised)):
         fixed, moving = (feature(image) for image in grey)
         start = np.linalg.inv(found)[:2].astype(np.float32)  # ECC maps the target's coordinates to the donor's
         try:
-            _, back = cv2.findTransformECC(fixed, moving, start, motion, STOP, where, SMOOTHING)
+            _, back = cv2.findTransformECC(fixed, moving, start, motion, STOP, region, SMOOTHING)
         except cv2.error:  # did not converge
             continue
         fitted = _nearest_similarity(np.linalg.inv(np.vstack([back, [0, 0, 1]])))
@@ -67,13 +66,13 @@ def _normalised(grey: np.ndarray) -> np.ndarray:
 
 
 def _nearest_similarity(transform: np.ndarray) -> np.ndarray:
-    """The similarity that moves the corners of the face's box most nearly as an affine transform does."""
+    """The similarity that moves the corners of the face's box most like an affine transform does."""
     corners = SIDE / 2 + SIDE / 4 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     return fit_similarity(corners, corners @ transform[:2, :2].T + transform[:2, 2])
 
 
 def _plausible(found: np.ndarray) -> bool:
-    """Whether a similarity stays within what two detections of upright faces can be apart."""
+    """Whether a similarity is within the possible difference of two detections of upright faces."""
     scale, angle = np.hypot(found[0, 0], found[1, 0]), np.arctan2(found[1, 0], found[0, 0])
     moved = np.abs(found[:2] @ [SIDE / 2, SIDE / 2, 1] - SIDE / 2).max()
     return bool(0.85 < scale < 1.18 and abs(angle) < np.radians(12) and moved < 0.1 * SIDE)

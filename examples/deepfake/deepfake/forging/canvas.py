@@ -1,6 +1,6 @@
-"""Photos on canvases: every picture that forge.py makes starts as a photo resampled once to a square around its face.
+"""Renders photos onto canvases: squares around the face, resampled once from the photo.
 
-Canvases are float32 RGB in [0, 1], (side, side, 3), with the face's box centred and half as wide as the canvas.
+A canvas is float32 RGB in [0, 1], (side, side, 3), with the face's box centred and half as wide as the canvas.
 Transforms are 3x3 matrices on pixel coordinates (x, y, 1).
 """
 
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 CANVAS_PER_BOX = 2.0  # side of the canvas over the side of the face's box
-LEAST_POINTS = 3  # fewer landmarks fix no transform and no hull
+LEAST_POINTS = 3  # fewer landmarks determine no transform and no hull
 
 
 @dataclass(frozen=True)
 class Still:
-    """A photo, uint8 RGB (H, W, 3), with the box of its face and perhaps landmarks (P, 2), in its pixels."""
+    """A photo, uint8 RGB (H, W, 3), with its face's box and optionally landmarks (P, 2), both in pixels."""
 
     image: np.ndarray
     box: tuple[float, float, float, float]
@@ -25,7 +25,7 @@ class Still:
 
 
 def canvas_transform(still: Still, side: int) -> np.ndarray:
-    """From a photo's pixels to its canvas."""
+    """The transform from a photo's pixels to its canvas."""
     x0, y0, x1, y1 = still.box
     scale = side / (CANVAS_PER_BOX * max(x1 - x0, y1 - y0))
     shift = side / 2 - scale * np.array([x0 + x1, y0 + y1]) / 2
@@ -33,17 +33,17 @@ def canvas_transform(still: Still, side: int) -> np.ndarray:
 
 
 def render(image: np.ndarray, transform: np.ndarray, side: int, bend: np.ndarray | None = None) -> np.ndarray:
-    """An image (uint8, or float32 in [0, 1]) through a transform: cubic, smoothed first as far as it shrinks.
+    """An image (uint8, or float32 in [0, 1]) through a transform, float32 (side, side, 3): cubic, without aliasing.
 
-    `bend` (side, side, 2): how far beside its own place, in canvas pixels, each canvas pixel is taken from.
+    `bend` (side, side, 2): each canvas pixel is read at its position plus this offset, in canvas pixels.
     """
     pixels = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     smoothed = smooth_for_scale(pixels, float(np.sqrt(abs(np.linalg.det(transform[:2, :2])))))
     if bend is None:
         return np.clip(warp(smoothed, transform, side), 0, 1)
     back = np.linalg.inv(transform)
-    places = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1) + bend
-    x, y = np.moveaxis(places @ back[:2, :2].T + back[:2, 2], -1, 0).astype(np.float32)
+    positions = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1) + bend
+    x, y = np.moveaxis(positions @ back[:2, :2].T + back[:2, 2], -1, 0).astype(np.float32)
     return np.clip(cv2.remap(smoothed, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), 0, 1)
 
 
@@ -53,13 +53,13 @@ def warp(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:
 
 
 def smooth_for_scale(image: np.ndarray, scale: float) -> np.ndarray:
-    """Blurred so that resampling at `scale` < 1 does not alias; unchanged at 1 and above."""
+    """The image, blurred so that resampling at `scale` < 1 does not alias; unchanged at 1 and above."""
     sigma = 0.5 * np.sqrt(max(0.0, 1 / scale**2 - 1))
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.05 else image
 
 
 def similarity(scale: float, angle: float, shift: np.ndarray, side: int) -> np.ndarray:
-    """Scale and turn (radians) about the centre of a (side, side) canvas, then shift (pixels)."""
+    """The transform that scales and turns (radians) about a canvas's centre, then shifts (pixels)."""
     turn = scale * np.exp(1j * angle)
     linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
     centre = np.array([side / 2, side / 2])
@@ -67,23 +67,23 @@ def similarity(scale: float, angle: float, shift: np.ndarray, side: int) -> np.n
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The least-squares similarity from points (P, 2) to points (P, 2) (Umeyama, 1991; in the plane, one division)."""
+    """The least-squares similarity from points (P, 2) to points (P, 2) (Umeyama, 1991)."""
     a, b = (points @ np.array([1, 1j]) for points in (source, target))
-    with np.errstate(invalid="ignore", divide="ignore"):  # points all in one place give NaN, for the caller to see
+    with np.errstate(invalid="ignore", divide="ignore"):  # equal points give NaN, which the caller checks
         turn = np.vdot(a - a.mean(), b - b.mean()) / np.vdot(a - a.mean(), a - a.mean())
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]])
 
 
 def in_box(still: Still) -> np.ndarray:
-    """Which landmarks lie in the face's box: bool (P,). The others mark hair, ears and neck."""
+    """Which landmarks are inside the face's box: bool (P,). The others mark hair, ears and neck."""
     assert still.landmarks is not None
     box = np.asarray(still.box)
     return np.all((still.landmarks >= box[:2]) & (still.landmarks <= box[2:]), axis=1)
 
 
 def face_shape(still: Still, transform: np.ndarray, side: int, shrink: float) -> np.ndarray:
-    """Where a face is on a canvas, float32 (side, side), 0 or 1: its landmarks' hull, or an ellipse in its box."""
+    """The mask of a face on a canvas, float32 (side, side), 0 or 1: its landmarks' hull, or an ellipse in its box."""
     if still.landmarks is not None and in_box(still).sum() >= LEAST_POINTS:
         points = cv2.convexHull(still.landmarks[in_box(still)].astype(np.float32))[:, 0]
     else:

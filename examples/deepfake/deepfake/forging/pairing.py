@@ -1,6 +1,6 @@
-"""Plans a forgery set: which people in which split, which portrait has which id, whose face goes onto whom.
+"""Draws the people of a forgery set: each person's split, each portrait's id, and whose face goes onto whose.
 
-Nobody is in two splits, and donors come from the target's split, so that no face of the test is seen in training.
+No person is in two splits, and donors come from the target's split, so that no face of the test is seen in training.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from ..dataset.manifest import SPLITS
 from .portrait_files import Photo, Portrait
 
 SHARE_VAL = SHARE_TEST = 0.15
-LEAST_PEOPLE = 2  # a split: one's face needs another's
-CANDIDATES = 8  # a donor is the nearest in tone of so many
+LEAST_PEOPLE = 2  # per split: a fake needs a target and a donor
+CANDIDATES = 8  # a donor is the nearest in tone of this many
 MOST_PORTRAITS = 1000  # ids have three digits, as in FF++
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to make: the method ("real" or a forgery's name) and the ids of target and source."""
+    """One clip to make: the method ("real" or a forgery's name) and the ids of target and source.
+
+    Its repr seeds the clip's random numbers, so another name of the class or of a field would change every pixel.
+    """
 
     method: str
     target: str
@@ -29,18 +32,18 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """File name: NNN.mp4 for a real one, <target>_<source>.mp4 for a fake, even if the source lends it no face."""
+        """File name: NNN.mp4 of a real, <target>_<source>.mp4 of a fake, even if its recipe uses no source."""
         return f"{self.target}.mp4" if self.method == "real" else f"{self.target}_{self.source}.mp4"
 
     @property
     def folder(self) -> str:
-        """Folder in FF++'s layout, above the compression's."""
+        """The folder in FF++'s layout that holds the compressions' folders."""
         return "original_sequences/youtube" if self.method == "real" else f"manipulated_sequences/{self.method}"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Portraits by id, ids by split, [target, source] pairs by split (each stands for both directions), clips."""
+class Pairing:
+    """Portraits by id, ids by split, [target, source] pairs by split (each in both directions), and the clips."""
 
     portraits: dict[str, Portrait]
     splits: dict[str, list[str]]
@@ -49,20 +52,20 @@ class Plan:
 
 
 def choose_people(photos: list[Photo], identities: int | None, seed: int) -> list[Photo]:
-    """The photos of `identities` people drawn by the seed (None: of all). UserError where they are too few or many."""
+    """The photos of `identities` people drawn by the seed (None: all). UserError if there are too few or too many."""
     people = sorted({photo.person for photo in photos})
     if identities is not None and identities > len(people):
-        raise UserError(f"--identities {identities}, but the photos show {len(people)} people")
+        raise UserError(f"--identities {identities}, but the photos show {len(people)} people (choose no more)")
     split_sizes(identities or len(people))
     chosen = set(np.random.default_rng([seed, 0]).permutation(people)[:identities].tolist())
     kept = [photo for photo in photos if photo.person in chosen]
     if len(kept) > MOST_PORTRAITS:
-        raise UserError(f"{len(kept)} photos (wanted at most {MOST_PORTRAITS}; --identities takes fewer people)")
+        raise UserError(f"{len(kept)} photos (wanted at most {MOST_PORTRAITS}; choose fewer people with --identities)")
     return kept
 
 
-def plan_set(portraits: list[Portrait], methods: list[str], seed: int) -> Plan:
-    """Draw a set from portraits; the same portraits and seed give the same set. UserError where they are too few."""
+def draw_pairing(portraits: list[Portrait], methods: list[str], seed: int) -> Pairing:
+    """Splits, ids, pairs and clips; the same portraits and seed give the same. UserError with too few people."""
     rng = np.random.default_rng([seed, 1])
     people = rng.permutation(sorted({portrait.person for portrait in portraits})).tolist()
     split_of: dict[str, str] = {}
@@ -75,36 +78,35 @@ def plan_set(portraits: list[Portrait], methods: list[str], seed: int) -> Plan:
     clips = [Clip("real", key, key) for key in by_id]
     both = sorted({ids for split in SPLITS for a, b in pairs[split] for ids in ((a, b), (b, a))})
     clips += [Clip(method, target, source) for method in methods for target, source in both]
-    return Plan(by_id, splits, pairs, clips)
+    return Pairing(by_id, splits, pairs, clips)
 
 
 def split_sizes(people: int) -> tuple[int, int, int]:
-    """How many people go to train, val and test: 70, 15, 15 %, and two at least, else a UserError."""
+    """The numbers of people in train, val and test: 70, 15, 15 %, at least two each. UserError if there are too few."""
     val, test = (max(LEAST_PEOPLE, round(share * people)) for share in (SHARE_VAL, SHARE_TEST))
     train = people - val - test
     if train < LEAST_PEOPLE:
         least = LEAST_PEOPLE * len(SPLITS)
         raise UserError(
-            f"portraits of {people} people (wanted at least {least}: train, val and test each need "
-            f'{LEAST_PEOPLE}; a person is a file name up to its first "_" or "-", or a faces.jsonl row\'s person)'
+            f"portraits of {people} people (wanted at least {least}: train, val and test each need {LEAST_PEOPLE}; "
+            'a person is a file name up to its first "_" or "-", or the person in a row of faces.jsonl)'
         )
     return train, val, test
 
 
 def _pair(ids: list[str], portraits: dict[str, Portrait], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Pairs of different people that use every id; of a few drawn candidates, the one nearest in tone.
+    """Pairs of different people that use every id; the partner is the nearest in tone of a few candidates.
 
-    An id left over joins one that is in a pair already.
+    An id that is left over is paired with one that is in a pair already.
     """
     left = [str(key) for key in rng.permutation(ids)]
     pairs = []
     while left:
         first = left.pop()
-        strangers = [key for key in left if portraits[key].person != portraits[first].person]
-        if not strangers:
-            strangers = [key for key in ids if portraits[key].person != portraits[first].person]
-        tone = np.array(portraits[first].tone)
-        second = min(strangers[:CANDIDATES], key=lambda key: float(np.abs(portraits[key].tone - tone).sum()))
+        person, tone = portraits[first].person, np.array(portraits[first].tone)
+        candidates = [key for key in left if portraits[key].person != person]
+        candidates = candidates or [key for key in ids if portraits[key].person != person]
+        second = min(candidates[:CANDIDATES], key=lambda key: float(np.abs(portraits[key].tone - tone).sum()))
         pairs.append((first, second))
         if second in left:
             left.remove(second)

@@ -1,12 +1,12 @@
 """Forges a face in a still portrait, by four recipes of three kinds: swaps, a reenactment and a self-blend.
 
-Real and forged stills come out of the same steps, so that only the forgery tells them apart: every pixel, real or
-forged, the target's or the donor's, is resampled exactly once, from its photo to a canvas of twice the clip's
-resolution, by `render`. A forged canvas equals the real one outside its mask, bit for bit.
+Real and forged stills go through the same steps, so that they differ by the forgery only: every pixel of target and
+donor is resampled exactly once, by `render`, from its photo to a canvas of twice the clip's resolution. A forged canvas
+equals the real one outside its mask, bit for bit.
 
-The recipes stand in for FF++'s four methods and bear their names (Roessler et al., 2019); none is the method itself.
-The ideas: the colour transfer of Reinhard et al. (2001), multi-band blending (Burt and Adelson, 1983), self-blending as
-Shiohara and Yamasaki (2022) describe.
+The recipes stand in for FF++'s four methods (Roessler et al., 2019) and have their names; none is the method itself.
+Sources: colour transfer (Reinhard et al., 2001), multi-band blending (Burt and Adelson, 1983), self-blending (Shiohara
+and Yamasaki, 2022).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from .alignment import align
 from .canvas import CANVAS_PER_BOX, Still, canvas_transform, face_shape, render, similarity
 
-EXPRESSION = {  # places in the face's box that a reenactment moves, x and y from 0 to 1
+EXPRESSION = {  # points in the face's box that a reenactment moves, x and y from 0 to 1
     "mouth, left corner": (0.32, 0.78),
     "mouth, right corner": (0.68, 0.78),
     "lower lip": (0.5, 0.88),
@@ -29,7 +29,7 @@ EXPRESSION = {  # places in the face's box that a reenactment moves, x and y fro
 
 
 def genuine(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
-    """The target's canvas as it is (`donor` and `rng` are there for the other recipes' sake)."""
+    """The target's canvas, unchanged (`donor` and `rng` are unused: all recipes have the same arguments)."""
     return render(target.image, canvas_transform(target, side), side)
 
 
@@ -73,13 +73,16 @@ METHODS: dict[str, Callable[[Still, Still, int, np.random.Generator], np.ndarray
     "FaceSwap": swap_in_bands,
     "NeuralTextures": self_blend,
 }
-"""The recipe of each folder, which is named after the method of FF++ that it stands in for."""
+"""The recipe of each folder, which is named after the method of FF++ that it stands in for.
+
+forge.json holds the recipes' docstrings: a changed one would keep unfinished sets from being continued.
+"""
 
 
 def _swapped(
     target: Still, donor: Still, side: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The donor's face in place and in colour, the target's canvas, and where to blend them."""
+    """The donor's face, aligned and colour-matched; the target's canvas; the mask to blend them."""
     to_canvas = canvas_transform(target, side)
     outer = render(target.image, to_canvas, side)
     from_donor = to_canvas @ align(donor, target)
@@ -87,17 +90,17 @@ def _swapped(
     shrink = rng.uniform(0.8, 0.92)
     mask = soft_mask([face_shape(target, to_canvas, side, shrink), face_shape(donor, from_donor, side, shrink)], rng)
     if mask.max() < 0.5:
-        raise ValueError("the faces share no place once aligned (are the landmarks those of these photos?)")
+        raise ValueError("the aligned faces do not overlap (are the landmarks those of these photos?)")
     return match_colour(inner, outer, mask), outer, mask
 
 
 def expression(side: int, rng: np.random.Generator) -> np.ndarray:
-    """How far each canvas pixel looks from its place, float32 (side, side, 2): smooth bumps at EXPRESSION's places."""
+    """Offsets at which canvas pixels are read, float32 (side, side, 2): smooth bumps at EXPRESSION's points."""
     box = side / CANVAS_PER_BOX
     y, x = np.mgrid[:side, :side].astype(np.float32)
     field = np.zeros((side, side, 2), np.float32)
-    for place in EXPRESSION.values():
-        middle = side / 2 + box * (np.array(place) - 0.5)
+    for point in EXPRESSION.values():
+        middle = side / 2 + box * (np.array(point) - 0.5)
         reach = box * rng.uniform(0.09, 0.14)
         bump = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / (2 * reach**2))
         field += bump[..., None] * (box * rng.uniform(-0.05, 0.05, 2)).astype(np.float32)
@@ -105,17 +108,17 @@ def expression(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def soft_mask(shapes: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Where to blend, float32 (side, side) in [0, 1]: what all the shapes share, deformed and blurred."""
+    """The blending mask, float32 (side, side) in [0, 1]: the shapes' intersection, deformed and blurred."""
     mask = np.minimum.reduce(shapes)
     side = len(mask)
     field = [cv2.resize(rng.uniform(-1, 1, (5, 5)), (side, side), interpolation=cv2.INTER_CUBIC) for _ in "xy"]
     grid = np.meshgrid(np.arange(side), np.arange(side))
-    x, y = ((place + 0.02 * side * bend).astype(np.float32) for place, bend in zip(grid, field, strict=True))
+    x, y = ((position + 0.02 * side * bend).astype(np.float32) for position, bend in zip(grid, field, strict=True))
     return cv2.GaussianBlur(cv2.remap(mask, x, y, cv2.INTER_LINEAR), (0, 0), side * rng.uniform(0.012, 0.03))
 
 
 def match_colour(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`inner` with the mean and spread of `outer` under the mask, in CIELAB."""
+    """`inner` with `outer`'s mean and standard deviation under the mask, in CIELAB."""
     lab_inner, lab_outer = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in (inner, outer))
     weight = mask[..., None] / mask.sum()
     (mean_inner, spread_inner), (mean_outer, spread_outer) = (_moments(lab, weight) for lab in (lab_inner, lab_outer))
@@ -131,14 +134,14 @@ def _moments(image: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def recolour(image: np.ndarray, rng: np.random.Generator, light: float, tint: float) -> np.ndarray:
-    """Another light: gamma and gain, each within `light` of 1, and a gain for each channel, within `tint` of 1."""
+    """The image in another light: gamma and gain within `light` of 1, and each channel's gain within `tint` of 1."""
     gamma, gain = rng.uniform(1 - light, 1 + light, 2)
     gains = gain * rng.uniform(1 - tint, 1 + tint, 3)
     return np.clip(image ** np.float32(gamma) * gains.astype(np.float32), 0, 1)
 
 
 def resharpen(image: np.ndarray, amount: float, side: int) -> np.ndarray:
-    """Fine detail times exp(amount): sharper above 0, softer below. Detail is the difference from a slight blur."""
+    """The image with fine detail times exp(amount); detail is the difference from a slight blur."""
     blurred = cv2.GaussianBlur(image, (0, 0), side / 400)
     return np.clip(blurred + np.float32(np.exp(amount)) * (image - blurred), 0, 1)
 
@@ -149,7 +152,7 @@ def blend(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def blend_bands(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray, levels: int) -> np.ndarray:
-    """`inner` over `outer`, each octave of detail under the mask at its own resolution."""
+    """`inner` over `outer`, each octave of detail blended by the mask at its own resolution."""
     if levels == 0:
         return outer + mask[..., None] * (inner - outer)
     height, width = mask.shape

@@ -1,1 +1,1 @@
-"""Image files, videos, and the faces in them."""
+"""Reads and writes image files and videos; finds faces, follows them through a video and crops them."""

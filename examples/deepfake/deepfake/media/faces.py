@@ -1,12 +1,13 @@
-"""Faces: find them in an image with a pinned detector and cut square crops around them.
+"""Finds the faces of an image with a pinned detector, and cuts square crops around them.
 
-The detector is dlib's frontal HOG detector (Dalal and Triggs, 2005; inside `dlib-bin`, no download), whose name,
-version, working size and threshold are in `FaceDetector.name`: detectors differ by up to a third in the size of their
-boxes, so a crop is only comparable with crops made under the same name.
+The detector is dlib's frontal HOG detector (Dalal and Triggs, 2005), which `dlib-bin` contains: nothing is downloaded.
+`FaceDetector.name` holds its name, version, working size and threshold. Detectors differ by up to a third in the size
+of their boxes, so crops compare only with crops made under the same name.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,7 +15,8 @@ import numpy as np
 
 from ..common.cli import UserError
 
-WORKING_SIDE = 960  # longest side the detector sees: a 1080p video's faces stay well above its 80-pixel window
+WORKING_SIDE = 960  # longest side the detector sees: faces of a 1080p video stay well above its 80-pixel window
+THRESHOLD = 0.0  # lowest score of a face
 CROP_SCALE = 1.3  # side of a crop over the side of the box, as RECCE and FF++ crop
 
 
@@ -34,22 +36,21 @@ class FaceDetector:
     """dlib's frontal HOG face detector at a fixed working size, without upsampling.
 
     Images with a longer side than `working_side` are shrunk to it first, so that time and the smallest face found do
-    not depend on the camera; boxes come back in pixels of the full image. Faces below 80 pixels at that size are not
-    found.
+    not depend on the camera. Faces below 80 pixels at that size are not found.
     """
 
-    def __init__(self, working_side: int = WORKING_SIDE, threshold: float = 0.0) -> None:
-        if working_side < 80:
-            raise ValueError(f"working_side must be at least 80 (the detector's window), got {working_side}")
-        dlib = _import_dlib()
+    def __init__(self, working_side: int = WORKING_SIDE) -> None:
+        try:
+            import dlib
+        except ImportError as error:
+            raise UserError(f"finding faces needs dlib: pip install dlib-bin ({error})") from error
         self._detector: Any = dlib.get_frontal_face_detector()
         self.working_side = working_side
-        self.threshold = threshold
-        self.name = f"dlib-hog-{dlib.__version__}/side{working_side}/threshold{threshold:g}"
+        self.name = f"dlib-hog-{dlib.__version__}/side{working_side}/threshold{THRESHOLD:g}"
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """All faces of an RGB uint8 image (H, W, 3), largest first."""
-        check_rgb(image)
+        """All faces of an RGB uint8 image (H, W, 3), largest first; boxes in the image's own pixels."""
+        _check_rgb(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.working_side / max(height, width))
         if shrink < 1.0:
@@ -58,7 +59,7 @@ class FaceDetector:
         else:
             small = np.ascontiguousarray(image)
         to_x, to_y = width / small.shape[1], height / small.shape[0]
-        boxes, scores, _ = self._detector.run(small, 0, self.threshold)
+        boxes, scores, _ = self._detector.run(small, 0, THRESHOLD)
         faces = [  # dlib's right and bottom pixels belong to the box, hence + 1
             Face((b.left() * to_x, b.top() * to_y, (b.right() + 1) * to_x, (b.bottom() + 1) * to_y), float(score))
             for b, score in zip(boxes, scores, strict=True)
@@ -66,8 +67,14 @@ class FaceDetector:
         return sorted(faces, key=lambda face: (-face.area, face.box))
 
     def largest(self, image: np.ndarray) -> Face | None:
-        """The largest face of an RGB uint8 image (H, W, 3), or None where there is none."""
+        """The largest face of an RGB uint8 image (H, W, 3), or None without a face."""
         return next(iter(self.detect(image)), None)
+
+
+@functools.cache
+def face_detector() -> FaceDetector:
+    """This process's detector, loaded once."""
+    return FaceDetector()
 
 
 def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
@@ -86,12 +93,12 @@ def square_crop(
     scale: float = CROP_SCALE,
     size: int | None = None,
 ) -> np.ndarray:
-    """A square around a box: same centre, side = scale * the box's longer side, rounded to whole pixels.
+    """The square around a box, uint8 RGB: same centre, side = scale * the box's longer side, in whole pixels.
 
-    Where the square leaves the image, the image's edge pixels are repeated. With `size` the crop is resized to
-    (size, size): by area averaging when it shrinks, bicubic when it grows; without, it keeps its own pixels.
+    Beyond the image its edge pixels are repeated. With `size` the crop is resized to (size, size), by area averaging
+    when it shrinks, bicubic when it grows; without, its pixels stay as they are.
     """
-    check_rgb(image)
+    _check_rgb(image)
     x0, y0, x1, y1 = box
     if not (np.all(np.isfinite(box)) and x1 > x0 and y1 > y0):
         raise ValueError(f"box must be (x0, y0, x1, y1) with x1 > x0 and y1 > y0, got {box}")
@@ -107,17 +114,8 @@ def square_crop(
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC)
 
 
-def check_rgb(image: np.ndarray) -> None:
-    """Raise unless an image is a non-empty uint8 array (H, W, 3)."""
+def _check_rgb(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         raise TypeError(f"image must be a uint8 array, got {getattr(image, 'dtype', type(image).__name__)}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must have shape (H, W, 3), got {image.shape}")
-
-
-def _import_dlib() -> Any:
-    try:
-        import dlib
-    except ImportError as error:
-        raise UserError(f"finding faces needs dlib: pip install dlib-bin ({error})") from error
-    return dlib

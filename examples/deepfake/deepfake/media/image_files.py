@@ -1,4 +1,4 @@
-"""Image files as arrays: read any photo upright as RGB, encode PNG or JPEG. No torch: workers start fast."""
+"""Reads image files as upright RGB arrays and encodes PNG or JPEG. Without torch, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, st
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """An image file as uint8 (H, W, 3) RGB, upright by its EXIF tag. UserError, naming it, if it can't be read."""
+    """An image file as uint8 RGB (H, W, 3), upright by its EXIF tag. UserError that names the file if unreadable."""
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # of large images and odd metadata
+            warnings.simplefilter("ignore")  # about large images and unusual metadata
             if image.mode in ("I", "F"):
                 raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits a channel)")
             upright = ImageOps.exif_transpose(image)
@@ -33,7 +33,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits as grey of 8 bits: Pillow's own conversion would cut all above 255 to white."""
+    """Grey of 16 bits as grey of 8 bits; Pillow's own conversion would turn everything above 255 white."""
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

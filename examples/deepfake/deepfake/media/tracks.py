@@ -1,4 +1,4 @@
-"""Follows one face through the frames of a video, and says where it is in frames in which it was not found."""
+"""Follows one face through the frames of a video, and fills in its box where it was not found."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from .faces import Face, box_iou
 
 Box = tuple[float, float, float, float]
-POLICIES = ("hold", "drop")  # for a frame without a face: use the track's last box, or leave the frame out
+POLICIES = ("hold", "drop")  # a frame without a face: use the track's last box, or leave the frame out
 
 
 def follow(detections: Sequence[Sequence[Face]]) -> list[Face | None]:
-    """One face a frame, or None: the track whose faces have the largest area in all, which a passer-by has not.
+    """One face or None for each frame: of all tracks, the one with the largest sum of face areas.
 
-    A track goes on with the face nearest to its last one: the highest IoU with its box, or where none overlaps it, the
-    closest centre, at most a box's side away (frames of a video are sampled seconds apart). Any other face begins a
-    track of its own, so that a false alarm of the detector in the first frame does not decide the video.
+    A track continues with the face that has the highest IoU with its last box or, if none overlaps, the closest centre
+    at most a box's side away (sampled frames are seconds apart). Every other face begins a track of its own, so that a
+    false alarm in the first frame does not decide the video.
     """
     tracks: list[dict[int, Face]] = []  # by frame
     for frame, faces in enumerate(detections):
@@ -34,14 +34,14 @@ def _area(track: dict[int, Face]) -> float:
     return sum(face.area for face in track.values())
 
 
-def _nearest(faces: Sequence[Face], place: Box) -> Face | None:
-    """The face that continues a track from `place`."""
-    near = [face for face in faces if _distance(face.box, place) <= place[2] - place[0]]
-    return max(near, key=lambda face: (box_iou(face.box, place), -_distance(face.box, place)), default=None)
+def _nearest(faces: Sequence[Face], last: Box) -> Face | None:
+    """The face that continues a track whose last box is `last`."""
+    near = [face for face in faces if _distance(face.box, last) <= last[2] - last[0]]
+    return max(near, key=lambda face: (box_iou(face.box, last), -_distance(face.box, last)), default=None)
 
 
 def boxes(track: Sequence[Face | None], missing: str) -> list[Box | None]:
-    """The box of each frame. Where the face is missing: None ("drop"), or the last box, or at the start the first."""
+    """The box of each frame. Without a face: None ("drop"), or the last box, before any face the first ("hold")."""
     if missing not in POLICIES:
         raise ValueError(f"missing must be one of {', '.join(POLICIES)}, got {missing!r}")
     held: Box | None = next((face.box for face in track if face), None) if missing == "hold" else None

@@ -1,7 +1,7 @@
-"""Videos: decode in sequence, pick frames by one index rule, write H.264 clips. PyAV (FFmpeg's libraries) throughout.
+"""Decodes videos in sequence, picks frames by one index rule and writes H.264 clips, with PyAV (FFmpeg's libraries).
 
-Frames are always decoded from the first to the last and counted; seeking and the container's frame count are what make
-two tools pick different frames of the same video.
+Frames are decoded from the first to the last and counted. Tools that seek, or trust the container's frame count, pick
+different frames of the same video.
 """
 
 from __future__ import annotations
@@ -33,18 +33,13 @@ def frame_indices(total: int, count: int) -> list[int]:
 
 
 def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Every frame of a video as uint8 (H, W, 3) RGB, in order. UserError naming the file where it can't be decoded."""
+    """Every frame of a video as uint8 RGB (H, W, 3), in order. UserError that names the file if it can't be decoded."""
     for frame in _decode(path):
         yield _to_rgb(frame)
 
 
-def count_frames(path: str | Path) -> int:
-    """The number of frames that decode."""
-    return sum(1 for _ in _decode(path))
-
-
 def frame_rate(path: str | Path) -> Fraction:
-    """Frames a second, on average; 25 where the container does not say."""
+    """Frames per second, on average; 25 where the container does not say."""
     with _opened(path) as container:
         return container.streams.video[0].average_rate or Fraction(25)
 
@@ -52,12 +47,12 @@ def frame_rate(path: str | Path) -> Fraction:
 def sample_frames(
     path: str | Path, count: int, look: Callable[[np.ndarray], Any] | None = None
 ) -> list[tuple[int, Any]]:
-    """`count` frames of a video (all of a shorter one) by the index rule over its decoded frames: (index, RGB) pairs.
+    """`count` frames (all of a shorter video) by the index rule over the decoded frames: (index, uint8 RGB) pairs.
 
-    With `look`, what that gives of a frame stands in its place, and no frame is held longer than it takes.
+    With `look`, a pair holds look(RGB) instead, and only one frame is in memory at a time.
 
-    The video's packets are counted first, without decoding, so that each frame is decoded once. Only a stream in which
-    not every packet gives a frame is decoded again, for the rule goes by the frames that decode.
+    The packets are counted first, without decoding, so that each frame is decoded once. The rule counts the frames that
+    decode: if the numbers differ, the video is decoded a second time.
     """
     packets = _count_packets(path)
     total, chosen = _pick(path, frame_indices(packets, count), look)
@@ -67,7 +62,7 @@ def sample_frames(
 
 
 def frames_at(path: str | Path, indices: Collection[int]) -> list[tuple[int, np.ndarray]]:
-    """The frames with these numbers, in order: (index, RGB) pairs. UserError where the video has fewer."""
+    """The frames with these numbers, in order: (index, uint8 RGB) pairs. UserError where the video has fewer."""
     total, chosen = _pick(path, indices)
     if len(chosen) < len(set(indices)):
         raise UserError(f"{path}: holds {total} frames (wanted number {max(indices)}, counted from 0)")
@@ -77,7 +72,7 @@ def frames_at(path: str | Path, indices: Collection[int]) -> list[tuple[int, np.
 def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fraction = 25) -> None:
     """Write uint8 RGB frames (H, W, 3), H and W even, as H.264 (libx264, yuv420p) in MP4.
 
-    The same frames give the same bytes. The file appears whole or not at all; UserError where it can't be written.
+    The same frames give the same bytes. The file appears complete or not at all; UserError if it can't be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -106,7 +101,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fr
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(_plain(path), metadata_errors="replace") as container:  # titles in Latin-1 are no reason to fail
+        with av.open(_plain(path), metadata_errors="replace") as container:  # a title in Latin-1 must not stop us
             if not container.streams.video:
                 raise UserError(f"{path}: holds no video stream")
             yield container
@@ -117,7 +112,7 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 
 def _plain(path: str | Path) -> str:
-    """A path that FFmpeg takes for one: of `12:30.mp4` it would read `12:` as a protocol, as in `http:`."""
+    """The absolute path: in `12:30.mp4` FFmpeg would take `12:` for a protocol, as in `http:`."""
     return os.path.abspath(path)
 
 
@@ -132,7 +127,7 @@ def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
 
 
 def _count_packets(path: str | Path) -> int:
-    """The packets that hold a frame to show (those before a cut's beginning are decoded, but not shown)."""
+    """The number of packets with a frame to show (frames before the start of a cut are decoded but not shown)."""
     with _opened(path) as container:
         count = sum(1 for packet in container.demux(video=0) if packet.size and not packet.is_discard)
     if not count:
@@ -143,6 +138,7 @@ def _count_packets(path: str | Path) -> int:
 def _pick(
     path: str | Path, indices: Collection[int], look: Callable[[np.ndarray], Any] | None = None
 ) -> tuple[int, list[tuple[int, Any]]]:
+    """The number of frames that decode, and the pairs of the frames with these numbers."""
     wanted, total, chosen = set(indices), 0, []
     for total, frame in enumerate(_decode(path), start=1):
         if total - 1 in wanted:

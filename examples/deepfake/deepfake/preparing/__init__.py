@@ -1,1 +1,1 @@
-"""From a source to face crops: frames, boxes, crops."""
+"""Turns sources into face crops: tasks, frames and faces of each source, crops, and the manifest."""

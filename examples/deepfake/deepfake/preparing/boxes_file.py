@@ -1,9 +1,9 @@
-"""Face boxes found elsewhere, from a CSV file, in place of the detector's.
+"""Reads face boxes from a CSV file, found by another detector than this package's.
 
-A header `path,frame,x0,y0,x1,y1` (and, if you like, `score`), then a line a face: the video's or photo's path below the
-source folder, the frame's number in decoding order from 0 (empty for a photo), the box in pixels of the upright image.
-Several lines of one frame are several faces, of which one is followed; a frame without a line has no face. Lines of
-files that are there but not asked for are passed over.
+The header is `path,frame,x0,y0,x1,y1`, with an optional column `score`. Then a line for each face: the path of the
+video or photo below the source folder, the frame's number in decoding order from 0 (empty for a photo), the box in
+pixels of the upright image. Several lines of a frame are several faces, one of which is followed; a frame without a
+line has no face. Lines of existing files that are not wanted are ignored.
 """
 
 from __future__ import annotations
@@ -18,36 +18,34 @@ from ..media.faces import Face
 
 COLUMNS = ("path", "frame", "x0", "y0", "x1", "y1")
 
-Found = dict[int | None, list[Face]]
+FacesByFrame = dict[int | None, list[Face]]
 """The faces of each frame (None: of a photo), largest first."""
 
 
-def read_boxes(file: Path) -> dict[str, Found]:
-    """The faces by path. UserError that names the line on one that is not as this module's first lines say."""
-    found: dict[str, Found] = {}
+def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, FacesByFrame]:
+    """The faces by path. UserError that names the line or path which is not as described above.
+
+    A path must be one of the sources' (`wanted`), or that of another file below `root` in the same plain form.
+    """
+    found: dict[str, FacesByFrame] = {}
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             rows = csv.DictReader(lines)
-            lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-            if lacking:
-                raise UserError(f"{file}: its header lacks {', '.join(lacking)} (wanted {','.join(COLUMNS)})")
+            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                raise UserError(f"{file}: its header has no {', '.join(missing)} (wanted {','.join(COLUMNS)})")
             for row in rows:
                 frame, face = _parse(row, f"{file}, line {rows.line_num}")
                 found.setdefault(row["path"], {}).setdefault(frame, []).append(face)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
-    for frames in found.values():
-        for faces in frames.values():
-            faces.sort(key=lambda face: (-face.area, face.box))
-    return found
-
-
-def check_paths(found: dict[str, Found], wanted: Collection[str], root: Path, file: Path) -> None:
-    """UserError that names the first path which is no source's and no other file's below `root` in plain form."""
-    for name in found:
+    for name, frames in found.items():
         plain = not {"", ".", ".."} & set(name.split("/"))
         if name not in wanted and not (plain and (root / name).exists()):
             raise UserError(f"{file}: path {name!r} is nothing in {root} (wanted one such as {next(iter(wanted))})")
+        for faces in frames.values():
+            faces.sort(key=lambda face: (-face.area, face.box))
+    return found
 
 
 def _parse(row: dict[str, str], where: str) -> tuple[int | None, Face]:

@@ -1,4 +1,4 @@
-"""How many frames of a video are taken: one number for all, or a named profile that tells splits and classes apart."""
+"""How many frames of each source are taken: one number for all, or a profile that depends on split and class."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ PROFILES = {
     "bench32": "32 frames of every video",
     "recce": "train: 50 of a real video, 12 or 13 of a fake one (36,000 of each class of FF++); val, test: 32",
 }
-EVALUATION_FRAMES = 32  # of both classes alike, so that a set's make-up by videos is its make-up by frames
+EVALUATION_FRAMES = 32  # of both classes alike, so that a set's share of reals is the same by frames as by videos
 
 
-def frame_counts(sources: Sequence[Source], rule: str | int) -> list[int]:
-    """Frames to take of each source. `sources` must be all of the data set's, so that no file's absence moves a count.
+def frame_counts(sources: Sequence[Source], rule: str | int | None) -> Sequence[int | None]:
+    """Frames to take of each source, by a number, a profile's name, or None: no count, the source lists its frames.
 
-    RECCE trains on 36,000 real and 36,000 fake images, 12.5 of each fake video: 12 and 13 by turns within a method.
+    `sources` must be the whole data set, so that a missing file does not change another's count. RECCE trains on 36,000
+    real and 36,000 fake images, that is 12.5 of each fake video: 12 and 13 alternate within a method.
     """
-    if isinstance(rule, int):
+    if not isinstance(rule, str):
         return [rule] * len(sources)
-    place: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     counts = []
     for source in sources:
         if rule == "bench32" or source.split != "train":
@@ -29,6 +30,6 @@ def frame_counts(sources: Sequence[Source], rule: str | int) -> list[int]:
         elif not source.label:
             counts.append(50)
         else:
-            counts.append(12 + place[source.method] % 2)
-            place[source.method] += 1
+            counts.append(12 + seen[source.method] % 2)
+            seen[source.method] += 1
     return counts

@@ -15,7 +15,9 @@ import torch
 from panet_layers.models import PANetLoss
 
 from ..common.files import read_json
-from ..preparing.crops import RECORD, Task, detector, prepare_one
+from ..media.faces import face_detector
+from ..preparing.crops import RECORD, prepare_one
+from ..preparing.tasks import Task
 from ..training.distributed import pick_device
 from ..training.run import build_model
 from ..training.settings import Settings
@@ -33,7 +35,7 @@ class Measured(NamedTuple):
 
 def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
     """Seconds and bytes to prepare all sources: one video is prepared, and counts for every other."""
-    detector()  # loaded once, whatever the number of videos
+    face_detector()  # loaded once, whatever the number of videos
     for sample in samples(tasks):
         with tempfile.TemporaryDirectory() as folder:
             task = dataclasses.replace(sample, folder=Path(folder) / "sample")

@@ -1,7 +1,7 @@
 """Celeb-DF v2: Celeb-real/, YouTube-real/, Celeb-synthesis/ and List_of_testing_videos.txt ("1 <path>" real, "0" fake).
 
-The list fixes the test split and no other. Of the rest, all videos of about one target person in ten are val, the
-others train. A fake's donor may be anybody, also in another split: Celeb-DF's own test list is so too.
+The list is the test split. Of the other videos, those of about one target person in ten are val, the rest train. A
+fake's donor may be in another split: Celeb-DF's own test list does not keep them apart either.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from ..common.cli import UserError
 from ..common.files import files_below
 from ..dataset.manifest import hashed
 from ..media.video import VIDEO_SUFFIXES
-from .source import Source
+from .source import Selection, Source
 
-FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}  # and their methods
+FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}  # and the method of each
 TEST_LIST = "List_of_testing_videos.txt"
 SHARE_VAL = 0.1
 
 
 def is_tree(root: Path) -> bool:
-    """Whether a folder is laid out as Celeb-DF is."""
+    """Whether a folder has Celeb-DF's layout."""
     return any((root / name).is_dir() for name in ("Celeb-real", "Celeb-synthesis"))
 
 
-def list_sources(root: Path) -> list[Source]:
-    """Every video that is there, and those that the test list names. UserError where folder or list is not as above."""
+def list_sources(root: Path, wanted: Selection) -> list[Source]:
+    """Every video in the folders, and those that the test list names. UserError where the list is missing or wrong."""
     listed = _read_list(root / TEST_LIST)
     present = {
         path.relative_to(root).as_posix(): path for name in FOLDERS for path in files_below(root / name, VIDEO_SUFFIXES)

@@ -1,8 +1,8 @@
 """DFDC's folders: videos beside a metadata.json {"a.mp4": {"label": "FAKE", "original": "b.mp4", "split": "train"}}.
 
-The folder has one metadata.json or sub-folders with one each. Where the files name several splits, those are taken
-("validation" is val); where all videos are of one, as in DFDC's train parts, a hash of the original's name splits them
-70/15/15, so that a fake is always where its original is.
+The folder has one metadata.json, or sub-folders with one each. Where these name several splits, they count
+("validation" means val). Where all videos are in one split, as in DFDC's train parts, a hash of the original's name
+splits them 70/15/15, so that a fake is always in its original's split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..common.cli import UserError
 from ..common.files import read_json
 from ..dataset.manifest import SPLITS, split_of_group
-from .source import Source
+from .source import Selection, Source
 
 METADATA = "metadata.json"
 LABELS = {"REAL": 0, "FAKE": 1}
@@ -21,7 +21,7 @@ OTHER_NAMES = {"validation": "val", "valid": "val"}
 
 
 def is_tree(root: Path) -> bool:
-    """Whether a folder is laid out as DFDC is."""
+    """Whether a folder has DFDC's layout."""
     return bool(_metadata_files(root))
 
 
@@ -29,16 +29,16 @@ def _metadata_files(root: Path) -> list[Path]:
     return sorted([*root.glob(METADATA), *root.glob(f"*/{METADATA}")])
 
 
-def list_sources(root: Path) -> list[Source]:
-    """Every video that a metadata.json names. UserError where one is not as above, or a fake leaves its original."""
+def list_sources(root: Path, wanted: Selection) -> list[Source]:
+    """Every video that a metadata.json names. UserError on a wrong row, or a fake in another split than its real."""
     rows = [(file, name, row) for file in _metadata_files(root) for name, row in read_json(file).items()]
     if not rows:
         raise UserError(f"{root}: {METADATA} names no videos")
-    given = [_given_split(*which) for which in rows]
-    one_only = len(set(given)) == 1
+    named = [_named_split(*row) for row in rows]
+    one_only = len(set(named)) == 1
     found = []
     split_of: dict[str, str] = {}
-    for (file, name, row), split in zip(rows, given, strict=True):
+    for (file, name, row), split in zip(rows, named, strict=True):
         label = LABELS.get(str(row.get("label")).upper())
         if label is None:
             raise UserError(f"{file}: label {row.get('label')!r} of {name} (wanted REAL or FAKE)")
@@ -50,7 +50,7 @@ def list_sources(root: Path) -> list[Source]:
     return found
 
 
-def _given_split(file: Path, name: str, row: Any) -> str:
+def _named_split(file: Path, name: str, row: Any) -> str:
     split = row.get("split", "train") if isinstance(row, dict) else None
     split = OTHER_NAMES.get(split, split) if isinstance(split, str) else None
     if split not in SPLITS:

@@ -1,9 +1,9 @@
-"""FaceForensics++'s tree, and the official split: which videos it should hold, whether they are there or not.
+"""FaceForensics++'s folders and its official split: every video that it should hold, file present or missing.
 
 original_sequences/youtube/<compression>/videos/NNN.mp4 and
 manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4, compression raw, c23 or c40. Of each pair
-a, b of the split, a_b and b_a are fakes. The splits are those of splits/*.json in the tree, in FF++'s own format (lists
-of [target, source] pairs), else FF++'s official ones (ffpp_splits.csv), which want all of FF++'s four methods.
+a, b of a split, a_b and b_a are fakes. The splits are read from splits/*.json in the tree, in FF++'s own format (lists
+of [target, source] pairs). Without them FF++'s official splits count (ffpp_splits.csv), and all its four methods.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..common.cli import UserError
 from ..common.files import files_below
 from ..dataset.manifest import SPLITS
 from ..media.video import VIDEO_SUFFIXES
-from .source import Source, check_methods
+from .source import Selection, Source, check_methods
 
 ORIGINAL = Path("original_sequences", "youtube")
 MANIPULATED = Path("manipulated_sequences")
@@ -28,33 +28,32 @@ Pairs = dict[str, list[tuple[str, str]]]
 
 
 def is_tree(root: Path) -> bool:
-    """Whether a folder is laid out as FF++ is."""
+    """Whether a folder has FF++'s layout."""
     return any((root / top).is_dir() for top in (ORIGINAL.parts[0], MANIPULATED))
 
 
-def list_sources(root: Path, compression: str, methods: tuple[str, ...] | None) -> list[Source]:
-    """The videos that the split names, and what lies beside them. Nothing crosses the split: UserError if a file does.
+def list_sources(root: Path, wanted: Selection) -> list[Source]:
+    """The videos that the splits name, and other videos beside them. UserError where a fake's ids are in two splits.
 
-    Without `methods`: FF++'s four under the official split, under the tree's own the folders that are there.
+    Where all methods are wanted: FF++'s four under the official splits; under the tree's own splits, the folders in it.
     """
     own = read_own_pairs(root)
     pairs = own or official_pairs()
     present = {path.name for path in (root / MANIPULATED).glob("[!.]*") if path.is_dir()}
-    if methods is None:
-        methods = tuple(sorted(present)) if own else METHODS
+    methods = wanted.methods or (sorted(present) if own else METHODS)
     check_methods(methods, present | (set() if own else set(METHODS)), root / MANIPULATED)
     split_of = split_of_ids(pairs)
     fakes = [f"{a}_{b}" for listed in pairs.values() for pair in listed for a, b in (pair, pair[::-1])]
-    found = _videos(root / ORIGINAL / compression / "videos", "real", list(split_of), split_of)
+    found = _videos(root / ORIGINAL / wanted.compression / "videos", "real", list(split_of), split_of)
     for method in methods:
-        found += _videos(root / MANIPULATED / method / compression / "videos", method, fakes, split_of)
+        found += _videos(root / MANIPULATED / method / wanted.compression / "videos", method, fakes, split_of)
     return found
 
 
-def _videos(folder: Path, method: str, wanted: list[str], split_of: dict[str, str]) -> list[Source]:
+def _videos(folder: Path, method: str, ids: list[str], split_of: dict[str, str]) -> list[Source]:
     present = files_below(folder, VIDEO_SUFFIXES)
     stems = {path.stem for path in present}
-    paths = [*present, *(folder / f"{stem}.mp4" for stem in dict.fromkeys(wanted) if stem not in stems)]
+    paths = [*present, *(folder / f"{stem}.mp4" for stem in dict.fromkeys(ids) if stem not in stems)]
     return [Source(path, int(method != "real"), method, path.stem, _split(path, split_of)) for path in paths]
 
 
@@ -63,8 +62,8 @@ def _split(path: Path, split_of: dict[str, str]) -> str:
     splits = {split_of.get(video_id) for video_id in ids}
     split = splits.pop()
     if splits or split is None:
-        places = ", ".join(f"{video_id} in {split_of.get(video_id) or 'none'}" for video_id in ids)
-        raise UserError(f"{path}: its ids are not in one split ({places})")
+        each = ", ".join(f"{video_id} in {split_of.get(video_id) or 'none'}" for video_id in ids)
+        raise UserError(f"{path}: its ids are not in one split ({each})")
     return split
 
 
@@ -74,14 +73,14 @@ def split_of_ids(pairs: Pairs) -> dict[str, str]:
 
 
 def official_pairs() -> Pairs:
-    """FF++'s own: 360, 70 and 70 pairs."""
+    """The pairs of FF++'s official splits: 360, 70 and 70."""
     with OFFICIAL_SPLITS.open(newline="") as lines:
         rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
     return {split: [(row["a"], row["b"]) for row in rows if row["split"] == split] for split in SPLITS}
 
 
 def read_own_pairs(root: Path) -> Pairs | None:
-    """The pairs in the tree's splits/*.json; None where it has none. UserError where an id is in two of them."""
+    """The pairs in the tree's splits/*.json, or None without such files. UserError where an id is in two splits."""
     files = {split: root / "splits" / f"{split}.json" for split in SPLITS}
     if not any(file.exists() for file in files.values()):
         if (root / "forge.json").is_file():

@@ -1,69 +1,61 @@
-"""Index files of other benches, read as a list of which frames of which videos to take, with labels and splits.
+"""Index files of other projects: which frames of which videos to take, with labels and splits.
 
-DeepfakeBench's JSON: {data set: {label: {split: {compression: {video: {"label": ..., "frames": [paths]}}}}}}, where the
-compression may lack; a label that ends in "real" is real. RECCE's `<split>_<compression>.pickle`: a list of (path,
-label), written by torch.save; the split is in the file's name. A path ends in <video>/<frame number>.png; how it begins
-depends on whose disk it was, so it is looked for below the given folder, by ever shorter ends: first as a folder of
-frames, then as the video itself (.../frames/<video>/007.png as .../videos/<video>.mp4 or .../<video>.mp4).
+DeepfakeBench's JSON: {data set: {label: {split: {compression: {video: {"label": ..., "frames": [paths]}}}}}}; the level
+of the compression is optional; a label that ends in "real" is real. RECCE's `<split>_<compression>.pickle`: a list of
+(path, label), written by torch.save; the file's name holds the split.
 
-Some of DeepfakeBench's indices (Celeb-DF's, DFDCP's, UADFV's) list a video in several splits. Of the splits that are
-asked for, test goes before val and val before train, so that nothing is trained on that is tested.
+A path ends in <video>/<frame number>.png. Its beginning is that of another machine, so ever shorter ends of it are
+looked for below the given folder: first as a folder of frames, then as the video itself (.../frames/<video>/007.png as
+.../videos/<video>.mp4 or .../<video>.mp4).
+
+Some of DeepfakeBench's index files (Celeb-DF, DFDCP, UADFV) list a video in several splits. Of the wanted splits, test
+goes before val and val before train, so that no tested video is trained on.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..common.cli import UserError
+from ..common.files import read_json
 from ..dataset.manifest import SPLITS
 from ..media.video import VIDEO_SUFFIXES
-from .source import Source, check_donors
+from .source import Selection, Source
 
 COMPRESSIONS = ("raw", "c23", "c40")
 
 
 class Entry(NamedTuple):
-    """The frames of one video that an index asks for."""
+    """The frames of one video that an index file lists; `name` is the label's name there."""
 
     split: str
     label: int
-    name: str  # of the label, as the index calls it
+    name: str
     frames: tuple[PurePosixPath, ...]
 
 
-def read_indices(
-    files: tuple[Path, ...], root: Path, compression: str, splits: tuple[str, ...] | None = None
-) -> list[Source]:
-    """The sources that index files ask for, of one compression and these splits (None: all), each in one split.
+def list_sources(root: Path, wanted: Selection) -> list[Source]:
+    """The sources that the index files list, of the wanted compression and splits, each in one split.
 
-    UserError, naming file and video, on what is wrong.
+    UserError that names file and video where a path, label or split is wrong.
     """
     listed: list[Source] = []
-    for file in files:
-        entries = _deepfakebench(file, compression) if file.suffix == ".json" else _recce(file)
+    for file in wanted.indices:
+        entries = _deepfakebench(file, wanted.compression) if file.suffix == ".json" else _recce(file)
         listed += [_source(entry, root, file) for entry in entries if entry.frames]
     if not listed:
-        raise UserError(f"{files[0]}: names no frames of compression {compression}")
-    found = _in_one_split([source for source in listed if splits is None or source.split in splits])
-    counts = Counter((source.method, source.video) for source in found)
-    for source in found:
-        if counts[source.method, source.video] > 1:
-            raise UserError(
-                f"{source.path}: listed {counts[source.method, source.video]} times, here in {source.split} (wanted "
-                "each video once in a split, and no other of its name)"
-            )
-    check_donors(found)
+        raise UserError(f"{wanted.indices[0]}: names no frames of compression {wanted.compression}")
+    found = _in_one_split([source for source in listed if wanted.splits is None or source.split in wanted.splits])
+    _check_donors(found)
     return found
 
 
 def _in_one_split(sources: list[Source]) -> list[Source]:
-    """Without what is listed in a later split too: test goes before val, and val before train."""
+    """The sources without those that a later split lists too: test goes before val, and val before train."""
     last: dict[tuple[Path, str], str] = {}
     for source in sources:
         key = (source.path, source.method)
@@ -71,28 +63,31 @@ def _in_one_split(sources: list[Source]) -> list[Source]:
     kept = [source for source in sources if source.split == last[source.path, source.method]]
     if len(kept) < len(sources):
         print(
-            f"{len(sources) - len(kept)} listings of videos that the index has in a later split too are left out "
-            "(test goes before val, val before train)",
+            f"{len(sources) - len(kept)} entries are left out, since a later split lists the same video (test goes "
+            "before val, val before train)",
             file=sys.stderr,
         )
     return kept
 
 
+def _check_donors(sources: list[Source]) -> None:
+    """UserError where a fake's name <target>_<source> holds the id of a real video of another split."""
+    split_of = {source.video: source.split for source in sources if not source.label}
+    for source in sources:
+        for part in source.video.split("_") if source.label else ():
+            if split_of.get(part, source.split) != source.split:
+                raise UserError(f"{source.path}: is in {source.split}, but its {part} in {split_of[part]}")
+
+
 def _deepfakebench(file: Path, compression: str) -> list[Entry]:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError):
-        raise UserError(f"{file}: not JSON") from None
     entries = []
-    for keys, video in _videos(tree, ()):
+    for keys, video in _videos(read_json(file), ()):
         others = [key for key in keys if key in COMPRESSIONS and key != compression]
         split = next((key for key in keys if key in SPLITS), None)
         if others:
             continue
         if split is None:
-            raise UserError(f"{file}: {'/'.join(keys)} is in no split (wanted {', '.join(SPLITS)} above it)")
+            raise UserError(f"{file}: {'/'.join(keys)} is in no split (wanted a key {', '.join(SPLITS)} above it)")
         name = str(video["label"])
         entries.append(Entry(split, int(not name.lower().endswith("real")), name, _paths(video["frames"], file)))
     return entries
@@ -109,13 +104,13 @@ def _videos(tree: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _recce(file: Path) -> list[Entry]:
-    import torch  # here: the workers that prepare need none
+    import torch  # not at the top: the worker processes import this module and need no torch
 
     split = next((split for split in SPLITS if file.name.startswith(split)), None)
     if split is None:
         raise UserError(f"{file}: its name does not begin with a split ({', '.join(SPLITS)})")
     try:
-        rows = torch.load(file, weights_only=True)  # plain values only: a pickle from elsewhere may not run code
+        rows = torch.load(file, weights_only=True)  # plain values only: a pickle must not run code
         listed = [(str(path), {0: 0, 1: 1}[int(label)]) for path, label in rows]
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
@@ -153,21 +148,21 @@ def _source(entry: Entry, root: Path, file: Path) -> Source:
 
 
 def _method(folder: PurePosixPath, name: str) -> str:
-    """The forgery's name: FF++'s folder says it best."""
+    """The forgery's name: that of FF++'s folder where the path has one, else the label's."""
     parts = folder.parts
     return parts[parts.index("manipulated_sequences") + 1] if "manipulated_sequences" in parts[:-2] else name
 
 
 def _found(folder: PurePosixPath, root: Path) -> Path:
-    """Where the frames of `folder`, or the video they are of, lie below `root`; where they are not, a path to tell."""
+    """The folder of frames or the video below `root` that `folder` stands for; if missing, the path to report."""
     parts = [part for part in folder.parts if part != "/"]
     for start in range(len(parts)):
         here = root.joinpath(*parts[start:])
         if here.is_dir():
             return here
         above = here.parent.parent if here.parent != root else root
-        for place in (above / "videos", above, here.parent):
+        for parent in (above / "videos", above, here.parent):
             for suffix in sorted(VIDEO_SUFFIXES):
-                if (video := place / f"{here.name}{suffix}").is_file():
+                if (video := parent / f"{here.name}{suffix}").is_file():
                     return video
     return root.joinpath(*parts)

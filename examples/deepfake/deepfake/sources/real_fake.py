@@ -1,7 +1,8 @@
 """Any folder with real/ and fake/, of videos or photos, directly or below train/, val/ and test/.
 
-A folder inside fake/ names the method. Deeper folders become part of the id (a/b.mp4 is a__b), images in them are the
-frames of one video (a), and where several splits hold an id, the split becomes part of it. Splits as in manifest.py.
+A folder inside fake/ names the method. Deeper folders become part of the id (a/b.mp4 is a__b); the images in one are
+the frames of one video (a). Where several splits have the same id, the split becomes part of it. Without split folders
+the split is chosen as in dataset/manifest.py.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from ..dataset.manifest import (
     split_of_group,
 )
 from ..media.video import VIDEO_SUFFIXES
-from .source import Source
+from .source import Selection, Source
 
 
-def list_sources(root: Path) -> list[Source]:
-    """Every video and photo. UserError where a class has none."""
+def list_sources(root: Path, wanted: Selection) -> list[Source]:
+    """Every video and photo below real/ and fake/. UserError where a class has none."""
     splits = [split for split in SPLITS if (root / split).is_dir()]
     found = []
     for split in splits or [""]:
@@ -36,66 +37,56 @@ def list_sources(root: Path) -> list[Source]:
             folder = root / split / name
             for path in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
                 method, identity = method_and_identity(path.relative_to(folder), label, root)
+                video = "__".join(identity.with_suffix("").parts)
                 frames = folder_of_frames(identity) if path.suffix.lower() in IMAGE_SUFFIXES else None
-                found.append(
-                    Source(
-                        *(path, label, method, _id(identity.with_suffix(""))),
-                        split=split or split_of_group(group_of_path(identity)),
-                        frame_of=_id(frames) if frames else None,
-                    )
-                )
+                frame_of = "__".join(frames.parts) if frames else None
+                its_split = split or split_of_group(group_of_path(identity))
+                found.append(Source(path, label, method, video, its_split, frame_of=frame_of))
     for label, name in enumerate(CLASSES):
         if all(source.label != label for source in found):
             raise UserError(
                 f"{root}: no {name} videos or photos (wanted FF++'s, Celeb-DF's or DFDC's folders, or real/ and fake/)"
             )
     _warn_of_donors(found)
-    return _told_apart(found)
-
-
-def _id(path: Path) -> str:
-    return "__".join(path.parts)
+    return _with_distinct_ids(found)
 
 
 def _warn_of_donors(sources: list[Source]) -> None:
-    """Tell of fakes that are named after several persons (007_012) of whom a real is in other splits only.
+    """Warn of fakes that are named after several people (007_012), one of whom has reals in other splits only.
 
-    No error: names are the user's own, and a number in one may be no person.
+    No error: the names are the user's own, and a number in one need not be a person.
     """
     splits_of: dict[str, set[str]] = {}
     for source in sources:
         if not source.label:
-            splits_of.setdefault(group_of(source.judged_as), set()).add(source.split)
+            splits_of.setdefault(group_of(source.manifest_video), set()).add(source.split)
     crossing: dict[tuple[str, str], tuple[Source, str]] = {}
     for source in sources:
-        parts = re.split("[_-]", source.judged_as)
+        parts = re.split("[_-]", source.manifest_video)
         for part in parts if source.label and len(parts) > 1 else ():
             if source.split not in splits_of.get(part, {source.split}):
-                crossing.setdefault((source.method, source.judged_as), (source, part))
+                crossing.setdefault((source.method, source.manifest_video), (source, part))
     if crossing:
         source, part = next(iter(crossing.values()))
         print(
             f"warning: {len(crossing)} fakes are named after a real of another split, the first: {source.path} is in "
-            f"{source.split}, {part} in {' and '.join(sorted(splits_of[part]))} (folders train/, val/ and test/ can "
-            "keep them together)",
+            f"{source.split}, {part} in {' and '.join(sorted(splits_of[part]))} (put both into one of the folders "
+            "train/, val/ and test/ to keep them together)",
             file=sys.stderr,
         )
 
 
-def _told_apart(sources: list[Source]) -> list[Source]:
-    """The sources, those of an id that several splits hold, as real or by any method, with the split before it.
+def _with_distinct_ids(sources: list[Source]) -> list[Source]:
+    """The sources; an id that several splits have, as real or by any method, gets the split before it.
 
-    0001.png may be in each, and in a manifest an id is in one split.
+    0001.png may be in each split, but in a manifest an id is in one.
     """
     splits_of: dict[str, set[str]] = {}
     for source in sources:
-        splits_of.setdefault(source.judged_as, set()).add(source.split)
-    return [_with_split(source) if len(splits_of[source.judged_as]) > 1 else source for source in sources]
+        splits_of.setdefault(source.manifest_video, set()).add(source.split)
+    return [_with_split(source) if len(splits_of[source.manifest_video]) > 1 else source for source in sources]
 
 
 def _with_split(source: Source) -> Source:
-    return replace(
-        source,
-        video=f"{source.split}__{source.video}",
-        frame_of=source.frame_of and f"{source.split}__{source.frame_of}",
-    )
+    frame_of = source.frame_of and f"{source.split}__{source.frame_of}"
+    return replace(source, video=f"{source.split}__{source.video}", frame_of=frame_of)
