@@ -35,7 +35,7 @@ Case = tuple[str, str]  # where EMAM is, where SCAM is
 
 SETTINGS = "ablate.json"
 RECCE, PANET = ("none", "none"), ("common", "final")
-ALL: list[Case] = sorted(itertools.product(settings.PLACES, settings.PLACES), key=lambda case: case != RECCE)
+ALL: list[Case] = sorted(itertools.product(settings.LOCATIONS, settings.LOCATIONS), key=lambda case: case != RECCE)
 DEFAULT = [case for case in ALL if "none" in case or case[0] == PANET[0] or case[1] == PANET[1]]
 FIGURES = (("frame", "auc"), ("frame", "acc"), ("video", "auc"), ("video", "acc"))
 OWN = {"seed", "emam", "scam", "model"}  # of train.py's options, those that ablate.py sets
@@ -184,7 +184,7 @@ def _training_options(data: str, out: Path, for_train: Sequence[str]) -> dict[st
 def _case(text: str) -> Case:
     emam, _, scam = text.partition("/")
     if (emam, scam) not in ALL:
-        raise argparse.ArgumentTypeError(f"{text!r} is no EMAM/SCAM (wanted two of {', '.join(settings.PLACES)})")
+        raise argparse.ArgumentTypeError(f"{text!r} is no EMAM/SCAM (wanted two of {', '.join(settings.LOCATIONS)})")
     return emam, scam
 
 

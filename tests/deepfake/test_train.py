@@ -21,7 +21,7 @@ from deepfake.dataset import batches
 from deepfake.dataset.images import open_split, to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
 from deepfake.training.checkpoint import load_run
-from deepfake.training.settings import TINY, settle
+from deepfake.training.settings import defaults, settle
 from tests.deepfake.scripts import SCRIPTS, environment
 from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
 
@@ -38,7 +38,7 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_and_checkpoints(finished: Path, folder: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
-    assert config["arguments"]["lr"] == TINY["lr"] and config["arguments"]["data"] == str(folder)
+    assert config["arguments"]["lr"] == defaults("tiny")["lr"] and config["arguments"]["data"] == str(folder)
     assert config["model"]["variant"] == "tiny" and config["image_size"] == 64
     assert config["data"]["fingerprint"] == open_split(folder, "train", 64).fingerprint
     assert config["versions"]["torch"] == torch.__version__
@@ -329,4 +329,4 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert caught.value.code == 0 and f"default: 0.0002; tiny: {TINY['lr']}" in text
+    assert caught.value.code == 0 and f"default: 0.0002; tiny: {defaults('tiny')['lr']}" in text

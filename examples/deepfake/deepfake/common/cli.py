@@ -80,7 +80,6 @@ positive_int = _number(int, "a whole number of at least 1", lambda value: value 
 non_negative_int = _number(int, "a whole number of at least 0", lambda value: value >= 0)
 positive_float = _number(float, "a number above 0", lambda value: value > 0)
 non_negative_float = _number(float, "a number of at least 0", lambda value: value >= 0)
-fraction = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def non_empty(text: str) -> str:

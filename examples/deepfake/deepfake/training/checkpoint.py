@@ -23,13 +23,12 @@ from panet_layers.models import PANet
 
 from ..common.cli import UserError
 from ..common.files import make_folder, read_json, replacing, write_json
-from .settings import SMALLEST_IMAGE
+from .settings import SMALLEST_IMAGE, defaults
 
 BEST = "best"
 WEIGHTS = "model.safetensors"
 STATE = "last.pt"
 CONFIG = "config.json"
-DEFAULT_IMAGE_SIZE = {"paper": 299, "tiny": 64}
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -99,7 +98,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
     saved = metadata.pop("config", {})
     config = {**(saved if isinstance(saved, dict) else {}), **config, "best": metadata}
     model = model_from_config(config["model"], run / CONFIG)
-    config.setdefault("image_size", DEFAULT_IMAGE_SIZE.get(config["model"].get("variant", "paper"), 299))
+    config.setdefault("image_size", defaults(config["model"].get("variant", "paper"))["image_size"])
     if not isinstance(config["image_size"], int) or config["image_size"] < SMALLEST_IMAGE:
         raise UserError(f"{run / CONFIG}: image size {config['image_size']!r} (wanted {SMALLEST_IMAGE} pixels or more)")
     try:
