@@ -20,6 +20,7 @@ from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.common.lock import locked
 from deepfake.dataset.images import Images
+from deepfake.training import loop
 from deepfake.training.log import write_csv
 from deepfake.training.run import LOCK, Run
 from tests.deepfake.scripts import SCRIPTS, environment
@@ -57,9 +58,9 @@ def kill_at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: i
 @pytest.mark.parametrize(
     ("owner", "name", "call", "options"),
     [
-        (train, "train_step", 1, ()),
-        (train, "train_step", 6, ()),  # the last step of the second epoch: that epoch starts again
-        (train, "train_step", 6, ("--checkpoint-every", "2")),  # ... or goes on from its second step
+        (loop, "train_step", 1, ()),
+        (loop, "train_step", 6, ()),  # the last step of the second epoch: that epoch starts again
+        (loop, "train_step", 6, ("--checkpoint-every", "2")),  # ... or goes on from its second step
         (train, "validate", 2, ()),
         (Run, "save", 3, ()),  # after the first epoch's best weights, before the state that knows of them
         (Run, "save", 5, ()),
@@ -86,7 +87,7 @@ def test_resuming_with_other_options_changes_nothing(
 ) -> None:
     whole = train_small(folder, tmp_path / "whole", *options)
     with monkeypatch.context() as patched:
-        kill_at_call(patched, train, "train_step", 5)
+        kill_at_call(patched, loop, "train_step", 5)
         with pytest.raises(Killed):
             train_small(folder, tmp_path / "run", "--checkpoint-every", "1", *options)
     train.main(["--resume", "--out", str(tmp_path / "run")])
@@ -109,11 +110,11 @@ def test_resuming_a_finished_run_keeps_it(folder: Path, finished: Path) -> None:
     assert (finished / "last.pt").read_bytes() == before and not any(file.exists() for file in partial)
 
 
-@pytest.mark.parametrize("moment", ["train_step", "validate"])
+@pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
 def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
-    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str
 ) -> None:
-    original, calls = getattr(train, moment), 0
+    original, calls = getattr(owner, moment), 0
 
     def interrupted(*args: Any) -> Any:
         nonlocal calls
@@ -123,7 +124,7 @@ def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
         return original(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, moment, interrupted)
+        patched.setattr(owner, moment, interrupted)
         with pytest.raises(SystemExit) as caught:
             cli.run(lambda: train.main(arguments(folder, tmp_path / "run")))
     assert caught.value.code == 130

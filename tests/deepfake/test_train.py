@@ -20,6 +20,7 @@ from deepfake.common.cli import UserError
 from deepfake.dataset import batches
 from deepfake.dataset.images import open_split, to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
+from deepfake.training import loop
 from deepfake.training.checkpoint import load_run
 from deepfake.training.settings import defaults, settle
 from tests.deepfake.scripts import SCRIPTS, environment
@@ -87,7 +88,7 @@ def test_selection_prefers_auc_and_breaks_ties_by_loss(
 
 def test_learning_rate_steps_as_the_paper_says(folder: Path, tmp_path: Path) -> None:
     paper = settle({"data": "d", "out": "o"})
-    assert [train.learning_rate(paper, epoch) for epoch in (0, 9, 10, 39)] == [2e-4, 2e-4, 1e-4, 2.5e-5]
+    assert [loop.learning_rate(paper, epoch) for epoch in (0, 9, 10, 39)] == [2e-4, 2e-4, 1e-4, 2.5e-5]
     out = train_small(folder, tmp_path / "run", "--lr", "0.01", "--lr-step", "1", "--lr-gamma", "0.1")
     assert [float(row["lr"]) for row in log_rows(out)] == pytest.approx([0.01, 0.001])
     assert last_state(out)["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)
@@ -263,7 +264,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         calls += 1
         return to_unit_range(pixels) * (np.nan if calls == 7 else 1)  # 3 steps and 2 batches of val are an epoch
 
-    monkeypatch.setattr(train, "to_unit_range", poisoned)
+    monkeypatch.setattr(loop, "to_unit_range", poisoned)
     with pytest.raises(UserError, match="not finite at epoch 2, step 2") as caught:
         train_small(folder, tmp_path / "run")
     assert caught.value.exit_code == 1

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..common.cli import UserError
+from ..common.workers import cores
 from .images import Images
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -84,12 +85,15 @@ class _Caught(Dataset):
             return error
 
 
-def load(batches: TrainBatches | EvalBatches, workers: int, first: int = 0, pin: bool = False) -> Iterator[Batch]:
-    """Iterate over the batches from step ``first`` on, read by ``workers`` processes (0: by this one).
+def load(
+    batches: TrainBatches | EvalBatches, workers: int | None, first: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """Iterates over the batches from step ``first`` on. UserError if an image cannot be read.
 
-    Raises:
-        UserError: an image cannot be read.
+    ``workers`` processes read them (0: this process). None: one per core, at most 4, or 0 if the images are in memory.
     """
+    if workers is None:
+        workers = min(4, cores()) if batches.images.files else 0
     loader = DataLoader(
         _Caught(batches),
         batch_size=None,

@@ -53,8 +53,8 @@ class Processes:
         return values
 
     @contextmanager
-    def one_voice(self) -> Iterator[None]:
-        """Let only the main process's prints through."""
+    def only_main_prints(self) -> Iterator[None]:
+        """Silences every process but the main one."""
         with open(os.devnull, "w") as nowhere, ExitStack() as silenced:
             if not self.is_main:
                 silenced.enter_context(redirect_stdout(nowhere))
