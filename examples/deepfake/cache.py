@@ -22,7 +22,8 @@ from deepfake.common.files import make_folder, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.dataset.cached_pixels import array_file, description, open_cached
-from deepfake.dataset.images import SPLITS, Images, open_split, square
+from deepfake.dataset.images import Images, open_split, square
+from deepfake.dataset.manifest import SPLITS
 from deepfake.media.image_files import read_rgb
 
 CHUNK = 64  # images a task

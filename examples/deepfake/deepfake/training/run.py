@@ -20,7 +20,7 @@ from ..common.cli import UserError
 from ..common.files import make_folder, read_json, remove_partial_files, write_json
 from ..common.lock import locked
 from ..dataset.images import Images
-from ..dataset.subset import listed
+from ..dataset.subset import method_names
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
 from .distributed import Processes
 from .log import PARTS, Row
@@ -148,7 +148,7 @@ def describe(settings: Settings, processes: Processes, model: nn.Module, images:
         "data": {
             "description": images.description,
             "fingerprint": images.fingerprint,
-            "methods": None if settings.methods is None else sorted(set(listed(settings.methods))),
+            "methods": None if settings.methods is None else sorted(set(method_names(settings.methods))),
         },
         "processes": processes.world,
         "commit": _commit(),
