@@ -27,7 +27,7 @@ from deepfake.training.settings import Settings, parse, settle, settle_resumed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train. Most errors reach all processes; the main one reports, and torchrun ends the others."""
+    """Train. Most errors occur in all processes: the main one reports them, and torchrun ends the others."""
     try:
         train_from(argv)
     except UserError:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train_from(argv: Sequence[str] | None) -> None:
-    """Reads the arguments, starts or resumes the run, and trains."""
+    """Read the arguments, start or resume the run, and train."""
     given, resume = parse(argv)
     if resume and "out" not in given:
         raise UserError("--resume needs --out RUN, the run to continue", exit_code=2)
@@ -62,7 +62,7 @@ def train_from(argv: Sequence[str] | None) -> None:
 
 
 def open_splits(settings: Settings) -> dict[str, Images]:
-    """Returns the splits that a training reads, by name."""
+    """The splits that a training reads, by name."""
     cache = Path(settings.cache) if settings.cache else None
     splits = ("train", "val", "test") if settings.watch_test else ("train", "val")
     data = {split: open_split(settings.data, split, settings.image_size, cache) for split in splits}
@@ -70,7 +70,7 @@ def open_splits(settings: Settings) -> dict[str, Images]:
 
 
 def check(settings: Settings, processes: Processes, images: Images) -> None:
-    """Refuses settings that do not fit the data, the device or the number of processes."""
+    """Refuse settings that do not fit the data, the device or the number of processes."""
     if settings.batch_size % processes.world:
         raise UserError(f"--batch-size {settings.batch_size} cannot be split over {processes.world} processes", 2)
     if settings.batch_size > len(images):
@@ -80,7 +80,7 @@ def check(settings: Settings, processes: Processes, images: Images) -> None:
 
 
 def announce(run: Run, data: dict[str, Images], log: RunLog) -> None:
-    """Prints what will be trained, on which data."""
+    """Print what will be trained, and on which data."""
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     counts = ", ".join(f"{len(images)} images in {split}" for split, images in data.items())
     log.say(f"data: {data['train'].description} ({counts})")
@@ -94,7 +94,7 @@ def announce(run: Run, data: dict[str, Images], log: RunLog) -> None:
 
 
 def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) -> None:
-    """Runs the remaining epochs; after each, scores the val split, keeps the best weights and writes a checkpoint."""
+    """Run the remaining epochs. After each: score the val split, keep the best weights, write a checkpoint."""
     progress = run.progress
     log.restore(progress.history)
     while progress.epoch < run.settings.epochs:

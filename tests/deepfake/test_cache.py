@@ -78,12 +78,12 @@ def test_the_file_is_a_plain_array(folder: Path, built: Path) -> None:
 def test_it_is_built_once(folder: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (built / "train-72.npy").stat().st_mtime_ns
     build(folder, built)
-    assert capsys.readouterr().out.count("is there") == 2
+    assert capsys.readouterr().out.count("already built") == 2
     assert (built / "train-72.npy").stat().st_mtime_ns == before
 
 
 def test_workers_build_the_same(folder: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 5)
+    monkeypatch.setattr(cache, "CHUNK_IMAGES", 5)
     cache.main([str(folder), str(tmp_path / "c"), "--image-size", "72", "--workers", "2", "--splits", "train"])
     assert (tmp_path / "c/train-72.npy").read_bytes() == (built / "train-72.npy").read_bytes()
 
@@ -92,10 +92,10 @@ def test_other_data_are_refused_and_built_anew(folder: Path, tmp_path: Path) -> 
     other = write_images(tmp_path / "other", seed=1)
     (other / "train/real/000.png").rename(other / "train/real/zzz.png")
     build(folder, tmp_path / "c")
-    with pytest.raises(UserError, match=r"train-72\.npy: made of other data, by its fingerprint \(run") as told:
+    with pytest.raises(UserError, match=r"train-72\.npy: made from other data \(another fingerprint\); run") as told:
         open_split(other, "train", 72, tmp_path / "c")
     assert told.value.exit_code == 2
-    with pytest.raises(UserError, match=r"train-64\.npy: no such cache \(.*--splits train\)"):
+    with pytest.raises(UserError, match=r"train-64\.npy: no such cache; run cache\.py .*--splits train"):
         open_split(folder, "train", 64, tmp_path / "c")
     build(other, tmp_path / "c")
     assert open_split(other, "train", 72, tmp_path / "c")[0][0].shape == (3, 72, 72)

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import SPLITS, DataError, Images, open_split, square, to_unit_range
-from deepfake.dataset.manifest import group_of, list_images
+from deepfake.dataset.images import Images, open_split, square, to_unit_range
+from deepfake.dataset.manifest import SPLITS, group_of, list_images
 from deepfake.media.image_files import read_rgb
 
 
@@ -224,7 +224,7 @@ def test_in_loader_workers(tmp_path: Path, context: str) -> None:
 
 
 def error_of(root: Path | str, split: str = "train", size: int = 8) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_split(root, split, size)
     message = str(caught.value)
     assert "\n" not in message

@@ -53,7 +53,7 @@ def test_processes_that_agree_all_claim_a_new_folder(tmp_path):
 def test_of_processes_that_differ_one_claims_the_folder(tmp_path):
     answers = claim_at_once(tmp_path, list(range(PROCESSES)))
     assert Counter(number for number, told, _ in answers if told == "claimed") == dict.fromkeys(range(FOLDERS), 1)
-    refused = "made with another size (wanted a new folder, or the same command again)"
+    refused = "made with another size; choose a new folder, or give the same command again"
     assert Counter(told for _, told, _ in answers) == {"claimed": FOLDERS, refused: FOLDERS * (PROCESSES - 1)}
 
 

@@ -16,7 +16,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file sy
 
 @contextlib.contextmanager
 def locked(file: Path, message: str) -> Iterator[None]:
-    """Holds the lock `file`, created where missing. UserError with `message` if another process holds it.
+    """Hold the lock `file`, created if missing. UserError with `message` if another process holds it.
 
     On a file system without locks the block runs unlocked: a file that stands for a lock would outlive its process.
     """

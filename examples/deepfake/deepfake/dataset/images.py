@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..common.cli import UserError
 from ..media.image_files import UNREADABLE, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
-from .manifest import SPLITS, DataError, list_images, select
+from .manifest import SPLITS, list_images, select
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -70,14 +71,14 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
     """Open one split of the demo (`data="demo"`) or of a folder (see manifest.py for its layouts).
 
-    A folder's whole list is checked, and that every file of this split exists and has an image's header; the pixels are
-    read when they are asked for, from the files or, already decoded, from the `cache` that cache.py made of them.
-    Raises DataError, naming the file and what was wanted, on anything wrong; UserError on a cache of other data.
+    The list of the whole folder is checked, and the header of every image file of this split. Pixels are read on
+    access: from the files, or already decoded from the folder `cache` that cache.py wrote.
+    Raises UserError, which names the file and what was wanted, also if the cache holds other data.
     """
     if split not in SPLITS:
-        raise DataError(f"split {split!r} (wanted train, val or test)")
+        raise UserError(f"split {split!r} (wanted train, val or test)")
     if image_size < 1:
-        raise DataError(f"image size {image_size} (wanted at least 1)")
+        raise UserError(f"image size {image_size} (wanted at least 1)")
     if str(data) == "demo":
         return _open_demo(split, image_size)
     return _open_folder(Path(data), split, image_size, cache)
@@ -125,9 +126,9 @@ def _check_header(file: str) -> None:
         with Image.open(file):
             pass
     except FileNotFoundError:
-        raise DataError(f"{file}: no such image") from None
+        raise UserError(f"{file}: no such image") from None
     except UNREADABLE as error:
-        raise DataError(f"{file}: not a readable image ({type(error).__name__})") from None
+        raise UserError(f"{file}: not a readable image ({type(error).__name__})") from None
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

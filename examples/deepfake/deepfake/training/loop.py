@@ -16,16 +16,15 @@ from ..dataset.batches import EvalBatches, TrainBatches, Waited, load, seed_for
 from ..dataset.images import Images, to_unit_range
 from ..evaluating.metrics import binary_metrics
 from ..evaluating.scoring import AMP_DTYPES
-from .log import PARTS, RunLog, shown
+from .log import PARTS, RunLog
 from .run import Run
 from .settings import Settings
 
 
 def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt) -> float:
-    """Runs the steps of one epoch from where ``progress`` is, then saves. KeyboardInterrupt after Ctrl-C.
+    """Run the remaining steps of an epoch, then save. KeyboardInterrupt after Ctrl-C.
 
-    Returns:
-        The share of the time spent waiting for images: near 0 if the readers keep up.
+    Returns the share of the time spent waiting for images: near 0 if the readers keep up.
     """
     settings, processes, progress = run.settings, run.processes, run.progress
     for group in run.optimizer.param_groups:
@@ -41,7 +40,8 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
             progress.step += 1
             progress.sums = [total + part for total, part in zip(progress.sums, parts, strict=True)]
             progress.seconds = time.monotonic() - started
-            bar.set_postfix(shown([total / progress.step for total in progress.sums]), refresh=False)
+            means = {name: f"{total / progress.step:.4f}" for name, total in zip(PARTS, progress.sums, strict=True)}
+            bar.set_postfix(means, refresh=False)
             if stop or progress.step == len(batches) or progress.step % (settings.checkpoint_every or math.inf) == 0:
                 run.save()
             if stop:
@@ -51,7 +51,7 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
 
 
 def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[float]:
-    """Makes one step of Adam. Returns the means over the processes of PARTS and of ``stop`` (above 0: one stops)."""
+    """One step of Adam. Returns the means over the processes of PARTS and of ``stop`` (above 0: one of them stops)."""
     progress, device = run.progress, run.processes.device
     images, labels = to_network(run, pixels), labels.to(device, non_blocking=True)
     with autocast(run):
@@ -63,7 +63,7 @@ def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[flo
     if not all(map(math.isfinite, values)):
         where = f"epoch {progress.epoch + 1}, step {progress.step + 1}"
         parts = ", ".join(f"{name} {value:.4g}" for name, value in zip(PARTS, values, strict=False))
-        raise UserError(f"the loss is not finite at {where} ({parts}); {run.out} keeps the last checkpoint")
+        raise UserError(f"the loss is not finite at {where} ({parts}); {run.out} keeps its checkpoint")
 
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(losses.total).backward()
@@ -77,7 +77,7 @@ def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[flo
 
 @torch.inference_mode()
 def validate(run: Run, images: Images, interrupt: Interrupt, split: str = "val") -> dict[str, float]:
-    """Returns classification loss, accuracy and AUC of a split; each process scores its share of the images."""
+    """Classification loss, accuracy and AUC of a split; each process scores its share of the images."""
     processes = run.processes
     run.model.eval()
     indices, logits = [np.empty(0, np.int64)], [np.empty(0)]  # a process may have no image
@@ -101,7 +101,7 @@ def validate(run: Run, images: Images, interrupt: Interrupt, split: str = "val")
 
 
 def learning_rate(settings: Settings, epoch: int) -> float:
-    """Returns StepLR's learning rate after so many finished epochs."""
+    """The learning rate of StepLR after ``epoch`` finished epochs."""
     return settings.lr * settings.lr_gamma ** (epoch // settings.lr_step)
 
 

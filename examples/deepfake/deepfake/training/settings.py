@@ -105,20 +105,20 @@ FREE_ON_RESUME = {item.name for item in fields(Settings) if item.metadata["may_c
 
 
 def defaults(variant: str) -> dict[str, Any]:
-    """Returns the default of each setting that has one. Those of tiny suit a small network on a CPU, from scratch."""
+    """The default of each setting that has one. Those of "tiny" suit a small network on a CPU, from scratch."""
     found = {item.name: item.default for item in fields(Settings) if item.default is not MISSING}
     tiny = {item.name: item.metadata["tiny"] for item in fields(Settings) if item.metadata["tiny"] is not None}
     return found | tiny if variant == "tiny" else found
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:
-    """Returns the settings of the command line and whether to resume. UserError (exit code 2) if one is wrong."""
+    """The settings given on the command line, and whether to resume. UserError (exit code 2) if one is wrong."""
     given = vars(_parser().parse_args(argv))
     return given, given.pop("resume", False)
 
 
 def settle(given: dict[str, Any]) -> Settings:
-    """Adds the defaults and checks which settings fit together."""
+    """Add the defaults, and check that the settings fit together."""
     for name in ("data", "out"):
         if name not in given:
             raise UserError(f"--{name} is required (see --help)", exit_code=2)
@@ -136,7 +136,7 @@ def settle(given: dict[str, Any]) -> Settings:
 
 
 def settle_resumed(given: dict[str, Any], saved: dict[str, Any], file: Path) -> Settings:
-    """Joins the settings saved in `file` with the given ones; UserError for a difference that may not be."""
+    """Join the settings saved in `file` with those given. UserError if one differs that must stay the same."""
     saved = _checked(saved, file)
     for name, value in given.items():
         if name not in FREE_ON_RESUME and name in saved and saved[name] != value:
