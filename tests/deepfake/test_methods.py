@@ -1,4 +1,4 @@
-"""Training on some methods: the same images as the whole set has, and a run that knows what it was trained on."""
+"""Training on some methods only: the images are those of the whole set, and the run records the methods."""
 
 import json
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("methods", "kept"), [("blend", {"blend"}), ("swap, blend", {"blend", "swap"})])
-def test_reals_and_the_methods_asked_for(folder, methods, kept):
+def test_only_reals_and_the_chosen_methods_are_left(folder, methods, kept):
     whole = open_split(folder, "train", 64)
     images = of_methods(whole, methods)
     places = [i for i, method in enumerate(whole.methods) if method in kept | {"real"}]
@@ -40,17 +40,17 @@ def test_reals_and_the_methods_asked_for(folder, methods, kept):
     assert images.fingerprint == whole.fingerprint
 
 
-def test_all_of_them_is_the_set_itself(folder):
+def test_no_choice_returns_the_images_unchanged(folder):
     images = open_split(folder, "val", 64)
     assert of_methods(images, None) is images
 
 
-def test_a_method_that_is_not_there(folder):
+def test_an_unknown_method_is_named(folder):
     with pytest.raises(UserError, match=r"no 'morph' in .*\(wanted blend, swap\)"):
         of_methods(open_split(folder, "val", 64), "swap,morph")
 
 
-def test_a_run_on_one_method_is_marked_as_such(folder, tmp_path):
+def test_a_run_records_the_methods_it_was_trained_on(folder, tmp_path):
     run = tmp_path / "run"
     train.main([*arguments(folder, run, "--methods", "blend"), "--epochs", "1", "--batch-size", "4"])
     assert read_json(run / "config.json")["data"]["methods"] == ["blend"]
