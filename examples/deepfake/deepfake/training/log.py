@@ -21,7 +21,7 @@ PARTS = ("loss", "classification", "reconstruction", "metric", "acc")
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
-    """Write all rows anew, completely or not at all, so that the log holds each finished epoch once."""
+    """Write all rows again, completely or not at all, so that the log holds each finished epoch once."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[-1]), restval="")
     writer.writeheader()
