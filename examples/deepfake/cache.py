@@ -1,10 +1,10 @@
-"""Decodes a data folder's images once, into arrays that training maps from the disk: for large sets and fast GPUs.
+"""Decodes the images of a data folder once, into arrays that training maps into memory: for large sets and fast GPUs.
 
     python examples/deepfake/cache.py data/ffpp_c23 /fast/disk/ffpp_c23
     python examples/deepfake/train.py --data data/ffpp_c23 --cache /fast/disk/ffpp_c23 --out runs/ffpp_c23
 
-The batches are those of training without it, bit for bit. An array takes 3 * size^2 bytes an image: 19 GB for RECCE's
-72,000 training images at 299 pixels. One that is there and of the same images is kept; a killed run leaves none.
+The batches equal those without a cache, bit for bit. An array takes 3 * size^2 bytes per image: 19 GB for RECCE's
+72,000 training images at 299 pixels. An array of the same images is kept; a killed command leaves no array.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from deepfake.common.files import make_folder, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.dataset.cached_pixels import array_file, description, open_cached
-from deepfake.dataset.images import SPLITS, Images, open_split, square
+from deepfake.dataset.images import Images, open_split, square
+from deepfake.dataset.manifest import SPLITS
 from deepfake.media.image_files import read_rgb
 
-CHUNK = 64  # images a task
+CHUNK_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Task:
-    """Some images, and where in the array's file their pixels go."""
+class Chunk:
+    """Some images, and the offset of their pixels in the array's file."""
 
     files: list[str]
     size: int
@@ -39,9 +40,9 @@ class Task:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build the arrays that the command line asks for."""
-    parser = Parser(description="Decode a data folder's images once, into arrays for train.py --cache.")
-    parser.add_argument("data", type=path, metavar="DATA", help="folder with real/ and fake/, or a manifest.jsonl")
+    """Build the arrays of the splits on the command line."""
+    parser = Parser(description="Decode the images of a data folder once, into arrays for train.py --cache.")
+    parser.add_argument("data", type=path, metavar="DATA", help="folder with real/ and fake/, or with a manifest.jsonl")
     parser.add_argument("cache", type=path, metavar="CACHE", help="folder for the arrays")
     parser.add_argument("--image-size", type=in_range(int, 16, 4096), default=299, help="default: %(default)s")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="default: train val")
@@ -51,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = {split: open_split(arguments.data, split, arguments.image_size) for split in arguments.splits}
         check_space(arguments.cache, data)
     make_folder(arguments.cache)
-    with locked(arguments.cache / ".lock", f"{arguments.cache}: another cache.py is at work there"):
+    with locked(arguments.cache / ".lock", f"{arguments.cache}: another cache.py is writing there"):
         for split, images in data.items():
             build(images, arguments.cache, split, arguments.workers)
 
 
 def check_space(cache: Path, data: dict[str, Images]) -> None:
-    """UserError where the disk has not the room for the arrays left to build, which would else show after an hour."""
+    """UserError, before any work begins, if the disk has no room for the arrays to build."""
     left = [images for split, images in data.items() if not is_built(images, cache, split)]
     needed = sum(3 * images.image_size**2 * len(images) for images in left)
     parent = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
@@ -67,7 +68,7 @@ def check_space(cache: Path, data: dict[str, Images]) -> None:
 
 
 def is_built(images: Images, cache: Path, split: str) -> bool:
-    """Whether a split's array is there, whole and of these images."""
+    """Whether a split's array exists, is complete, and is of these images."""
     try:
         open_cached(cache, split, description(images.fingerprint, len(images), images.image_size))
     except UserError:
@@ -76,25 +77,25 @@ def is_built(images: Images, cache: Path, split: str) -> bool:
 
 
 def build(images: Images, cache: Path, split: str, workers: int) -> None:
-    """Write a split's array and, last, its description, unless both are there and of these images."""
+    """Write a split's array and, last, its description, unless both exist and are of these images."""
     wanted = description(images.fingerprint, len(images), images.image_size)
     file = array_file(cache, split, images.image_size)
     if is_built(images, cache, split):
-        print(f"{file}: is there")
+        print(f"{file}: already built")
         return
     file.with_suffix(".json").unlink(missing_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     try:
-        array = np.lib.format.open_memmap(  # the header, and a file of the array's size
+        array = np.lib.format.open_memmap(  # writes the header and gives the file its size
             partial, mode="w+", dtype=np.uint8, shape=(len(images), images.image_size, images.image_size, 3)
         )
         begin, step = array.offset, array[0].nbytes
         del array
-        tasks = [
-            Task(images.files[first : first + CHUNK], images.image_size, partial, begin + first * step)
-            for first in range(0, len(images), CHUNK)
+        chunks = [
+            Chunk(images.files[first : first + CHUNK_IMAGES], images.image_size, partial, begin + first * step)
+            for first in range(0, len(images), CHUNK_IMAGES)
         ]
-        for _ in run_tasks(write_pixels, tasks, workers, f"decoding {split}"):
+        for _ in run_tasks(write_pixels, chunks, workers, f"decoding {split}"):
             pass
         os.replace(partial, file)
     except OSError as error:
@@ -105,11 +106,11 @@ def build(images: Images, cache: Path, split: str, workers: int) -> None:
     print(f"{file}: {len(images)} images, {file.stat().st_size / 1e9:.2f} GB")
 
 
-def write_pixels(task: Task) -> None:
-    """Decode some images into their place (by writing: on a full disk, storing through a map would end the process)."""
-    pixels = np.stack([square(read_rgb(file), task.size) for file in task.files])
-    with task.target.open("r+b") as target:
-        target.seek(task.offset)
+def write_pixels(chunk: Chunk) -> None:
+    """Decode some images and write their pixels. (On a full disk, a write through mapped memory kills the process.)"""
+    pixels = np.stack([square(read_rgb(file), chunk.size) for file in chunk.files])
+    with chunk.target.open("r+b") as target:
+        target.seek(chunk.offset)
         target.write(pixels.tobytes())
         target.flush()
         os.fsync(target.fileno())

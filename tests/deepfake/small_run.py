@@ -1,4 +1,4 @@
-"""A folder of noise images and the shortest training runs on it, for the tests of train.py."""
+"""A folder of noise images, very short trainings on it, and comparisons of runs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def last_state(out: Path) -> dict[str, Any]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimiser state, best weights and log are equal to the last bit (but for the times)."""
+    """Weights, optimiser state, best weights and log are equal to the last bit (except times)."""
     states = [last_state(out) for out in (one, other)]
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
@@ -61,7 +61,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def best_weights(out: Path) -> bytes:
-    """The tensors of RUN/best as stored (what comes before them is the header, which holds --out)."""
+    """The tensors of RUN/best as stored (without the header, which contains --out)."""
     content = (out / "best" / "model.safetensors").read_bytes()
     return content[8 + int.from_bytes(content[:8], "little") :]
 

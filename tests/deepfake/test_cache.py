@@ -1,4 +1,4 @@
-"""The cache of decoded images: bit-equal batches, kept while it is current, refused when it is not, whole or absent."""
+"""The cache of decoded images: same batches bit for bit, kept while current, refused if outdated, never incomplete."""
 
 from __future__ import annotations
 
@@ -26,24 +26,19 @@ SCRIPT = Path(cache.__file__)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(noise_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("caches") / "cache"
-    build(folder, out)
+    build(noise_images, out)
     return out
 
 
-def build(folder: Path, out: Path, *more: str) -> None:
-    cache.main([str(folder), str(out), "--image-size", "72", "--workers", "1", *more])
+def build(noise_images: Path, out: Path, *more: str) -> None:
+    cache.main([str(noise_images), str(out), "--image-size", "72", "--workers", "1", *more])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_equal_bit_for_bit(folder: Path, built: Path, workers: int) -> None:
-    plain, cached = open_split(folder, "train", 72), open_split(folder, "train", 72, built)
+def test_batches_are_equal_bit_for_bit(noise_images: Path, built: Path, workers: int) -> None:
+    plain, cached = open_split(noise_images, "train", 72), open_split(noise_images, "train", 72, built)
     compared = 0
     for epoch in range(2):
         batches = [TrainBatches(images, 8, seed=3, epoch=epoch) for images in (plain, cached)]
@@ -53,21 +48,21 @@ def test_batches_are_equal_bit_for_bit(folder: Path, built: Path, workers: int) 
     assert compared == 6
 
 
-def test_training_is_the_same(folder: Path, tmp_path: Path) -> None:
-    cache.main([str(folder), str(tmp_path / "cache"), "--image-size", "64", "--workers", "1"])
-    runs = [train_small(folder, tmp_path / name, *more) for name, more in
+def test_training_with_a_cache_equals_training_without(noise_images: Path, tmp_path: Path) -> None:
+    cache.main([str(noise_images), str(tmp_path / "cache"), "--image-size", "64", "--workers", "1"])
+    runs = [train_small(noise_images, tmp_path / name, *more) for name, more in
             (("plain", ()), ("cached", ("--cache", str(tmp_path / "cache"))))]  # fmt: skip
     assert_same_run(*runs)
 
 
-def test_it_is_read_and_not_the_files(folder: Path, built: Path) -> None:
-    images = open_split(folder, "val", 72, built)
+def test_pixels_come_from_the_cache_and_not_from_the_files(noise_images: Path, built: Path) -> None:
+    images = open_split(noise_images, "val", 72, built)
     images.files = ["gone"] * len(images)
     assert images[3][0].shape == (3, 72, 72)
     assert len(pickle.dumps(images)) < 5000, "what a worker is sent is the file's name, not its pixels"
 
 
-def test_the_file_is_a_plain_array(folder: Path, built: Path) -> None:
+def test_the_file_is_a_plain_array(noise_images: Path, built: Path) -> None:
     array = np.load(built / "train-72.npy")
     assert array.dtype == np.uint8 and array.shape == (24, 72, 72, 3)
     assert sorted(path.name for path in built.iterdir()) == [
@@ -75,35 +70,37 @@ def test_the_file_is_a_plain_array(folder: Path, built: Path) -> None:
     ]  # fmt: skip
 
 
-def test_it_is_built_once(folder: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_array_is_kept(noise_images: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (built / "train-72.npy").stat().st_mtime_ns
-    build(folder, built)
-    assert capsys.readouterr().out.count("is there") == 2
+    build(noise_images, built)
+    assert capsys.readouterr().out.count("already built") == 2
     assert (built / "train-72.npy").stat().st_mtime_ns == before
 
 
-def test_workers_build_the_same(folder: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 5)
-    cache.main([str(folder), str(tmp_path / "c"), "--image-size", "72", "--workers", "2", "--splits", "train"])
+def test_worker_processes_build_the_same_array(
+    noise_images: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "CHUNK_IMAGES", 5)
+    cache.main([str(noise_images), str(tmp_path / "c"), "--image-size", "72", "--workers", "2", "--splits", "train"])
     assert (tmp_path / "c/train-72.npy").read_bytes() == (built / "train-72.npy").read_bytes()
 
 
-def test_other_data_are_refused_and_built_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_cache_of_other_data_is_refused_and_rebuilt(noise_images: Path, tmp_path: Path) -> None:
     other = write_images(tmp_path / "other", seed=1)
     (other / "train/real/000.png").rename(other / "train/real/zzz.png")
-    build(folder, tmp_path / "c")
-    with pytest.raises(UserError, match=r"train-72\.npy: made of other data, by its fingerprint \(run") as told:
+    build(noise_images, tmp_path / "c")
+    with pytest.raises(UserError, match=r"train-72\.npy: made from other data \(another fingerprint\); run") as caught:
         open_split(other, "train", 72, tmp_path / "c")
-    assert told.value.exit_code == 2
-    with pytest.raises(UserError, match=r"train-64\.npy: no such cache \(.*--splits train\)"):
-        open_split(folder, "train", 64, tmp_path / "c")
+    assert caught.value.exit_code == 2
+    with pytest.raises(UserError, match=r"train-64\.npy: no such cache; run cache\.py .*--splits train"):
+        open_split(noise_images, "train", 64, tmp_path / "c")
     build(other, tmp_path / "c")
     assert open_split(other, "train", 72, tmp_path / "c")[0][0].shape == (3, 72, 72)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "gone", "no description"])
-def test_a_damaged_array_is_refused_and_built_anew(folder: Path, tmp_path: Path, damage: str) -> None:
-    build(folder, tmp_path / "c", "--splits", "val")
+def test_a_damaged_array_is_refused_and_rebuilt(noise_images: Path, tmp_path: Path, damage: str) -> None:
+    build(noise_images, tmp_path / "c", "--splits", "val")
     file = tmp_path / "c/val-72.npy"
     whole = file.read_bytes()
     if damage == "gone":
@@ -112,10 +109,10 @@ def test_a_damaged_array_is_refused_and_built_anew(folder: Path, tmp_path: Path,
         file.with_suffix(".json").unlink()
     else:
         file.write_bytes(whole[:500] if damage == "cut" else b"text")
-    with pytest.raises(UserError, match=r"val-72\.npy: .*cache\.py") as told:
-        open_split(folder, "val", 72, tmp_path / "c")
-    assert told.value.exit_code == 2
-    build(folder, tmp_path / "c", "--splits", "val")
+    with pytest.raises(UserError, match=r"val-72\.npy: .*cache\.py") as caught:
+        open_split(noise_images, "val", 72, tmp_path / "c")
+    assert caught.value.exit_code == 2
+    build(noise_images, tmp_path / "c", "--splits", "val")
     assert file.read_bytes() == whole
 
 
@@ -138,17 +135,19 @@ def test_a_killed_build_leaves_no_cache(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("c/.*.partial"))
 
 
-def test_bad_input_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(*arguments: str) -> str:
+def test_bad_input_is_refused_and_writes_nothing(
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(*arguments: str) -> str:
         with pytest.raises(UserError) as caught:
             cache.main(list(arguments))
         assert caught.value.exit_code == 2 and not (tmp_path / "c").exists()
         return str(caught.value)
 
-    assert "no such folder" in told(str(tmp_path / "none"), str(tmp_path / "c"))
-    assert "not a whole number from 16" in told(str(folder), str(tmp_path / "c"), "--image-size", "3")
+    assert "no such folder" in refusal(str(tmp_path / "none"), str(tmp_path / "c"))
+    assert "not a whole number from 16" in refusal(str(noise_images), str(tmp_path / "c"), "--image-size", "3")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
-    assert "GB are free" in told(str(folder), str(tmp_path / "c"))
+    assert "GB are free" in refusal(str(noise_images), str(tmp_path / "c"))
 
 
 def test_the_demo_has_no_cache(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, loaded without running code, and named when they are wrong."""
+"""Files of a run: written completely or not at all, loaded without running code, named if wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Code:
         return os.mkdir, (str(self.witness),)
 
 
-def test_load_run_gives_the_model_and_its_config(run: Path, model: Any) -> None:
+def test_load_run_returns_the_model_and_its_config(run: Path, model: Any) -> None:
     loaded, config = load_run(run, "cpu")
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     assert torch.equal(loaded(images).logits, model(images).logits) and not loaded.training
@@ -52,7 +52,7 @@ def test_load_run_gives_the_model_and_its_config(run: Path, model: Any) -> None:
     assert config["arguments"] == {"lr": 1.0}
 
 
-def test_best_is_a_folder_for_from_pretrained(run: Path, model: Any) -> None:
+def test_from_pretrained_loads_the_folder_best(run: Path, model: Any) -> None:
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     expected = model(images).logits
     assert torch.equal(PANet.from_pretrained(str(run / "best")).eval()(images).logits, expected)
@@ -85,7 +85,7 @@ def test_channels_last_weights_are_stored_as_they_are(model: Any, tmp_path: Path
 
 
 def test_a_model_has_the_memory_format_it_was_trained_in(run: Path) -> None:
-    """On a CPU the tiny network is twice as fast so."""
+    """On a CPU, the tiny network is twice as fast in channels_last."""
     config = read_json(run / "config.json")
     for wanted in (False, True):
         write_json(run / "config.json", config | {"arguments": {"channels_last": wanted}})
@@ -107,7 +107,7 @@ def test_pickled_code_is_refused_and_never_run(run: Path) -> None:
     assert not witness.exists()
 
 
-def test_pickled_weights_alone_are_no_run(run: Path, model: Any) -> None:
+def test_pickled_weights_are_not_loaded(run: Path, model: Any) -> None:
     (run / "best" / "model.safetensors").unlink()
     torch.save(model.state_dict(), run / "best" / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"model\.safetensors is missing"):
@@ -176,20 +176,20 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["file/value.json", "x" * 250])
-def test_a_place_that_cannot_be_is_told(tmp_path: Path, name: str) -> None:
+def test_an_impossible_path_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write .*{name}: "):
         write_json(tmp_path / name, {})
 
 
-def test_a_read_only_folder_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match=f"cannot write to the folder {tmp_path}"):
         make_folder(tmp_path)
 
 
-def test_a_full_disk_is_told_and_keeps_the_old_state(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="a limit on the size of files stands for the full disk")
+def test_a_full_disk_is_reported_and_keeps_the_old_state(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="a limit on file sizes simulates a full disk")
     path, limits = tmp_path / "last.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
     save_state(path, {"step": 1})
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

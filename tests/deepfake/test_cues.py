@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake.dataset.images import DataError, Images
+from deepfake.common.cli import UserError
+from deepfake.dataset.images import Images
 from deepfake.evaluating.trivial_cues import cues, trivial_baseline_auc
 
 
@@ -86,7 +87,7 @@ def test_file_sizes_count_where_there_are_files(tmp_path: Path) -> None:
 def test_one_class_is_refused() -> None:
     images = faces(10, 0)
     images.labels[:] = 0
-    with pytest.raises(DataError, match="training set, which holds one class"):
+    with pytest.raises(UserError, match="training set, which holds one class"):
         trivial_baseline_auc(images, faces(10, 1))
 
 

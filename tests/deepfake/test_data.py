@@ -1,4 +1,4 @@
-"""Folders and the demo through one interface: what is read, how it is split, and one clear line on what is wrong."""
+"""Data folders and the demo through one interface: images, splits, and one clear line for each error."""
 
 import json
 import pickle
@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import SPLITS, DataError, Images, open_split, square, to_unit_range
-from deepfake.dataset.manifest import group_of, list_images
+from deepfake.dataset.images import Images, open_split, square, to_unit_range
+from deepfake.dataset.manifest import SPLITS, group_of, list_images
 from deepfake.media.image_files import read_rgb
 
 
@@ -61,7 +61,7 @@ def write(root: Path, rows: list[Any]) -> Path:
 # What is read
 
 
-def test_a_manifest_s_split(tmp_path: Path) -> None:
+def test_a_split_is_read_from_a_manifest(tmp_path: Path) -> None:
     root = write(*manifest_folder(tmp_path))
     images = open_split(str(root), "val", 16)
     assert len(images) == 4
@@ -78,7 +78,7 @@ def test_a_manifest_s_split(tmp_path: Path) -> None:
         images[4]
 
 
-def test_a_short_manifest_is_enough(tmp_path: Path) -> None:
+def test_path_label_and_split_are_enough_for_a_manifest(tmp_path: Path) -> None:
     rows = [{"path": f"{n}.png", "label": n % 2, "split": "test"} for n in range(4)]
     for row in rows:
         picture(tmp_path / str(row["path"]))
@@ -87,7 +87,7 @@ def test_a_short_manifest_is_enough(tmp_path: Path) -> None:
     assert images.videos == ["real/0.png", "fake/1.png", "real/2.png", "fake/3.png"]
 
 
-def test_split_folders(tmp_path: Path) -> None:
+def test_a_split_is_read_from_split_folders(tmp_path: Path) -> None:
     images = open_split(split_folder(tmp_path), "test", 8)
     assert images.names == ["test/real/0.png", "test/real/1.png", "test/fake/Swap/0.png", "test/fake/Swap/1.png"]
     assert images.methods == ["real", "real", "Swap", "Swap"]
@@ -111,13 +111,13 @@ def test_a_plain_folder_keeps_a_group_in_one_split(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1))
-def test_a_group_is_never_empty_and_ends_at_the_first_mark(stem: str) -> None:
+def test_a_group_is_never_empty_and_ends_at_the_first_underscore_or_hyphen(stem: str) -> None:
     group = group_of(stem)
     assert group and stem.startswith(group)
     assert group == stem or stem[len(group)] in "_-"
 
 
-def test_the_fingerprint_is_the_data_s_own(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_list_of_images_only(tmp_path: Path) -> None:
     root, rows = manifest_folder(tmp_path / "a")
     write(root, rows)
     prints = {open_split(root, split, 8).fingerprint for split in SPLITS}
@@ -155,7 +155,7 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 # How an image is read
 
 
-def test_upright_central_and_antialiased(tmp_path: Path) -> None:
+def test_an_image_is_turned_upright_cut_and_antialiased(tmp_path: Path) -> None:
     tall = Image.new("RGB", (20, 60), (255, 0, 0))
     tall.paste((0, 0, 255), (0, 20, 20, 40))
     exif = Image.Exif()
@@ -169,7 +169,7 @@ def test_upright_central_and_antialiased(tmp_path: Path) -> None:
     assert np.abs(square(stripes, 8).astype(int) - 127).max() < 12
 
 
-def test_an_exif_part_that_ends_too_soon_is_one_line(tmp_path: Path) -> None:
+def test_a_truncated_exif_part_is_one_error_line(tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0")
     with pytest.raises(UserError, match=r"x\.png: not a readable image"):
         read_rgb(tmp_path / "x.png")
@@ -190,7 +190,7 @@ def test_grey_of_16_bits_is_scaled_and_not_cut_to_white(tmp_path: Path, suffix: 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_without_a_known_white_are_refused(tmp_path: Path, dtype: Any) -> None:
+def test_32_bit_pixels_are_refused(tmp_path: Path, dtype: Any) -> None:
     Image.fromarray(np.ones((3, 3), dtype)).save(tmp_path / "x.tif")
     with pytest.raises(UserError, match=r"x\.tif: pixels of 32 bits"):
         read_rgb(tmp_path / "x.tif")
@@ -224,7 +224,7 @@ def test_in_loader_workers(tmp_path: Path, context: str) -> None:
 
 
 def error_of(root: Path | str, split: str = "train", size: int = 8) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_split(root, split, size)
     message = str(caught.value)
     assert "\n" not in message
@@ -256,7 +256,7 @@ def test_an_empty_split(tmp_path: Path) -> None:
     assert "the val split is empty (found 2 train images)" in error_of(tmp_path, "val")
 
 
-def test_file_names_that_say_nothing_of_the_person(tmp_path: Path) -> None:
+def test_an_empty_split_advises_on_file_names(tmp_path: Path) -> None:
     for number in range(9):
         picture(tmp_path / "real" / f"img_{number}.png")
         picture(tmp_path / "fake" / f"img_{number}.png")
@@ -276,7 +276,7 @@ def test_classes_beside_splits(tmp_path: Path) -> None:
     assert "holds both real/ and train/" in error_of(tmp_path)
 
 
-def test_a_damaged_header_is_told_when_opening(tmp_path: Path) -> None:
+def test_a_damaged_header_is_named_when_opening(tmp_path: Path) -> None:
     split_folder(tmp_path)
     bad = tmp_path / "train" / "real" / "bad.jpg"
     bad.write_bytes(b"no image")
@@ -284,7 +284,7 @@ def test_a_damaged_header_is_told_when_opening(tmp_path: Path) -> None:
     assert len(open_split(tmp_path, "val", 8)) == 4
 
 
-def test_a_damaged_body_is_told_when_reading(tmp_path: Path) -> None:
+def test_a_damaged_body_is_named_when_reading(tmp_path: Path) -> None:
     split_folder(tmp_path)
     bad = tmp_path / "train" / "real" / "0.png"
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -299,7 +299,7 @@ def test_a_damaged_body_is_told_when_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         ({"path": "../out.png"}, "path '../out.png' leads out of the folder"),
         ({"path": "real/../../out.png"}, "leads out of the folder"),
@@ -323,18 +323,20 @@ def test_a_damaged_body_is_told_when_reading(tmp_path: Path) -> None:
         ('{"path": "\xff', "not JSON"),
     ],
 )
-def test_a_bad_manifest_line_is_told_with_its_number(tmp_path: Path, change: dict[str, Any] | str, told: str) -> None:
+def test_a_bad_manifest_line_is_named_with_its_number(
+    tmp_path: Path, change: dict[str, Any] | str, problem: str
+) -> None:
     root, rows = manifest_folder(tmp_path)
     line: Any = change
     if isinstance(change, dict):
         line = {**rows[3], **change}
     number = 4
-    if told.startswith("video 'val7'"):  # the later of the two lines is the one told
+    if problem.startswith("video 'val7'"):  # the later of the two lines is named
         number = 5
     write(root, [*rows[:3], line, *rows[4:]])
     message = error_of(root)
     assert message.startswith(f"{root / 'manifest.jsonl'}, line {number}: ")
-    assert told in message
+    assert problem in message
 
 
 def test_a_manifest_without_lines_and_one_with_a_missing_file(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from tests.deepfake.two_processes import (
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes got."""
+    """The results of each of two processes."""
     folder = tmp_path_factory.mktemp("two")
     mp.spawn(two_processes.run, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
@@ -90,7 +90,7 @@ def test_variance_survives_a_mean_far_from_zero(ranks: list[dict[str, Any]]) -> 
 
 
 def test_the_sum_over_processes_is_differentiable(ranks: list[dict[str, Any]]) -> None:
-    """d/dx of (1 + 2) * total^2, for both processes' losses depend on every x."""
+    """d/dx of (1 + 2) * total^2, since the losses of both processes depend on every x."""
     for rank in ranks:
         assert rank["sum"][0].tolist() == [3.0, 6.0] and rank["sum"][1].tolist() == [18.0, 36.0]
 
@@ -143,7 +143,7 @@ def test_torchrun_trains_with_two_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_see_the_batch_of_one(tmp_path: Path) -> None:
-    """Batch statistics of the stem, which no dropout reaches, agree after a step; a refusal is told once."""
+    """Batch statistics of the stem, which no dropout reaches, agree after a step; an error is reported once."""
     images = write_images(tmp_path / "images")
     recipe = ("--epochs", "1", "--batch-size", "24", "--model", "xception")
     done = torchrun(*arguments(images, tmp_path / "two", *recipe))

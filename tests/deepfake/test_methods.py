@@ -1,4 +1,4 @@
-"""Training on some methods: the same images as the whole set has, and a run that knows what it was trained on."""
+"""Training on some methods only: the images are those of the whole set, and the run records the methods."""
 
 import json
 
@@ -11,6 +11,7 @@ from deepfake.common.cli import UserError
 from deepfake.common.files import read_json
 from deepfake.dataset.images import open_split
 from deepfake.dataset.subset import of_methods
+from deepfake.evaluating import cross_tables
 from tests.deepfake.small_run import arguments
 from tests.deepfake.tiny_runs import save_images
 
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("methods", "kept"), [("blend", {"blend"}), ("swap, blend", {"blend", "swap"})])
-def test_reals_and_the_methods_asked_for(folder, methods, kept):
+def test_only_reals_and_the_chosen_methods_are_left(folder, methods, kept):
     whole = open_split(folder, "train", 64)
     images = of_methods(whole, methods)
     places = [i for i, method in enumerate(whole.methods) if method in kept | {"real"}]
@@ -39,22 +40,22 @@ def test_reals_and_the_methods_asked_for(folder, methods, kept):
     assert images.fingerprint == whole.fingerprint
 
 
-def test_all_of_them_is_the_set_itself(folder):
+def test_no_choice_returns_the_images_unchanged(folder):
     images = open_split(folder, "val", 64)
     assert of_methods(images, None) is images
 
 
-def test_a_method_that_is_not_there(folder):
+def test_an_unknown_method_is_named(folder):
     with pytest.raises(UserError, match=r"no 'morph' in .*\(wanted blend, swap\)"):
         of_methods(open_split(folder, "val", 64), "swap,morph")
 
 
-def test_a_run_on_one_method_is_marked_as_such(folder, tmp_path):
+def test_a_run_records_the_methods_it_was_trained_on(folder, tmp_path):
     run = tmp_path / "run"
     train.main([*arguments(folder, run, "--methods", "blend"), "--epochs", "1", "--batch-size", "4"])
     assert read_json(run / "config.json")["data"]["methods"] == ["blend"]
     _, metrics = evaluate.evaluate(run, str(folder), resamples=0)
-    marked = {cell["method"]: cell["trained_on_it"] for cell in evaluate.cross.cells("run", metrics)}
+    marked = {cell["method"]: cell["trained_on_it"] for cell in cross_tables.cells("run", metrics)}
     assert marked == {"all": False, "blend": True, "swap": False}
     with pytest.raises(UserError, match="--methods swap differs from the run's blend"):
         train.main(["--out", str(run), "--resume", "--methods", "swap"])

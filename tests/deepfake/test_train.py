@@ -1,4 +1,4 @@
-"""train.py as a user meets it: what a run leaves behind, what the options do, one clear line when it goes wrong."""
+"""train.py as a user sees it: the files of a run, the effect of the options, one clear line for each error."""
 
 from __future__ import annotations
 
@@ -20,58 +20,49 @@ from deepfake.common.cli import UserError
 from deepfake.dataset import batches
 from deepfake.dataset.images import open_split, to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
+from deepfake.training import loop
 from deepfake.training.checkpoint import load_run
-from deepfake.training.settings import TINY, settle
+from deepfake.training.settings import defaults, settle
 from tests.deepfake.scripts import SCRIPTS, environment
 from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_small(folder, tmp_path_factory.mktemp("runs") / "run")
-
-
-def test_a_run_leaves_config_log_and_checkpoints(finished: Path, folder: Path) -> None:
-    config = json.loads((finished / "config.json").read_text())
-    assert config["arguments"]["lr"] == TINY["lr"] and config["arguments"]["data"] == str(folder)
+def test_a_run_leaves_config_log_and_checkpoints(finished_run: Path, noise_images: Path) -> None:
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["arguments"]["lr"] == defaults("tiny")["lr"] and config["arguments"]["data"] == str(noise_images)
     assert config["model"]["variant"] == "tiny" and config["image_size"] == 64
-    assert config["data"]["fingerprint"] == open_split(folder, "train", 64).fingerprint
+    assert config["data"]["fingerprint"] == open_split(noise_images, "train", 64).fingerprint
     assert config["versions"]["torch"] == torch.__version__
-    rows = log_rows(finished)
+    rows = log_rows(finished_run)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(0 <= float(row["train_acc"]) <= 1 for row in rows)
-    assert last_state(finished)["progress"]["epoch"] == 2
-    assert list((finished / "tensorboard").iterdir())
-    assert not list(finished.rglob("*.tmp"))
+    assert last_state(finished_run)["progress"]["epoch"] == 2
+    assert list((finished_run / "tensorboard").iterdir())
+    assert not list(finished_run.rglob("*.tmp"))
 
 
-def test_total_loss_is_the_weighted_sum_of_its_parts(finished: Path) -> None:
-    for row in log_rows(finished):
+def test_total_loss_is_the_weighted_sum_of_its_parts(finished_run: Path) -> None:
+    for row in log_rows(finished_run):
         parts = (float(row[f"train_{name}"]) for name in ("classification", "reconstruction", "metric"))
         weighted = sum(weight * part for weight, part in zip((1, 0.1, 0.1), parts, strict=True))
         assert float(row["train_loss"]) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_best_is_the_epoch_of_the_highest_val_auc(finished: Path, folder: Path) -> None:
-    """The AUC in the log is the one that a plain pass of the best weights over the val split gives."""
-    model, config = load_run(finished)
-    rows = log_rows(finished)
+def test_best_is_the_epoch_of_the_highest_val_auc(finished_run: Path, noise_images: Path) -> None:
+    """The AUC in the log equals that of the best weights on the val split, computed here."""
+    model, config = load_run(finished_run)
+    rows = log_rows(finished_run)
     best = max(float(row["val_auc"]) for row in rows)
     assert config["best"]["val"]["auc"] == best
     assert float(rows[config["best"]["epoch"] - 1]["val_auc"]) == best
-    images = open_split(folder, "val", 64)
+    images = open_split(noise_images, "val", 64)
     with torch.no_grad():
         logits = model(to_unit_range(torch.stack([images[i][0] for i in range(len(images))]))).logits[:, 0]
     assert binary_metrics(images.labels, logits.sigmoid().double().numpy())["auc"] == pytest.approx(best)
 
 
 def test_selection_prefers_auc_and_breaks_ties_by_loss(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.7, 0.5), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.8, 0.1)])
 
@@ -80,15 +71,15 @@ def test_selection_prefers_auc_and_breaks_ties_by_loss(
         return {"val_loss": loss, "val_acc": 0.5, "val_auc": auc}
 
     monkeypatch.setattr(train, "validate", given_scores)
-    out = train_small(folder, tmp_path / "run", "--epochs", "5", "--model", "xception")
+    out = train_small(noise_images, tmp_path / "run", "--epochs", "5", "--model", "xception")
     assert [row["best"] for row in log_rows(out)] == ["1", "1", "1", "0", "0"]
     assert load_run(out)[1]["best"]["epoch"] == 3
 
 
-def test_learning_rate_steps_as_the_paper_says(folder: Path, tmp_path: Path) -> None:
+def test_the_learning_rate_follows_the_papers_schedule(noise_images: Path, tmp_path: Path) -> None:
     paper = settle({"data": "d", "out": "o"})
-    assert [train.learning_rate(paper, epoch) for epoch in (0, 9, 10, 39)] == [2e-4, 2e-4, 1e-4, 2.5e-5]
-    out = train_small(folder, tmp_path / "run", "--lr", "0.01", "--lr-step", "1", "--lr-gamma", "0.1")
+    assert [loop.learning_rate(paper, epoch) for epoch in (0, 9, 10, 39)] == [2e-4, 2e-4, 1e-4, 2.5e-5]
+    out = train_small(noise_images, tmp_path / "run", "--lr", "0.01", "--lr-step", "1", "--lr-gamma", "0.1")
     assert [float(row["lr"]) for row in log_rows(out)] == pytest.approx([0.01, 0.001])
     assert last_state(out)["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)
 
@@ -109,8 +100,8 @@ def test_the_defaults_are_the_papers() -> None:
     ],
     ids=" ".join,
 )
-def test_options_train(folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    out = train_small(folder, tmp_path / "run", "--epochs", "1", *options)
+def test_each_option_trains_and_its_run_loads(noise_images: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    out = train_small(noise_images, tmp_path / "run", "--epochs", "1", *options)
     model, config = load_run(out)
     if "xception" in options:
         assert config["model"]["architecture"] == "xception"
@@ -119,17 +110,19 @@ def test_options_train(folder: Path, tmp_path: Path, options: tuple[str, ...]) -
         assert {name: getattr(model, name) is None for name in places} == {k: v == "none" for k, v in places.items()}
 
 
-def test_same_seed_same_weights_other_seed_other_weights(folder: Path, finished: Path, tmp_path: Path) -> None:
-    weights = [last_state(finished)["model"]["classifier.weight"]]
+def test_same_seed_same_weights_other_seed_other_weights(
+    noise_images: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    weights = [last_state(finished_run)["model"]["classifier.weight"]]
     for seed in ("0", "1"):
-        out = train_small(folder, tmp_path / seed, "--seed", seed)
+        out = train_small(noise_images, tmp_path / seed, "--seed", seed)
         weights.append(last_state(out)["model"]["classifier.weight"])
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-def test_worker_processes_change_nothing(folder: Path, finished: Path, tmp_path: Path) -> None:
-    out = train_small(folder, tmp_path / "run", "--workers", "2")
-    weights = [last_state(run)["model"]["classifier.weight"] for run in (out, finished)]
+def test_worker_processes_give_the_same_weights(noise_images: Path, finished_run: Path, tmp_path: Path) -> None:
+    out = train_small(noise_images, tmp_path / "run", "--workers", "2")
+    weights = [last_state(run)["model"]["classifier.weight"] for run in (out, finished_run)]
     assert torch.equal(*weights)
 
 
@@ -137,7 +130,7 @@ def test_worker_processes_change_nothing(folder: Path, finished: Path, tmp_path:
 
 
 class Numbers:
-    """Stands for a split: image i is one pixel row that says i."""
+    """A stand-in for a split: the first pixel of image i is i."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -181,7 +174,7 @@ def test_epochs_and_seeds_differ_in_order_and_flips() -> None:
     assert torch.equal(flipped | (indices == 0), epoch.flips[indices] | (indices == 0)) and 16 < flipped.sum() < 48
 
 
-# --- what goes wrong
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -202,9 +195,9 @@ def test_epochs_and_seeds_differ_in_order_and_flips() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_arguments_exit_with_2(folder: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+def test_bad_arguments_exit_with_2(noise_images: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        train_small(folder, tmp_path / "run", *options)
+        train_small(noise_images, tmp_path / "run", *options)
     assert caught.value.exit_code == 2 and not (tmp_path / "run").exists()
 
 
@@ -225,9 +218,9 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_larger_than_the_train_split_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_train_split_is_refused(noise_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--batch-size 25 is more than the 24 images"):
-        train_small(folder, tmp_path / "run", "--batch-size", "25")
+        train_small(noise_images, tmp_path / "run", "--batch-size", "25")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -240,21 +233,21 @@ def test_an_unreadable_image_is_named(tmp_path: Path, workers: str) -> None:
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_folder_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(noise_images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot make the folder .*file/run"):
-        train_small(folder, tmp_path / "file" / "run")
+        train_small(noise_images, tmp_path / "file" / "run")
 
 
-def test_a_second_run_in_the_same_folder_is_refused(folder: Path, finished: Path) -> None:
-    before = last_state(finished)["model"]["classifier.weight"]
+def test_a_second_run_in_the_same_folder_is_refused(noise_images: Path, finished_run: Path) -> None:
+    before = last_state(finished_run)["model"]["classifier.weight"]
     with pytest.raises(UserError, match="already holds a run: add --resume"):
-        train_small(folder, finished)
-    assert torch.equal(last_state(finished)["model"]["classifier.weight"], before)
+        train_small(noise_images, finished_run)
+    assert torch.equal(last_state(finished_run)["model"]["classifier.weight"], before)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
@@ -263,38 +256,40 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         calls += 1
         return to_unit_range(pixels) * (np.nan if calls == 7 else 1)  # 3 steps and 2 batches of val are an epoch
 
-    monkeypatch.setattr(train, "to_unit_range", poisoned)
+    monkeypatch.setattr(loop, "to_unit_range", poisoned)
     with pytest.raises(UserError, match="not finite at epoch 2, step 2") as caught:
-        train_small(folder, tmp_path / "run")
+        train_small(noise_images, tmp_path / "run")
     assert caught.value.exit_code == 1
     state = last_state(tmp_path / "run")
     assert state["progress"]["epoch"] == 1 and all(torch.isfinite(value).all() for value in state["model"].values())
 
 
-def test_weights_that_are_not_finite_are_not_saved(folder: Path, tmp_path: Path) -> None:
-    """One step of an absurd length: its own loss was finite, so only the weights tell."""
+def test_weights_that_are_not_finite_are_not_saved(noise_images: Path, tmp_path: Path) -> None:
+    """One step of an absurd length: its loss was finite, so only the weights show it."""
     with pytest.raises(UserError, match="not finite at epoch 1, step 1: training diverged"):
-        train_small(folder, tmp_path / "run", "--lr", "1e39", "--batch-size", "24")
+        train_small(noise_images, tmp_path / "run", "--lr", "1e39", "--batch-size", "24")
     assert all(torch.isfinite(value).all() for value in last_state(tmp_path / "run")["model"].values())
 
 
-def test_imagenet_weights_that_cannot_be_fetched_name_the_way_out(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_imagenet_weights_the_error_names_no_pretrained(
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(UserError, match=r"no route to host.*--no-pretrained"):
-        train.main(["--data", str(folder), "--out", str(tmp_path / "run"), "--batch-size", "8", "--device", "cpu"])
+        train.main(
+            ["--data", str(noise_images), "--out", str(tmp_path / "run"), "--batch-size", "8", "--device", "cpu"]
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_without_tensorboard_the_run_goes_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    out = train_small(folder, tmp_path / "run", "--epochs", "1", "--model", "xception")
+    out = train_small(noise_images, tmp_path / "run", "--epochs", "1", "--model", "xception")
     assert "tensorboard is not installed" in capsys.readouterr().err
     assert len(log_rows(out)) == 1
 
@@ -319,14 +314,14 @@ def test_run_turns_errors_into_exit_codes(error: BaseException, code: int, capsy
     assert caught.value.code == code and len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_that_is_not_unicode_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.run(lambda: print("odd\udcff"))
     assert caught.value.code == 0 and capsys.readouterr().out == "odd\\udcff\n"
 
 
-def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert caught.value.code == 0 and f"default: 0.0002; tiny: {TINY['lr']}" in text
+    assert caught.value.code == 0 and f"default: 0.0002; tiny: {defaults('tiny')['lr']}" in text

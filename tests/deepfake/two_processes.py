@@ -1,4 +1,4 @@
-"""What the two processes of test_distributed.py run; apart, so that starting them imports little."""
+"""Code of the two processes of test_distributed.py; in its own file, so that starting them imports little."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARES = {"equal": ([0, 2, 4, 6], [1, 3, 5, 7]), "unequal": ([0, 1, 2, 3, 4, 5],
 
 
 def small_net() -> nn.Sequential:
-    """Convolutions and batch norms: a usual one, one without parameters, and one that averages all batches."""
+    """Convolutions and batch norms: a standard one, one without parameters, and one with a cumulative average."""
     torch.manual_seed(0)
     usual = nn.BatchNorm2d(4)
     nn.init.normal_(usual.weight)
@@ -36,7 +36,7 @@ def example() -> tuple[Tensor, Tensor]:
 
 
 def far_example() -> Tensor:
-    """float32 with mean 10,000 and variance 1, where E[x^2] - E[x]^2 has no digit left."""
+    """float32 with mean 10,000 and variance 1, where E[x^2] - E[x]^2 loses all digits."""
     return torch.randn(8, 4, 9, 7, generator=torch.Generator().manual_seed(2)) + 10_000
 
 
@@ -51,7 +51,7 @@ def train_twice(net: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor
 
 
 def run(rank: int, folder: str) -> None:
-    """Do all jobs and leave the results in a file."""
+    """Compute everything and write the results to a file."""
     with joined(rank, folder):
         results = {"parallel": _parallel(rank), "sum": _sum(rank), "far": _far(rank), "panet": _panet(rank)}
         torch.save(results | {name: _synced(shares[rank]) for name, shares in SHARES.items()}, f"{folder}/{rank}.pt")
@@ -69,7 +69,7 @@ def _synced(share: list[int]) -> dict[str, Any]:
 
 
 def _parallel(rank: int) -> list[Tensor | None]:
-    """The gradients that DistributedDataParallel leaves of a mean over the process's share."""
+    """The gradients that DistributedDataParallel computes of a mean over the process's share."""
     net = DistributedDataParallel(synchronise_batch_norm(small_net(), CPU), broadcast_buffers=False)
     images, weights = (tensor[SHARES["equal"][rank]] for tensor in example())
     (net(images) * weights).mean().backward()
@@ -77,13 +77,13 @@ def _parallel(rank: int) -> list[Tensor | None]:
 
 
 def detector() -> PANet:
-    """In training mode, with nothing drawn at random."""
+    """In training mode, without randomness."""
     torch.manual_seed(0)
     return PANet(variant="tiny", drop_rate=0.0, noise_std=0.0).double()
 
 
 def detector_loss(model: nn.Module, share: list[int]) -> Tensor:
-    """A mean over the images of a share that every output takes part in."""
+    """A mean over the images of a share; it depends on every output."""
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(8, 3, 64, 64, dtype=torch.float64, generator=generator)[share] * 2 - 1
     output = model(images)

@@ -1,1 +1,1 @@
-"""What the commands of examples/deepfake are made of: one package for each purpose."""
+"""The code behind the commands of examples/deepfake: one package per purpose."""

@@ -1,1 +1,1 @@
-"""What every command shares: the command line, files, locks, worker processes, Ctrl-C."""
+"""Shared by all commands: command line and errors, files, output folders, locks, worker processes, Ctrl-C."""

@@ -1,4 +1,4 @@
-"""What every command here shares: errors of one line, exit codes, and checked argument types."""
+"""The command line of all commands: errors of one line, exit codes, argument types that check their value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-    """Something the user can put right, told in one line.
+    """An error that the user can correct, reported in one line.
 
     Args:
-        message: names the value or file at fault and what was wanted.
+        message: names the wrong value or file and what was wanted.
         exit_code: 1 for a failure, 2 for bad arguments.
     """
 
@@ -34,9 +34,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call ``main`` and exit: 0 or what it returns, a UserError's code after ``error: ...``, 130 after Ctrl-C."""
+    """Call ``main`` and exit: 0 or what it returns, the code of a UserError after ``error: ...``, 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text that can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that cannot be printed
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -46,7 +46,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
+    except BrokenPipeError:  # the program that reads the output has ended, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
@@ -54,7 +54,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 @contextlib.contextmanager
 def reading_input() -> Iterator[None]:
-    """While entered, a UserError means bad input, found before any work began: it exits with 2, as bad arguments do."""
+    """Give a UserError inside exit code 2, as for bad arguments: the input is wrong, and no work has begun."""
     try:
         yield
     except UserError as error:
@@ -80,11 +80,10 @@ positive_int = _number(int, "a whole number of at least 1", lambda value: value 
 non_negative_int = _number(int, "a whole number of at least 0", lambda value: value >= 0)
 positive_float = _number(float, "a number above 0", lambda value: value > 0)
 non_negative_float = _number(float, "a number of at least 0", lambda value: value >= 0)
-fraction = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def non_empty(text: str) -> str:
-    """An argparse type: a text. An empty one, as an unset shell variable gives, would mean the current folder."""
+    """An argparse type: a text that is not empty. As a path, an empty one would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return text

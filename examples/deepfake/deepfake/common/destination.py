@@ -1,4 +1,4 @@
-"""Claims an output folder for one run's settings, so that a stopped run can go on and two runs never mix."""
+"""Claims an output folder for one set of settings: a stopped command can continue, and two never mix."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .files import is_partial, make_folder, put_if_absent, read_json, write_json
 
 
 def check_destination(folder: Path, settings_name: str) -> None:
-    """UserError unless the folder is missing, empty, or holds the settings file of an earlier run."""
+    """UserError unless the folder is missing, empty, or holds the settings file of an earlier command."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: not a folder")
     begun = folder.is_dir() and not all(is_partial(path) for path in folder.iterdir())
-    if begun and not (folder / settings_name).is_file():  # in this order: settings are the first that a run puts there
-        raise UserError(f"{folder}: neither empty nor begun by this command (wanted a new or empty folder)")
+    if begun and not (folder / settings_name).is_file():  # after the listing: another process writes its settings first
+        raise UserError(f"{folder}: neither empty nor begun by this command; choose a new or empty folder")
 
 
 def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or check that those of another run there are the same.
+    """Write the settings into a new folder, or check that those already there are the same.
 
-    Several processes may claim a folder at once: the first one's settings count.
+    Several processes may claim a folder at once: the settings of the first one are kept.
     """
     check_destination(folder, settings_name)
     file = folder / settings_name
@@ -31,5 +31,5 @@ def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]
     different = sorted(key for key in settings.keys() | found.keys() if found.get(key) != settings.get(key))
     if different:
         raise UserError(
-            f"{file}: made with another {' and '.join(different)} (wanted a new folder, or the same command again)"
+            f"{file}: made with another {' and '.join(different)}; choose a new folder, or give the same command again"
         )

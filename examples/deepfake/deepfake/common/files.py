@@ -1,4 +1,4 @@
-"""Files: found below a folder by one rule, and written so that a crash leaves the old or the new, never half of one."""
+"""Finds files below a folder, and writes files such that a crash leaves the old or the new one, never half."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .cli import UserError
 
 @contextmanager
 def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of ``path``, by ``put``, once the block ends without an error.
+    """Open a temporary file that replaces ``path``, by ``put``, when the block ends without an error.
 
     Raises:
-        UserError: ``path`` cannot be written (no right, no space); what was there before is kept.
+        UserError: ``path`` cannot be written (no permission, no space); the old file is kept.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines that share a folder share pids
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # unique on a shared folder too
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -35,24 +35,24 @@ def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Ite
 
 
 def remove_if_there(path: Path) -> None:
-    """Remove a file; no error where there can be none, as below a file or under too long a name."""
+    """Remove a file. No error if it is missing or its path is impossible (too long, or below a file)."""
     with suppress(OSError):
         path.unlink()
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is what ``replacing`` writes to before it is put in place."""
+    """Whether a file is a temporary one of ``replacing``."""
     return path.name[0] == "." and path.suffix == ".tmp"
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a process that was killed while writing with ``replacing`` left in a folder."""
+    """Remove the temporary files that a process left in a folder when it was killed inside ``replacing``."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system lets a folder be opened (Windows does not)."""
+    """Make a rename survive a power failure, if the system can open folders (Windows cannot)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -62,7 +62,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, with its parents, where there is none, and return it; a UserError where it can't be written to."""
+    """Make a folder and its parents if missing, and return it. UserError if it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,9 +73,9 @@ def make_folder(path: Path) -> Path:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder with one of these suffixes, in any case, but hidden ones; sorted.
+    """All files below a folder that have one of these suffixes (in any case) and are not hidden, sorted.
 
-    Links to folders are followed, all but those that lead back up to a folder which holds them.
+    Links to folders are followed, except those to a folder that contains the link.
     """
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -90,23 +90,23 @@ def _leads_up(folder: Path) -> bool:
 
 
 def write_json(path: Path, value: Any, put: Callable[[Path, Path], None] = os.replace) -> None:
-    """Write ``value`` as indented JSON, in one piece."""
+    """Write ``value`` as indented JSON, completely or not at all."""
     with replacing(path, put) as file:
         file.write(json.dumps(value, indent=2).encode() + b"\n")
 
 
 def put_if_absent(temporary: Path, path: Path) -> None:
-    """In place of os.replace: of several processes, also of several machines, the first one's file stays."""
+    """As os.replace, but an existing file stays: of several processes or machines, the first one wins."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         pass
-    except OSError:  # a file system without links: the last wins
+    except OSError:  # a file system without links: the last one wins
         os.replace(temporary, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; a missing, damaged or other file is a UserError that names it."""
+    """Read one JSON object. UserError, with the name of the file, if it is missing, damaged or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

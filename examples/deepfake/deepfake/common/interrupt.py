@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that a loop reads between two steps, so that what it saves is never half a step."""
+"""Ctrl-C as a request that a loop checks between two steps, so that it never saves half a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Interrupt:
         self._previous: Any = None
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():  # nobody else may set a handler
+        if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set a handler
             self._previous = signal.signal(signal.SIGINT, self._note)
         return self
 

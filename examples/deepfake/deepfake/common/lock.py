@@ -1,34 +1,34 @@
-"""A lock on a folder: of two processes that would write there, the second is told so. It dies with its owner."""
+"""A lock on a folder: a second process that would write there is refused. The lock ends with its process."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .cli import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing locks there
-    fcntl = None  # type: ignore[assignment]
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system without locks
 
 
 @contextlib.contextmanager
 def locked(file: Path, message: str) -> Iterator[None]:
-    """Hold the lock `file` (made where it is not there) while entered. UserError with `message` if another does."""
-    if fcntl is None:
-        yield
-        return
+    """Hold the lock `file`, created if missing. UserError with `message` if another process holds it.
+
+    On a file system without locks the block runs unlocked: a file that stands for a lock would outlive its process.
+    """
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)
     try:
-        handle = open(file, "ab")  # noqa: SIM115 (an error of the block below is not one of opening)
+        lock.acquire()
+    except Timeout:
+        raise UserError(message, exit_code=2) from None
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(message, exit_code=2) from None
-        except OSError:  # a file system without locks
-            pass
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""Runs independent tasks in this process or in several, in order and with a progress bar."""
+"""Runs independent tasks in this process or in worker processes, in order and with a progress bar."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from tqdm import tqdm
 
 from .cli import UserError
 
-LOG_SECONDS = 30  # between two lines of progress, where they go to a file
+LOG_SECONDS = 30  # between two lines of progress that go to a file
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of CPU cores that this process may use: its share, if torchrun started several processes."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def run_tasks(
@@ -32,7 +33,7 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
 
-    An error of a task ends the run: tasks under way are finished, the others are not begun. Ctrl-C ends them all.
+    An error in a task stops the rest: tasks that run are finished, no other is started. Ctrl-C stops all at once.
     """
     between = 0.1 if sys.stderr.isatty() else LOG_SECONDS
     with tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True, mininterval=between) as bar:
@@ -49,9 +50,9 @@ def run_tasks(
                 yield result
                 bar.update()
         except BrokenProcessPool:
-            raise UserError("a worker process was killed (out of memory?); run again to go on from here") from None
+            raise UserError("a worker process was killed (out of memory?); run the command again to continue") from None
         except KeyboardInterrupt:
-            for process in multiprocessing.active_children():  # what they write appears whole or not at all
+            for process in multiprocessing.active_children():  # safe, since files are written completely or not at all
                 process.terminate()
             raise
         finally:
@@ -59,10 +60,10 @@ def run_tasks(
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent alone answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the parent reacts
     _single_threaded()
 
 
 def _single_threaded() -> None:
-    """One thread per worker: OpenCV's own would only compete with the other workers."""
+    """Let OpenCV use one thread: more would compete with the other workers."""
     cv2.setNumThreads(1)

@@ -1,1 +1,1 @@
-"""Prepared data: the manifest, the images of a split, batches, the cache."""
+"""Reads a data folder: its manifest, the images of a split, the cache of decoded images, batches."""

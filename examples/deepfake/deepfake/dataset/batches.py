@@ -1,8 +1,8 @@
-"""The batches of an epoch as a pure function of (seed, epoch): what makes a resumed run equal an uninterrupted one.
+"""The batches of an epoch as a function of seed and epoch alone, so that a resumed run equals an uninterrupted one.
 
-Order and flips come from a generator seeded by (seed, epoch), the same in every process; the batch is the *global*
-batch, and process ``rank`` of ``world`` takes every ``world``-th image of it. So nothing about them needs saving, and
-one process or two see the same batches.
+Order and flips come from a generator seeded by (seed, epoch), the same in every process. A batch is the *global*
+batch: process ``rank`` of ``world`` takes every ``world``-th image of it. So a checkpoint need not store them, and
+any number of processes sees the same batches.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..common.cli import UserError
+from ..common.workers import cores
 from .images import Images
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -25,12 +26,12 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def seed_for(*numbers: int) -> int:
-    """One 63-bit seed from several numbers; nearby numbers give unrelated seeds."""
+    """A 63-bit seed computed from several numbers; close numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class TrainBatches(Dataset[Batch]):
-    """The shuffled, flipped batches of one epoch; the last images that fill no batch are left out of that epoch."""
+    """The shuffled, flipped batches of one epoch. The last images, too few for a batch, are left out of the epoch."""
 
     def __init__(self, images: Images, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> None:
         self.images, self.rank, self.world = images, rank, world
@@ -51,7 +52,7 @@ class TrainBatches(Dataset[Batch]):
 
 
 class EvalBatches(Dataset[Batch]):
-    """Every image once, in order, dealt out to the processes without padding (so none is counted twice)."""
+    """Every image once, in order, split over the processes without padding, so that none is counted twice."""
 
     def __init__(self, images: Images, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.images = images
@@ -72,7 +73,7 @@ def stack(images: Images, indices: list[int]) -> Batch:
 
 
 class _Caught(Dataset):
-    """Hands a UserError over as a value: raised in a worker, it would arrive wrapped in a traceback."""
+    """Returns a UserError as a value: raised in a worker, it would arrive wrapped in a traceback."""
 
     def __init__(self, batches: Dataset[Batch]) -> None:
         self.batches = batches
@@ -84,12 +85,15 @@ class _Caught(Dataset):
             return error
 
 
-def load(batches: TrainBatches | EvalBatches, workers: int, first: int = 0, pin: bool = False) -> Iterator[Batch]:
-    """Iterate over the batches from step ``first`` on, read by ``workers`` processes (0: by this one).
+def load(
+    batches: TrainBatches | EvalBatches, workers: int | None, first: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """Iterate over the batches from step ``first`` on. UserError if an image cannot be read.
 
-    Raises:
-        UserError: an image cannot be read.
+    ``workers`` processes read them (0: this process). None: one per core, at most 4, or 0 if the images are in memory.
     """
+    if workers is None:
+        workers = min(4, cores()) if batches.images.files else 0
     loader = DataLoader(
         _Caught(batches),
         batch_size=None,
@@ -105,7 +109,7 @@ def load(batches: TrainBatches | EvalBatches, workers: int, first: int = 0, pin:
 
 
 class Waited(Iterator[Batch]):
-    """The batches as they come, with the seconds that were spent on waiting for them."""
+    """Iterates over the batches and counts the seconds spent waiting for them."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self.batches, self.seconds = batches, 0.0
@@ -119,5 +123,5 @@ class Waited(Iterator[Batch]):
 
 
 def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one finishes its step and then ends the workers."""
+    """Ctrl-C reaches every process; the main one finishes its step and then stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,11 +1,13 @@
-"""The images that the example trains and tests on: `open_split("demo" or a folder, "train", image_size)`.
+"""The images of one split: ``open_split("demo" or a folder, "train", image_size)``.
 
-Whatever the source, an image reaches the network the same way: turned upright by its EXIF tag, RGB, cut to its central
-square, and resized with an antialiasing filter. Face crops (prepare.py) are square already, so nothing of them is cut.
+Every image reaches the network the same way: turned upright by its EXIF tag, converted to RGB, cut to its central
+square, and resized with an antialiasing filter. Face crops (prepare.py) are square already and lose nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +16,42 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..common.cli import UserError
 from ..media.image_files import UNREADABLE, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
-from .manifest import SPLITS, DataError, list_images, select
-
-__all__ = ["SPLITS", "DataError", "Images", "open_split", "square", "to_unit_range"]
+from .manifest import SPLITS, list_images, select
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Images(Dataset[tuple[Tensor, int, int]]):
     """One split. `images[i]` is (uint8 tensor (3, S, S) RGB, label 0 real or 1 fake, i).
 
     Attributes:
         labels: int64 array (N,), 0 real, 1 fake.
         videos: the video of each image, "method/id"; a still photo is its own video.
-        methods: how each image was forged; "real" for reals.
+        methods: the forgery method of each image; "real" for reals.
         names: each image's path in its folder, or its name in the demo.
-        files: each image's file; empty for the demo.
-        description: what the data is, for a person to read.
+        description: what the data are, for people.
         fingerprint: sha256 of the list of images of all splits.
         image_size: S.
+        files: each image's file; empty for the demo.
+        pixels: the images in memory or in a cache; None: they are read from the files.
+        rows: the row in `pixels` of each image; None: all, in order.
     """
 
-    def __init__(
-        self,
-        *,
-        labels: list[int],
-        videos: list[str],
-        methods: list[str],
-        names: list[str],
-        description: str,
-        fingerprint: str,
-        image_size: int,
-        files: list[str] | None = None,
-        pixels: np.ndarray | CachedPixels | None = None,
-    ) -> None:
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.videos, self.methods, self.names = videos, methods, names
-        self.description, self.fingerprint, self.image_size = description, fingerprint, image_size
-        self.files = files or []
-        self._pixels = pixels
+    labels: np.ndarray
+    videos: list[str]
+    methods: list[str]
+    names: list[str]
+    description: str
+    fingerprint: str
+    image_size: int
+    files: list[str] = field(default_factory=list)
+    pixels: np.ndarray | CachedPixels | None = None
+    rows: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = np.asarray(self.labels, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,21 +62,23 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
 
     def crop(self, index: int) -> np.ndarray:
-        """An image as it is stored, uint8 (H, W, 3); the demo's are kept at the network's size."""
-        return read_rgb(self.files[index]) if self._pixels is None else self._pixels[index]
+        """An image as it is stored, uint8 (H, W, 3); the demo's are stored at the network's size."""
+        if self.pixels is None:
+            return read_rgb(self.files[index])
+        return self.pixels[index if self.rows is None else self.rows[index]]
 
 
 def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
     """Open one split of the demo (`data="demo"`) or of a folder (see manifest.py for its layouts).
 
-    A folder's whole list is checked, and that every file of this split exists and has an image's header; the pixels are
-    read when they are asked for, from the files or, already decoded, from the `cache` that cache.py made of them.
-    Raises DataError, naming the file and what was wanted, on anything wrong; UserError on a cache of other data.
+    The list of the whole folder is checked, and the header of every image file of this split. Pixels are read on
+    access: from the files, or already decoded from the folder `cache` that cache.py wrote.
+    Raises UserError, which names the file and what was wanted, also if the cache holds other data.
     """
     if split not in SPLITS:
-        raise DataError(f"split {split!r} (wanted train, val or test)")
+        raise UserError(f"split {split!r} (wanted train, val or test)")
     if image_size < 1:
-        raise DataError(f"image size {image_size} (wanted at least 1)")
+        raise UserError(f"image size {image_size} (wanted at least 1)")
     if str(data) == "demo":
         return _open_demo(split, image_size)
     return _open_folder(Path(data), split, image_size, cache)
@@ -88,7 +89,7 @@ def _open_demo(split: str, image_size: int) -> Images:
 
     drawn = drawn_images.draw_split(split)
     return Images(
-        labels=drawn.labels,
+        labels=np.array(drawn.labels),
         videos=drawn.videos,
         methods=drawn.methods,
         names=drawn.names,
@@ -108,7 +109,7 @@ def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) ->
         _check_header(file)
     labels = [record.label for record in records]
     return Images(
-        labels=labels,
+        labels=np.array(labels),
         videos=[record.video for record in records],
         methods=[record.method for record in records],
         names=[record.path for record in records],
@@ -125,9 +126,9 @@ def _check_header(file: str) -> None:
         with Image.open(file):
             pass
     except FileNotFoundError:
-        raise DataError(f"{file}: no such image") from None
+        raise UserError(f"{file}: no such image") from None
     except UNREADABLE as error:
-        raise DataError(f"{file}: not a readable image ({type(error).__name__})") from None
+        raise UserError(f"{file}: not a readable image ({type(error).__name__})") from None
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Lists the images of a data folder, from its manifest.jsonl or its real/ and fake/ sub-folders, and checks the list.
+"""Lists the images of a data folder, from its manifest.jsonl or its folders real/ and fake/, and checks the list.
 
-A manifest has one JSON object a line: `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train, val
-or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are used where
-they are given; prepare.py writes more (frame, box, score, faces, detector, sha256), which is kept for people to read. A
-line with `problem` and no `path` tells of a video or frame that gave no image, and why.
+A manifest has one JSON object per line. `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train,
+val or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are optional.
+prepare.py writes more (frame, box, score, faces, detector, sha256) for people to read. A line with `problem` and
+without `path` reports a video or frame that yielded no image, and why.
 
-A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/; a folder inside
+A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/. A folder inside
 fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames of one video. Without
-split folders an image's split comes from a hash of its group: the name of the first such folder, or else of the file,
-up to its first "_" or "-". So `007_smiling.jpg`, what is in `007/` and the fake `007_012.png` stay together, on every
-machine.
+split folders, the split of an image comes from a hash of its group: the name of the first such folder, or else of the
+file, up to the first "_" or "-". So `007_smiling.jpg`, the images in `007/` and the fake `007_012.png` are always in
+the same split, on every machine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,7 @@ SPLITS = ("train", "val", "test")
 CLASSES = ("real", "fake")  # by label
 MANIFEST = "manifest.jsonl"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-SHARE_TRAIN, SHARE_VAL = 0.7, 0.15  # of the groups, where the folder itself names no splits
-
-
-class DataError(UserError):
-    """Something wrong with the data, told in one line that names the file or folder."""
+SHARE_TRAIN, SHARE_VAL = 0.7, 0.15  # of the groups, if the folder itself has no splits
 
 
 @dataclass(frozen=True)
@@ -50,20 +46,20 @@ class Record:
 
 
 def list_images(root: Path) -> tuple[list[Record], str]:
-    """The records of every split in `root`, and a sha256 that changes when the list does.
+    """The records of all splits in `root`, and the sha256 of the list.
 
-    Raises DataError where the folder or its manifest is not what this module's first lines describe.
+    Raises UserError if the folder or its manifest is not as this module's docstring describes.
     """
     if not root.exists():
-        raise DataError(f'{root}: no such folder (wanted "demo", or a folder with real/ and fake/ or a {MANIFEST})')
+        raise UserError(f'{root}: no such folder (wanted "demo", or a folder with real/ and fake/ or a {MANIFEST})')
     if not root.is_dir():
-        raise DataError(f"{root}: not a folder (wanted the folder that holds real/ and fake/ or a {MANIFEST})")
+        raise UserError(f"{root}: not a folder (wanted the folder that holds real/ and fake/ or a {MANIFEST})")
     if (root / MANIFEST).is_file():
         content = (root / MANIFEST).read_bytes()
         return _read_manifest(root / MANIFEST, content), hashlib.sha256(content).hexdigest()
     records = list(_walk(root))
     if not records:
-        raise DataError(
+        raise UserError(
             f"{root}: no images in it (wanted real/ and fake/ with {', '.join(sorted(IMAGE_SUFFIXES))} files)"
         )
     digest = hashlib.sha256()
@@ -71,22 +67,22 @@ def list_images(root: Path) -> tuple[list[Record], str]:
         try:
             size = (root / record.path).stat().st_size
         except OSError as error:
-            raise DataError(f"{root / record.path}: cannot be read ({error.strerror})") from error
+            raise UserError(f"{root / record.path}: cannot be read ({error.strerror})") from error
         digest.update(os.fsencode(f"{record.path}\0{record.label}\0{record.split}\0{size}\n"))
     return records, digest.hexdigest()
 
 
 def select(records: list[Record], split: str, root: Path) -> list[Record]:
-    """The records of one split, which must hold both classes; else a DataError that says what is missing."""
+    """The records of one split. UserError unless the split holds both classes."""
     chosen = [record for record in records if record.split == split]
     if not chosen:
         counts = Counter(record.split for record in records)
         found = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-        raise DataError(f"{root}: the {split} split is empty (found {found} images){_advice(root)}")
+        raise UserError(f"{root}: the {split} split is empty (found {found} images){_advice(root)}")
     labels = {record.label for record in chosen}
     if len(labels) == 1:
         present, missing = CLASSES[labels.pop()], CLASSES[1 - chosen[0].label]
-        raise DataError(
+        raise UserError(
             f"{root}: the {split} split has {len(chosen)} {present} images and no {missing} one{_advice(root)}"
         )
     return chosen
@@ -104,7 +100,7 @@ def _walk(root: Path) -> Iterator[Record]:
     splits = [split for split in SPLITS if (root / split).is_dir()]
     direct = [name for name in CLASSES if (root / name).is_dir()]
     if splits and direct:
-        raise DataError(
+        raise UserError(
             f"{root}: holds both {direct[0]}/ and {splits[0]}/ (wanted classes inside splits, or no splits)"
         )
     for split in splits or [""]:
@@ -122,39 +118,39 @@ def _walk(root: Path) -> Iterator[Record]:
 
 
 def method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:
-    """What a path inside real/ or fake/ says: how it was forged ("real" for reals), and the rest of the path."""
+    """The forgery method ("real" for reals) of a path inside real/ or fake/, and the rest of the path."""
     if not label or len(inside.parts) == 1:
         return CLASSES[label], inside
     method = inside.parts[0]
     if method == CLASSES[0]:
-        raise DataError(f'{root}: a folder real/ inside fake/ (wanted the forgery\'s name, which "real" is not)')
+        raise UserError(f'{root}: a folder real/ inside fake/ (wanted the forgery\'s name, which "real" is not)')
     return method, inside.relative_to(method)
 
 
 def folder_of_frames(identity: Path) -> Path | None:
-    """The folder whose images are the frames of one video; None for an image that lies in none."""
+    """The folder whose images are the frames of one video; None for an image outside such a folder."""
     return identity.parent if len(identity.parts) > 1 else None
 
 
 def group_of_path(identity: Path) -> str:
-    """Who a path inside a class or method is of: its first folder says it, or a file that lies in none."""
+    """The group of a path inside a class or method: from its first folder or, without one, from the file's name."""
     return group_of(identity.parts[0] if len(identity.parts) > 1 else identity.stem)
 
 
 def group_of(name: str) -> str:
-    """The part of a name that says who is in the picture: up to its first "_" or "-"."""
+    """The part of a name that identifies the person: up to the first "_" or "-"."""
     return re.split("[_-]", name, maxsplit=1)[0] or name
 
 
 def hashed(text: str) -> float:
-    """A number in [0, 1) that a text decides, on every machine."""
+    """A number in [0, 1) computed from a text, the same on every machine."""
     return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest()[:8], "big") / 2**64
 
 
 def split_of_group(group: str) -> str:
-    """The split of a group, where nothing else says it: 70, 15 and 15 % of the groups."""
-    place = hashed(group)
-    return "train" if place < SHARE_TRAIN else "val" if place < SHARE_TRAIN + SHARE_VAL else "test"
+    """The split of a group, if nothing else determines it: 70, 15 and 15 % of the groups."""
+    number = hashed(group)
+    return "train" if number < SHARE_TRAIN else "val" if number < SHARE_TRAIN + SHARE_VAL else "test"
 
 
 def _read_manifest(file: Path, content: bytes) -> list[Record]:
@@ -169,41 +165,41 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
             continue
         record, video_id = parsed
         if record.path in line_of:
-            raise DataError(f"{file}, line {number}: {record.path!r} is already on line {line_of[record.path]}")
+            raise UserError(f"{file}, line {number}: {record.path!r} is already on line {line_of[record.path]}")
         line_of[record.path] = number
         split, first = split_of.setdefault(video_id, (record.split, number))
         if split != record.split:
-            raise DataError(
+            raise UserError(
                 f"{file}, line {number}: video {video_id!r} is in {record.split}, but in {split} on line {first} "
                 "(wanted each video in one split)"
             )
         records.append(record)
     if not records:
-        raise DataError(f"{file}: lists no images")
+        raise UserError(f"{file}: lists no images")
     return records
 
 
 def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
-    """One manifest line as a record and its bare video id (the path of a still photo); None for a problem's line."""
+    """A manifest line as a record, and its video id (the path, for a still photo); None for a line with a problem."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise DataError(f"{where}: not JSON (wanted one JSON object a line)") from None
+        raise UserError(f"{where}: not JSON (wanted one JSON object a line)") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON {type(row).__name__} (wanted an object)")
+        raise UserError(f"{where}: a JSON {type(row).__name__} (wanted an object)")
     if "problem" in row and "path" not in row:
         return None
     path = os.path.normpath(_text(row, "path", where))
     if os.path.isabs(path) or path.split(os.sep)[0] == "..":
-        raise DataError(f"{where}: path {row['path']!r} leads out of the folder (wanted a path relative to it)")
+        raise UserError(f"{where}: path {row['path']!r} leads out of the folder (wanted a path relative to it)")
     label = row.get("label")
     if type(label) is not int or label not in (0, 1):
-        raise DataError(f"{where}: label {label!r} (wanted 0 for real or 1 for fake)")
+        raise UserError(f"{where}: label {label!r} (wanted 0 for real or 1 for fake)")
     if row.get("split") not in SPLITS:
-        raise DataError(f"{where}: split {row.get('split')!r} (wanted train, val or test)")
+        raise UserError(f"{where}: split {row.get('split')!r} (wanted train, val or test)")
     method = _text(row, "method", where, default=CLASSES[label])
     if (method == "real") != (label == 0):
-        raise DataError(f'{where}: method {method!r} with label {label} (wanted "real" for 0, another name for 1)')
+        raise UserError(f'{where}: method {method!r} with label {label} (wanted "real" for 0, another name for 1)')
     video = _text(row, "video", where, default=path)
     return Record(path, label, row["split"], method, f"{method}/{video}"), video
 
@@ -213,5 +209,5 @@ def _text(row: dict[str, Any], key: str, where: str, default: str | None = None)
     if value is None and default is not None:
         return default
     if not isinstance(value, str) or not value or "\0" in value:
-        raise DataError(f"{where}: {key} {value!r} (wanted a text)")
+        raise UserError(f"{where}: {key} {value!r} (wanted a text)")
     return value

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..common.cli import UserError, non_negative_int, positive_int
-from ..common.workers import cores
 from ..dataset.batches import EvalBatches, load
 from ..dataset.images import Images, to_unit_range
 
@@ -70,8 +69,6 @@ def score_logits(
 ) -> NDArray[np.float64]:
     """The logits (N,) of a data set, in its order. UserError names an image whose score is not finite."""
     scores = np.empty(len(images))
-    if workers is None:
-        workers = min(4, cores()) if images.files else 0
     batches = EvalBatches(images, batch_size)
     loaded = load(batches, workers, pin=device.type == "cuda")
     for batch, _, indices in tqdm(loaded, "scoring", len(batches), leave=False, disable=None, unit="batch"):

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..common.cli import UserError
 from ..dataset.images import Images
-from ..dataset.manifest import DataError
 
 MOST_TRAIN, MOST_TEST = 4000, 2000  # images looked at; more would change the AUC's second digit at most
 RINGS = 24
@@ -26,11 +26,11 @@ RINGS = 24
 def trivial_baseline_auc(train: Images, test: Images) -> float:
     """AUC on `test` of a logistic regression on trivial cues, fitted to `train`. The same data give the same AUC.
 
-    Raises DataError where an image can't be read or a set holds one class only.
+    Raises UserError where an image can't be read or a set holds one class only.
     """
     for name, images in (("training", train), ("test", test)):
         if len(np.unique(images.labels)) < 2:
-            raise DataError(f"the trivial baseline wants real and fake images in the {name} set, which holds one class")
+            raise UserError(f"the trivial baseline wants real and fake images in the {name} set, which holds one class")
     use_size = bool(train.files and test.files)
     chosen_train, chosen_test = _spread(train, MOST_TRAIN), _spread(test, MOST_TEST)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))

@@ -1,1 +1,1 @@
-"""One training run: settings, processes, checkpoints, log."""
+"""Trains a detector: settings, the run and its folder, the steps of an epoch, checkpoints, log, processes."""

@@ -1,9 +1,9 @@
-"""What a run keeps on disk: the state to resume from and the best weights, both safe to load from strangers.
+"""The files of a run: the state to resume from, and the best weights. Loading them never runs code.
 
-RUN/config.json             every argument, the model's arguments, data, versions
-RUN/last.pt                 all that resuming needs, read with ``weights_only=True``
+RUN/config.json             all settings, the model's arguments, data, versions
+RUN/last.pt                 everything needed to resume, read with ``weights_only=True``
 RUN/best/model.safetensors  weights of the epoch with the best AUC on the val split
-RUN/best/config.json        the model's arguments: RUN/best is what ``PANet.from_pretrained`` takes
+RUN/best/config.json        the model's arguments: ``PANet.from_pretrained`` loads RUN/best
 """
 
 from __future__ import annotations
@@ -23,42 +23,41 @@ from panet_layers.models import PANet
 
 from ..common.cli import UserError
 from ..common.files import make_folder, read_json, replacing, write_json
-from .settings import SMALLEST_IMAGE
+from .settings import SMALLEST_IMAGE, defaults
 
 BEST = "best"
 WEIGHTS = "model.safetensors"
 STATE = "last.pt"
 CONFIG = "config.json"
-DEFAULT_IMAGE_SIZE = {"paper": 299, "tiny": 64}
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors, numbers, strings, lists and dicts of them) in one piece."""
-    content = io.BytesIO()  # a full disk under torch.save itself is no OSError
+    """Write a training state (tensors, numbers, strings, lists and dicts of them), completely or not at all."""
+    content = io.BytesIO()  # in torch.save itself, a full disk raises no OSError
     torch.save(state, content)
     with replacing(path) as file:
         file.write(content.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what ``save_state`` wrote, onto the CPU. A file that would run code is refused unread."""
+    """Read a state of ``save_state`` onto the CPU. A file that would run code is refused."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: there is nothing to resume") from error
+        raise UserError(f"{path} is missing: nothing to resume") from error
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} refused: it is damaged or holds code, wanted a state written by train.py") from error
+        raise UserError(f"{path} refused: damaged, or it holds code (wanted a state written by train.py)") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged: {_first_line(error)}") from error
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, wanted a state written by train.py")
+        raise UserError(f"{path} holds a {type(state).__name__} (wanted a state written by train.py)")
     return state
 
 
 def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Write the best weights so far to RUN/best, in the layout of ``save_pretrained``.
 
-    ``metadata`` (epoch, val metrics, the run's config) is kept as JSON inside the weights file.
+    ``metadata`` (epoch, val metrics, the run's config) is stored as JSON inside the weights file.
     """
     folder = make_folder(run / BEST)
     write_json(folder / CONFIG, model_config)
@@ -69,37 +68,37 @@ def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadat
 
 
 def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The best model of a run, in eval mode on ``device``, in the memory format it was trained in; the run's config.
+    """The best model of a run, in eval mode on ``device`` and in its memory format of the training; the run's config.
 
     Args:
-        run: a folder written by train.py, or one written by ``save_pretrained`` (RUN/best is one too).
+        run: a folder written by train.py or by ``save_pretrained`` (as RUN/best is).
 
     Returns:
         The model and a dict with at least ``model`` (constructor arguments), ``image_size`` and, for a run,
         ``arguments``, ``data``, ``versions`` and ``best`` (``epoch`` and ``val`` metrics).
 
     Raises:
-        UserError: naming the file that is missing, damaged, unsafe or does not fit.
+        UserError: names the file that is missing, damaged, unsafe or does not fit.
     """
     run = Path(run)
     if not run.is_dir():
         what = "is a file" if run.exists() else "does not exist"
-        raise UserError(f"{run} {what}: wanted a run folder written by train.py, or one by save_pretrained")
+        raise UserError(f"{run} {what}: wanted a run folder written by train.py or by save_pretrained")
     if (run / WEIGHTS).is_file():
         config: dict[str, Any] = {"model": read_json(run / CONFIG)}
         weights = run / WEIGHTS
     else:
         config, weights = read_json(run / CONFIG), run / BEST / WEIGHTS
         if not weights.is_file():
-            raise UserError(f"{weights} is missing: the run has not finished its first epoch, or this is no run folder")
+            raise UserError(f"{weights} is missing: no epoch of the run is finished, or {run} is no run folder")
     if not isinstance(config.get("model"), dict):
-        raise UserError(f"{run / CONFIG} has no model arguments: wanted a config written by train.py")
+        raise UserError(f"{run / CONFIG} has no model arguments (wanted a config written by train.py)")
 
     tensors, metadata = _read_weights(weights)
     saved = metadata.pop("config", {})
     config = {**(saved if isinstance(saved, dict) else {}), **config, "best": metadata}
     model = model_from_config(config["model"], run / CONFIG)
-    config.setdefault("image_size", DEFAULT_IMAGE_SIZE.get(config["model"].get("variant", "paper"), 299))
+    config.setdefault("image_size", defaults(config["model"].get("variant", "paper"))["image_size"])
     if not isinstance(config["image_size"], int) or config["image_size"] < SMALLEST_IMAGE:
         raise UserError(f"{run / CONFIG}: image size {config['image_size']!r} (wanted {SMALLEST_IMAGE} pixels or more)")
     try:
@@ -112,8 +111,8 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
 
 
 def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:
-    """Build a model from its saved arguments; ``path`` is the file to name if they do not fit."""
-    config = {name: value for name, value in config.items() if name != "encoder_pretrained"}  # never a download
+    """Build a model from its saved arguments. An error names their file, ``path``."""
+    config = {name: value for name, value in config.items() if name != "encoder_pretrained"}  # no download
     try:
         return PANet.from_config(config)
     except (TypeError, ValueError, KeyError) as error:
@@ -142,7 +141,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _mismatch(error: RuntimeError) -> str:
-    """The first complaint of load_state_dict; its first line names only the class."""
+    """The first mismatch that load_state_dict reports; the first line of its error names only the class."""
     lines = [line.strip() for line in str(error).splitlines()]
     text = lines[1] if len(lines) > 1 else lines[0]
     return text if len(text) <= 200 else text[:200] + "..."

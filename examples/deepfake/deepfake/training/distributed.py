@@ -1,10 +1,9 @@
-"""Training with several processes: who am I, means over all of us, and a wrapped model.
+"""Training with several processes: rank and device of each, means over all, and the wrapped model.
 
-Start them with ``torchrun --nproc-per-node=K train.py ...``. What changes against one process: the global batch is
-split over the processes, gradients are averaged, batch normalisation is over the joined batch. The classification
-loss is then exactly that of one process. The reconstruction and metric losses are means over the real images, or
-pairs of images, of *one* process's share of the batch, averaged over the processes: the same goal, estimated from
-smaller groups.
+Start them with ``torchrun --nproc-per-node=K train.py ...``. Differences from one process: the global batch is split
+over the processes, gradients are averaged, batch normalisation uses the joined batch. The classification loss then
+equals that of one process. The reconstruction and metric losses are means over the real images, or pairs of images,
+of each process's share of the batch, averaged over the processes: the same objective, estimated from smaller groups.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .sync_norm import synchronise_batch_norm
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers."""
+    """This process, its device, and the number of processes."""
 
     rank: int
     world: int
@@ -45,7 +44,7 @@ class Processes:
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's ``value``, in the order of rank."""
+        """The ``value`` of every process, ordered by rank."""
         if self.world == 1:
             return [value]
         values = [None] * self.world
@@ -53,8 +52,8 @@ class Processes:
         return values
 
     @contextmanager
-    def one_voice(self) -> Iterator[None]:
-        """Let only the main process's prints through."""
+    def only_main_prints(self) -> Iterator[None]:
+        """Silence every process except the main one."""
         with open(os.devnull, "w") as nowhere, ExitStack() as silenced:
             if not self.is_main:
                 silenced.enter_context(redirect_stdout(nowhere))
@@ -62,7 +61,7 @@ class Processes:
             yield
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model to train: itself in one process, else synchronised with the others' (weights are shared)."""
+        """The model to train: itself for one process, else wrapped and synchronised; it shares the model's weights."""
         if self.world == 1:
             return model
         model = synchronise_batch_norm(model, self.device)
@@ -71,13 +70,13 @@ class Processes:
 
 
 def main_process() -> bool:
-    """Whether this is the process of rank 0, or the only one; works before ``join`` too."""
+    """Whether this process has rank 0 or is the only one. Also valid before ``join``."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
 def join(device_name: str) -> Iterator[Processes]:
-    """Join torchrun's processes if it started this one, on the device of that name; leave them at the end."""
+    """Join torchrun's processes, if it started this one, on the named device; leave them at the end."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(device_name, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
     if world == 1:
@@ -85,11 +84,11 @@ def join(device_name: str) -> Iterator[Processes]:
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield Processes(dist.get_rank(), world, device)
-    dist.destroy_process_group()  # not after an error: the others may be waiting in a collective; torchrun ends them
+    dist.destroy_process_group()  # not after an error: others may wait in a collective; torchrun ends them
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one. UserError for one that cannot be used."""
+    """The device called `name`; "auto" is a GPU if there is one. UserError if the device cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

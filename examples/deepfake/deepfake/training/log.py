@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar or a line an epoch, log.csv, and TensorBoard where it is installed."""
+"""Reports of a run: a progress bar, a line per epoch, log.csv, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import sys
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ..common.files import replacing
 
 Row = dict[str, float | int]
 PARTS = ("loss", "classification", "reconstruction", "metric", "acc")
-"""What is averaged over the steps of an epoch, in the order of the training step's result."""
+"""Averaged over the steps of an epoch; in the order in which ``train_step`` returns them."""
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
-    """Write all rows in one piece: the log holds each finished epoch once, whatever happened in between."""
+    """Write all rows again, completely or not at all, so that the log holds each finished epoch once."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[-1]), restval="")
     writer.writeheader()
@@ -30,7 +31,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 
 
 class RunLog:
-    """Reports to the terminal and to RUN. With ``main=False`` (the other processes) it does nothing."""
+    """Reports to the terminal and to files in RUN. With ``main=False`` (the other processes) it does nothing."""
 
     def __init__(self, out: Path, epochs: int, finished: int, main: bool) -> None:
         self.out, self.epochs, self.main = out, epochs, main
@@ -38,13 +39,13 @@ class RunLog:
         self.board = _tensorboard(out / "tensorboard", finished + 1) if main else None
 
     def say(self, text: str) -> None:
-        """One line to the reader, past a progress bar if there is one."""
+        """Print one line, without breaking a progress bar."""
         if self.main:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
     def bar(self, steps: Iterable[Any], epoch: int, first: int, total: int) -> tqdm[Any]:
-        """A progress bar over an epoch's steps from ``first`` on; silent where stderr is no terminal."""
+        """A progress bar over an epoch's steps from ``first`` on; hidden if stderr is not a terminal."""
         return tqdm(
             steps,
             desc=f"epoch {epoch + 1}/{self.epochs}",
@@ -56,7 +57,7 @@ class RunLog:
         )
 
     def restore(self, history: list[Row]) -> None:
-        """Write log.csv as the checkpoint has it: a kill may have come between the two."""
+        """Write log.csv from the checkpoint: the run may have been killed between writing the two."""
         if self.main and history:
             write_csv(self.out / "log.csv", history)
 
@@ -82,7 +83,7 @@ class RunLog:
             f"epoch {epoch}/{self.epochs}  loss {row['train_loss']:.4f} ({parts}) acc {row['train_acc']:.1%}"
             f"  |  val loss {row['val_loss']:.4f} acc {row['val_acc']:.1%} auc {row['val_auc']:.4f}"
             f"{' best' if row['best'] else ''}  |  lr {row['lr']:.2g}  {row['seconds']:.1f} s "
-            f"({row['waiting']:.0%} waiting for images)  ETA {duration(left)}"
+            f"({row['waiting']:.0%} waiting for images)  ETA {timedelta(seconds=round(left))}"
         )
 
     def __enter__(self) -> RunLog:
@@ -93,23 +94,11 @@ class RunLog:
             self.board.close()
 
 
-def shown(means: list[float]) -> dict[str, str]:
-    """The running means beside a progress bar."""
-    return {name: f"{value:.4f}" for name, value in zip(PARTS, means, strict=True)}
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds for a person."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
 def _tensorboard(folder: Path, first_epoch: int) -> Any:
-    """A writer that replaces what an interrupted run wrote from ``first_epoch`` on; None where not installed."""
+    """A writer that replaces what an interrupted run wrote from ``first_epoch`` on; None if not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        print("note: no TensorBoard log, for tensorboard is not installed (pip install tensorboard)", file=sys.stderr)
+        print("note: no TensorBoard log: tensorboard is not installed (pip install tensorboard)", file=sys.stderr)
         return None
     return SummaryWriter(folder, purge_step=first_epoch)

@@ -1,4 +1,4 @@
-"""A training run as a whole: build it, start its folder or resume from it, and write its checkpoints."""
+"""A training run: built afresh or from its folder, with model, optimizer and progress; writes its checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..common.cli import UserError
 from ..common.files import make_folder, read_json, remove_partial_files, write_json
 from ..common.lock import locked
 from ..dataset.images import Images
-from ..dataset.subset import listed
+from ..dataset.subset import method_names
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
 from .distributed import Processes
 from .log import PARTS, Row
@@ -31,14 +31,14 @@ LOCK = ".lock"
 
 @dataclass
 class Progress:
-    """Where a run stands; with the weights and the optimiser's state it is all that resuming needs."""
+    """The progress of a run. With the weights and the optimizer's state, all that is needed to resume."""
 
     epoch: int = 0  # epochs finished
-    step: int = 0  # steps finished of the epoch under way
+    step: int = 0  # steps finished in the current epoch
     sums: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # of PARTS over those steps
-    seconds: float = 0.0  # spent on the epoch under way
+    seconds: float = 0.0  # spent on the current epoch
     history: list[Row] = field(default_factory=list)  # the rows of log.csv
-    best: tuple[float, float] = (-1.0, 0.0)  # (val AUC, -val loss) of the best epoch: the loss decides between equals
+    best: tuple[float, float] = (-1.0, 0.0)  # (val AUC, -val loss) of the best epoch; the loss breaks ties
 
     def finish_epoch(self, row: Row) -> None:
         """Add the epoch's row to the history and start counting the next."""
@@ -49,12 +49,12 @@ class Progress:
 
 @dataclass
 class Run:
-    """What the training loop works with."""
+    """All that the training loop needs."""
 
     settings: Settings
     processes: Processes
-    model: nn.Module  # as it is saved and evaluated
-    parallel: nn.Module  # the same weights, as several processes train them
+    model: nn.Module  # as saved and evaluated
+    parallel: nn.Module  # the same weights, wrapped for several processes
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -68,9 +68,9 @@ class Run:
 
     @contextmanager
     def folder(self, fresh: bool) -> Iterator[None]:
-        """Hold the folder against other trainings and write what a run begins with (main process only).
+        """Lock the folder against other trainings and write the first files of the run (main process only).
 
-        config.json comes last, so that a folder which has one can always be resumed.
+        config.json comes last, so that a folder with a config.json can always be resumed.
         """
         if not self.processes.is_main:
             yield
@@ -85,19 +85,19 @@ class Run:
             yield
 
     def save(self) -> None:
-        """Write last.pt (main process only). UserError, and the old one is kept, if a weight is NaN or infinite."""
+        """Write last.pt (main process only). UserError if a weight is NaN or infinite: then the old file is kept."""
         if not self.processes.is_main:
             return
         weights = self.model.state_dict()
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-                raise UserError(f"{name} is not finite at {where}: training diverged; {self.out / STATE} is kept")
+                raise UserError(f"{name} is not finite at {where}: training diverged; {self.out} keeps its checkpoint")
         state = {"model": weights, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         save_state(self.out / STATE, state | {"progress": asdict(self.progress)})
 
     def save_best(self, row: Row) -> None:
-        """Write the weights of an epoch, described by its row of the log, to RUN/best (main process only)."""
+        """Write the current weights, with their epoch's row of the log, to RUN/best (main process only)."""
         if self.processes.is_main:
             val = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
             metadata = {"epoch": row["epoch"], "val": val, "config": self.config}
@@ -105,7 +105,7 @@ class Run:
 
 
 def start(settings: Settings, processes: Processes, images: Images, saved: dict[str, Any] | None) -> Run:
-    """Build the run, afresh or (``saved``: the config.json of a run) from where that stands. Nothing is written yet."""
+    """Build a new run or, given the config.json ``saved`` by one, continue that run. Writes no file."""
     torch.manual_seed(settings.seed)
     model = build_model(settings, pretrained=settings.pretrained and saved is None).to(processes.device)
     if settings.channels_last:
@@ -122,25 +122,22 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
 
 
 def build_model(settings: Settings, pretrained: bool) -> nn.Module:
-    """The detector that the settings name. UserError where ImageNet weights are wanted and cannot be fetched."""
+    """The detector of the settings. UserError if ImageNet weights are wanted and cannot be downloaded."""
     options: dict[str, Any] = {"variant": settings.variant, "encoder_pretrained": pretrained}
     if settings.model != "xception":
-        options |= {"emam": _place(settings.emam), "scam": _place(settings.scam)}
+        locations = {"emam": settings.emam, "scam": settings.scam}
+        options |= {layer: None if location == "none" else location for layer, location in locations.items()}
     try:
         return PANet.xception_baseline(**options) if settings.model == "xception" else PANet(**options)
     except RuntimeError as error:
         if not pretrained:
             raise
         reason = str(error).split(";")[0]
-        raise UserError(f"{reason}: go online once, or pass --no-pretrained to train from scratch") from error
-
-
-def _place(name: str) -> str | None:
-    return None if name == "none" else name
+        raise UserError(f"{reason}; connect to the internet, or train from scratch with --no-pretrained") from error
 
 
 def describe(settings: Settings, processes: Processes, model: nn.Module, images: Images) -> dict[str, Any]:
-    """What config.json says."""
+    """The content of config.json."""
     return {
         "arguments": asdict(settings),
         "model": model.config,
@@ -148,7 +145,7 @@ def describe(settings: Settings, processes: Processes, model: nn.Module, images:
         "data": {
             "description": images.description,
             "fingerprint": images.fingerprint,
-            "methods": None if settings.methods is None else sorted(set(listed(settings.methods))),
+            "methods": None if settings.methods is None else sorted(set(method_names(settings.methods))),
         },
         "processes": processes.world,
         "commit": _commit(),
@@ -161,7 +158,7 @@ def describe(settings: Settings, processes: Processes, model: nn.Module, images:
 
 
 def saved_config(out: Path) -> dict[str, Any]:
-    """The config.json of the run to resume. UserError if there is none."""
+    """The config.json of the run to resume. UserError if there is no run."""
     if not (out / CONFIG).is_file():
         raise UserError(f"--resume: {out} holds no run ({CONFIG} is missing)")
     saved = read_json(out / CONFIG)
@@ -171,12 +168,12 @@ def saved_config(out: Path) -> dict[str, Any]:
 
 
 def _check_same(saved: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse to resume on other images, or with another number of processes (the noise would differ)."""
+    """Refuse to resume with other images or another number of processes (the noise would differ)."""
     if saved["data"].get("fingerprint") != config["data"]["fingerprint"]:
-        raise UserError(f"--data {config['arguments']['data']} does not hold the images that the run began with", 2)
+        raise UserError(f"--data {config['arguments']['data']} does not hold the images of the run's beginning", 2)
     if saved.get("processes") != config["processes"]:
-        counts = f"{config['processes']} processes differ from the run's {saved.get('processes')}"
-        raise UserError(f"{counts}: wanted the same torchrun --nproc-per-node", 2)
+        wanted = f"resume with torchrun --nproc-per-node={saved.get('processes')}"
+        raise UserError(f"{config['processes']} processes, but the run has {saved.get('processes')}: {wanted}", 2)
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
@@ -196,7 +193,7 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
 
 
 def _commit() -> str | None:
-    """The git commit of this code, if it is in a repository."""
+    """The git commit of this code, if it is in a git repository."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10)

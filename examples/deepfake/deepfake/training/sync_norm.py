@@ -1,4 +1,4 @@
-"""Batch normalisation over the joined batch of all processes; torch's own refuses CPU tensors, so here is one."""
+"""Batch normalisation over the joined batch of all processes, also on CPUs, which torch's SyncBatchNorm refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over the processes. Every process's output depends on every input, so the gradients are summed too."""
+    """The sum over all processes. Each output depends on every process's input, so gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -25,13 +25,11 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
 
-def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of ``value`` over all processes, differentiable."""
-    return _AllReduceSum.apply(value)
+all_reduce_sum = _AllReduceSum.apply
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose training statistics are those of all processes' batches together.
+    """``nn.BatchNorm2d`` whose training statistics are those of the joined batch of all processes.
 
     Same parameters, buffers and state_dict keys. Processes may hold different numbers of images. Statistics are
     float32 or better, with the variance as the mean squared deviation from the global mean (two passes).
@@ -66,7 +64,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every BatchNorm2d by its synchronised kin: torch's on CUDA, ``SyncedBatchNorm2d`` on the CPU.
+    """Replace every BatchNorm2d by a synchronised one: torch's on CUDA, ``SyncedBatchNorm2d`` on the CPU.
 
     Parameters, buffers and state_dict keys stay the same.
     """
