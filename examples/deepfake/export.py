@@ -18,9 +18,9 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, reading_input
 from deepfake.common.files import replacing
 from deepfake.evaluating.metrics import THRESHOLD
+from deepfake.evaluating.summary_table import model_name
 from deepfake.media.faces import CROP_SCALE
 from deepfake.training.checkpoint import load_run
-from evaluate import model_name
 
 PROCESSING = {
     "crop": f"a square around the largest face, {CROP_SCALE} times the larger side of its box, as prepare.py cuts it",

@@ -86,7 +86,7 @@ def test_file_sizes_count_where_there_are_files(tmp_path: Path) -> None:
 def test_one_class_is_refused() -> None:
     images = faces(10, 0)
     images.labels[:] = 0
-    with pytest.raises(DataError, match="training set, which holds one class"):
+    with pytest.raises(DataError, match="the training set holds one class"):
         trivial_baseline_auc(images, faces(10, 1))
 
 

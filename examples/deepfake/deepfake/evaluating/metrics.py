@@ -17,6 +17,11 @@ THRESHOLD = 0.5
 """From this probability on, an image is called fake."""
 
 
+def verdict(score: float) -> str:
+    """What a score is called: "fake" from THRESHOLD on, else "real"."""
+    return "fake" if score >= THRESHOLD else "real"
+
+
 class VideoScores(NamedTuple):
     """One label and one score for each video, in the order in which the videos first appear."""
 

@@ -1,10 +1,9 @@
-"""A judged video as people look at it: the curve of its frames' probabilities, and the video with box and caption."""
+"""The scores of a video, drawn: the curve over its frames, and the video itself with box and caption."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,23 +11,16 @@ from matplotlib.figure import Figure
 
 from ..evaluating import plots
 from ..evaluating.metrics import THRESHOLD
+from ..media.tracks import Box
 from ..media.video import decode_frames, frame_rate, write_clip
 from .annotation import annotated
+from .predictions import FrameScore
 
-CRF = 18  # of the annotated clip: hardly to be told from the source
-Box = tuple[float, float, float, float]
-
-
-class Judged(NamedTuple):
-    """What was found in one of the frames looked at; without a face there is no probability."""
-
-    frame: int
-    probability: float | None
-    box: Box | None
+CRF = 18  # of the annotated clip: hard to tell from the source by eye
 
 
-def curve_figure(frames: Sequence[Judged], mean: float, title: str) -> Figure:
-    """Fake probability over the frame's number, with the mean that is the video's; crosses: no face was found."""
+def curve_figure(frames: Sequence[FrameScore], mean: float, title: str) -> Figure:
+    """Fake probability by frame number, and the mean, which is the video's; crosses mark frames without a face."""
     seen = [item for item in frames if item.probability is not None]
     missing = [item.frame for item in frames if item.probability is None]
     with matplotlib.rc_context(plots.STYLE):
@@ -50,16 +42,16 @@ def curve_figure(frames: Sequence[Judged], mean: float, title: str) -> Figure:
     return figure
 
 
-def write_annotated(source: Path, target: Path, frames: Sequence[Judged]) -> None:
-    """Every frame of a video with box and caption, as H.264 (yuv420p, no sound), at its own frame rate.
+def write_annotated(source: Path, target: Path, frames: Sequence[FrameScore]) -> None:
+    """Write every frame of a video with box and caption, as H.264 (yuv420p, no sound), at its own frame rate.
 
-    A frame shows the probability of the nearest frame that was looked at; the box moves in a straight line between two
-    of them. UserError where the video can't be read or the clip can't be written; then there is none.
+    Each frame shows the probability of the nearest scored frame; between two of them the box moves in a straight line.
+    UserError if the video can't be read or the clip can't be written; no partial file is left.
     """
     write_clip(target, _drawn(source, frames), CRF, frame_rate(source))
 
 
-def _drawn(source: Path, frames: Sequence[Judged]) -> Iterator[np.ndarray]:
+def _drawn(source: Path, frames: Sequence[FrameScore]) -> Iterator[np.ndarray]:
     numbers = np.array([item.frame for item in frames])
     for number, image in enumerate(decode_frames(source)):
         nearest = frames[int(np.abs(numbers - number).argmin())]
@@ -68,23 +60,9 @@ def _drawn(source: Path, frames: Sequence[Judged]) -> Iterator[np.ndarray]:
         yield np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
 
 
-def box_at(frames: Sequence[Judged], number: int) -> Box:
-    """Where the face is in a frame: on a straight line from the box before to the next; at the ends the nearest."""
+def box_at(frames: Sequence[FrameScore], number: int) -> Box:
+    """The face's box in any frame: linear between those found; before the first and after the last, equal to these."""
     boxes = np.array([item.box for item in frames if item.box])
-    places = [item.frame for item in frames if item.box]
-    x0, y0, x1, y1 = (float(np.interp(number, places, side)) for side in boxes.T)
+    numbers = [item.frame for item in frames if item.box]
+    x0, y0, x1, y1 = (float(np.interp(number, numbers, side)) for side in boxes.T)
     return x0, y0, x1, y1
-
-
-def listed(frames: Sequence[Judged]) -> list[dict[str, Any]]:
-    """The frames with a probability, ready for JSON."""
-    return [
-        {"frame": item.frame, "fake_probability": item.probability, "box": rounded(item.box)}
-        for item in frames
-        if item.probability is not None
-    ]
-
-
-def rounded(box: Box | None) -> list[float] | None:
-    """A box to a tenth of a pixel, ready for JSON."""
-    return None if box is None else [round(side, 1) for side in box]
