@@ -78,7 +78,7 @@ def training_options(data: str, out: Path, for_train: Sequence[str]) -> dict[str
 def _case(text: str) -> Case:
     emam, _, scam = text.partition("/")
     if (emam, scam) not in ALL:
-        raise argparse.ArgumentTypeError(f"{text!r} is not EMAM/SCAM, two of {', '.join(settings.PLACES)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not EMAM/SCAM, two of {', '.join(settings.LOCATIONS)}")
     return emam, scam
 
 

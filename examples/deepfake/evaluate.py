@@ -28,7 +28,7 @@ from deepfake.dataset.images import SPLITS, open_split
 from deepfake.evaluating import cross_tables, evaluation
 from deepfake.evaluating.bootstrap import RESAMPLES
 from deepfake.evaluating.evaluation import Options, results_folder
-from deepfake.evaluating.scoring import add_compute_options, add_workers_option
+from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add_workers_option
 from deepfake.evaluating.summary_table import model_name, name_of
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the resamples (default: %(default)s)")
     add_compute_options(parser)
+    add_amp_option(parser)
     add_workers_option(parser)
     return parser
 

@@ -19,18 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from deepfake.common import cli
-from deepfake.common.cli import Parser, in_range, positive_int, reading_input
+from deepfake.common.cli import Parser, in_range, reading_input
 from deepfake.common.files import make_folder
 from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating.heatmaps import heat_maps
 from deepfake.evaluating.metrics import verdict
 from deepfake.evaluating.picture_grids import heat_figure
 from deepfake.evaluating.plots import save_figure
-from deepfake.evaluating.scoring import to_probabilities
+from deepfake.evaluating.scoring import add_compute_options, to_probabilities
 from deepfake.evaluating.summary_table import model_name
 from deepfake.predicting.inputs import EXPLAINED, DistinctNames, add_input_options, each_input, is_video
-from deepfake.predicting.predictions import prediction
-from deepfake.predicting.views import ViewFinder, to_batch
+from deepfake.predicting.views import ViewFinder, prediction, to_batch
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
 
@@ -68,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add_input_options(parser)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="frames of a video to show (default: 4)")
-    parser.add_argument("--batch-size", type=positive_int, default=8, help="images at a time (default: 8)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    add_compute_options(parser, batch_size=8)
     return parser
 
 

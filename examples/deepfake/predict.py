@@ -22,12 +22,11 @@ from pathlib import Path
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.files import make_folder
-from deepfake.evaluating.scoring import add_compute_options, probabilities
+from deepfake.evaluating.scoring import add_amp_option, add_compute_options, probabilities
 from deepfake.evaluating.summary_table import model_name
 from deepfake.predicting.drawings import Drawings
 from deepfake.predicting.inputs import add_input_options, each_input, is_video
-from deepfake.predicting.predictions import frame_scores, listed, prediction, rounded
-from deepfake.predicting.views import ViewFinder, to_batch
+from deepfake.predicting.views import ViewFinder, listed, prediction, rounded, scored, to_batch
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
 
@@ -47,11 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         views = finder.views(path)
         scores = probabilities(model, to_batch(views), args.batch_size, args.amp)
         result = prediction(path, scores)
-        frames = frame_scores(views, scores)
-        result |= {"frames": listed(frames)} if is_video(path) else {"box": rounded(views[0].box)}
+        views = scored(views, scores)
+        result |= {"frames": listed(views)} if is_video(path) else {"box": rounded(views[0].box)}
         result |= {"model": name, "run": str(args.run)}
         if drawings:
-            result |= drawings.draw(path, frames, result["fake_probability"])
+            result |= drawings.draw(path, views, result["fake_probability"])
         print(json.dumps(result), flush=True)
 
     return each_input(args.paths, predict)
@@ -64,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="write pictures with box and probability here")
     parser.add_argument("--clip", action="store_true", help="write annotated videos there too (H.264)")
     add_compute_options(parser)
+    add_amp_option(parser)
     return parser
 
 

@@ -11,13 +11,13 @@ from deepfake.common.cli import UserError
 from deepfake.evaluating.plots import save_figure
 from deepfake.media.video import decode_frames, frame_rate, write_clip
 from deepfake.predicting.annotation import FAKE_COLOUR, NO_COLOUR, REAL_COLOUR
-from deepfake.predicting.clips import box_at, curve_figure, write_annotated
-from deepfake.predicting.predictions import FrameScore, listed
+from deepfake.predicting.drawings import box_at, curve_figure, write_annotated
+from deepfake.predicting.views import View, listed
 
 FRAMES = [
-    FrameScore(2, 0.9, (100.0, 80.0, 180.0, 160.0)),
-    FrameScore(6, 0.2, (140.0, 80.0, 220.0, 160.0)),
-    FrameScore(10, None, None),
+    View(2, None, (100.0, 80.0, 180.0, 160.0), 0.9),
+    View(6, None, (140.0, 80.0, 220.0, 160.0), 0.2),
+    View(10, None, None, None),
 ]
 
 

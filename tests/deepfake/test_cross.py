@@ -106,7 +106,11 @@ def test_a_method_called_all_and_a_name_of_two_lines(tmp_path):
         (["{0}/first", "--data", "{0}/one", "{0}/none", "--out", "{1}"], "none: no such folder", 2),
         (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--resamples", "-1"], "'-1'", 2),
         (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--calibration"], "the val split is empty", 2),
-        (["{0}/first", "--data", "demo", "--split", "val", "--out", "{1}", "--calibration"], "fits its temperature on val", 2),
+        (
+            ["{0}/first", "--data", "demo", "--split", "val", "--out", "{1}", "--calibration"],
+            "fits its temperature on val",
+            2,
+        ),
     ],
 )
 def test_what_is_wrong_is_known_before_anything_is_scored(arguments, words, code, places, tmp_path, capsys):

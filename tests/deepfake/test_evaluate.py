@@ -17,7 +17,7 @@ from deepfake.common.files import read_json
 from deepfake.dataset.images import open_split, to_unit_range
 from deepfake.evaluating import plots, summary_table
 from deepfake.evaluating.bootstrap import evaluate_with_intervals
-from deepfake.evaluating.examples import choose_examples
+from deepfake.evaluating.picture_grids import choose_examples
 from deepfake.evaluating.scoring import score_logits, to_probabilities
 from deepfake.evaluating.summary_table import report
 from panet_layers.models import PANetOutput

@@ -58,60 +58,55 @@ def write(out: Path, found: Sequence[dict[str, Any]], split: str) -> None:
 
 def markdown(found: Sequence[dict[str, Any]], title: str) -> str:
     """A table for each metric; in bold what the run was trained on, in brackets the 95 % interval."""
-    runs, columns = _axes(found)
-    cells_of = {run: [_cell(found, run, *column) for column in columns] for run in runs}
-    heads = [" ".join(_escaped(part) for part in column) for column in columns]
+    by_run = _by_run(found)
+    cells = next(iter(by_run.values()))
+    heads = [f"{_escaped(cell['data'])} {_escaped(cell['method'])}" for cell in cells]
     legend = "In %. Bold: the run was trained on it. In brackets: 95 % intervals by bootstrap over videos."
     parts = [f"# {title}", legend]
     for level in ("video", "frame"):
         for key, name in (("auc", "AUC"), ("balanced_acc", "Balanced accuracy"), ("acc", "Accuracy"), ("eer", "EER")):
-            rows = [[_escaped(run), *(_text(cell, level, key) for cell in cells)] for run, cells in cells_of.items()]
+            rows = [[_escaped(run), *(_text(cell, level, key) for cell in row)] for run, row in by_run.items()]
             parts += [f"## {name} by {level}", table(["", *heads], rows)]
     sets = dict.fromkeys((cell["data"], cell["fingerprint"]) for cell in found)
     parts.append("\n".join(f"{_escaped(data)}: `{fingerprint}`  " for data, fingerprint in sets))
-    counts = [f"{cell['video']['n_real']} + {cell['video']['n_fake']}" for cell in cells_of[runs[0]]]
+    counts = [f"{cell['video']['n_real']} + {cell['video']['n_fake']}" for cell in cells]
     return "\n\n".join([*parts, "## Videos, real + fake", table(heads, [counts])]) + "\n"
 
 
 def cross_figure(found: Sequence[dict[str, Any]], title: str) -> Figure:
     """A grid of the AUC by video, each cell coloured by its value, which is written in it."""
-    runs, columns = _axes(found)
-    values = np.full((len(runs), len(columns)), np.nan)
+    by_run = _by_run(found)
+    values = np.array([[cell["video"]["auc"] for cell in row] for row in by_run.values()])
+    names = [f"{cell['data']} {cell['method']}" for cell in next(iter(by_run.values()))]
     with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(2.6 + 1.0 * len(columns), 1.7 + 0.5 * len(runs)), layout="constrained")
+        figure = Figure(figsize=(2.6 + 1.0 * len(names), 1.7 + 0.5 * len(by_run)), layout="constrained")
         axes = figure.add_subplot()
-        for cell in found:
-            row, column = runs.index(cell["run"]), columns.index((cell["data"], cell["method"]))
-            values[row, column] = auc = cell["video"]["auc"]
+        for (row, column), auc in np.ndenumerate(values):
+            trained = [*by_run.values()][row][column]["trained_on_it"]
             ink = "white" if auc < 0.75 else "black"  # the colours go from dark to light
-            weight = "bold" if cell["trained_on_it"] else "normal"
+            weight = "bold" if trained else "normal"
             axes.text(column, row, f"{auc:.3f}", ha="center", va="center", color=ink, weight=weight)
-            if cell["trained_on_it"]:
+            if trained:
                 corner = (column - 0.47, row - 0.47)
                 axes.add_patch(matplotlib.patches.Rectangle(corner, 0.94, 0.94, fill=False, linewidth=2, edgecolor=ink))
         image = axes.imshow(values, cmap="cividis", vmin=0.5, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(columns)), [plots.wrapped(f"{data} {method}", 14) for data, method in columns])
-        axes.set_yticks(range(len(runs)), [plots.wrapped(run, 24) for run in runs])
+        axes.set_xticks(range(len(names)), [plots.wrapped(name, 14) for name in names])
+        axes.set_yticks(range(len(by_run)), [plots.wrapped(run, 24) for run in by_run])
         axes.spines[:].set_visible(False)
-        axes.set_title(plots.wrapped(title, 30 + 14 * len(columns)))
+        axes.set_title(plots.wrapped(title, 30 + 14 * len(names)))
         figure.colorbar(image, ax=axes, label="AUC", extend="min")
     return figure
 
 
-def _axes(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[str, str]]]:
-    runs = list(dict.fromkeys(cell["run"] for cell in found))
-    return runs, list(dict.fromkeys((cell["data"], cell["method"]) for cell in found))
+def _by_run(found: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The cells of each run: a row of the table; every run has the same columns in the same order."""
+    return {run: [cell for cell in found if cell["run"] == run] for run in dict.fromkeys(cell["run"] for cell in found)}
 
 
 def _text(cell: dict[str, Any], level: str, key: str) -> str:
     figure = f"{100 * cell[level][key]:.2f}"
     figure = f"**{figure}**" if cell["trained_on_it"] else figure
     return f"{figure} {interval(cell[level]['ci95'][key])}" if "ci95" in cell[level] else figure
-
-
-def _cell(found: Sequence[dict[str, Any]], *wanted: str) -> dict[str, Any]:
-    """The cell of a run, a data set and a method."""
-    return next(cell for cell in found if (cell["run"], cell["data"], cell["method"]) == wanted)
 
 
 def _escaped(text: str) -> str:

@@ -19,9 +19,8 @@ from ..common.files import replacing, write_json
 from ..dataset.images import Images
 from . import calibration, plots, robustness
 from .bootstrap import evaluate_with_intervals
-from .examples import grid_examples
 from .metrics import verdict, video_scores
-from .picture_grids import grid_figure
+from .picture_grids import grid_examples, grid_figure
 from .scoring import score_logits, to_probabilities
 from .summary_table import name_of, report, title_of
 from .trivial_cues import baseline_of

@@ -8,6 +8,7 @@ supports the prediction. None of them is a mask of the forged region.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,14 +52,11 @@ def heat_maps(model: nn.Module, images: Tensor) -> list[Seen]:
         features.append(output.detach().requires_grad_())  # a leaf: only the head needs a gradient
         return features[-1]
 
-    def keep_gate(name: str, gate: Any) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            gates[name] = gate(module, inputs[0].detach())
-
-        return keep
+    def keep_gate(name: str, gate: Any, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        gates[name] = gate(module, inputs[0].detach())
 
     hooks = [
-        module.register_forward_hook(keep_gate(name, gate))
+        module.register_forward_hook(partial(keep_gate, name, gate))
         for name, module, gate in (
             ("EMAM's gate", getattr(model, "emam", None), emam_gate),
             ("SCAM's spatial gate", getattr(model, "scam", None), scam_gate),

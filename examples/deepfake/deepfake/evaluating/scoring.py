@@ -19,10 +19,16 @@ from ..dataset.images import Images, to_unit_range
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """The options that change only speed and rounding: --batch-size, --device, --amp."""
-    parser.add_argument("--batch-size", type=positive_int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+def add_compute_options(parser: argparse.ArgumentParser, batch_size: int = 32) -> None:
+    """--batch-size, with its default, and --device; they change only speed and rounding."""
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=batch_size, help="images at a time (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+
+
+def add_amp_option(parser: argparse.ArgumentParser) -> None:
+    """--amp, for commands that only score."""
     parser.add_argument("--amp", choices=list(AMP_DTYPES), default="none", help="mixed precision (default: none)")
 
 

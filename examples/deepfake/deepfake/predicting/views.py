@@ -1,15 +1,19 @@
-"""What a detector sees of an input: the face in a still image, or in chosen frames of a video."""
+"""What a detector sees of an input, the face in a still image or in frames of a video, and the scores of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..common.cli import UserError
 from ..dataset.images import square
+from ..evaluating.metrics import verdict
+from ..evaluating.scoring import check_finite
 from ..media.faces import CROP_SCALE, Face, FaceDetector, square_crop
 from ..media.image_files import read_rgb
 from ..media.tracks import Box, follow
@@ -18,14 +22,15 @@ from .inputs import is_video
 
 
 class View(NamedTuple):
-    """One frame (0 for a still image): what the network sees, uint8 (S, S, 3), and the face's box.
+    """One frame (0 for a still image): what the network sees, uint8 (S, S, 3), the face's box, the fake probability.
 
-    `pixels` is None where the face is missing; `box` is None there, and where no face is looked for.
+    All three are None if the face is missing; `box` is None too if no face is looked for, `probability` before scoring.
     """
 
     frame: int
     pixels: np.ndarray | None
     box: Box | None
+    probability: float | None = None
 
 
 class ViewFinder:
@@ -69,3 +74,30 @@ def to_batch(views: list[View]) -> torch.Tensor:
     """The pixels of the views that have any: uint8 (N, 3, S, S)."""
     pixels = np.stack([view.pixels for view in views if view.pixels is not None])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def scored(views: Sequence[View], scores: NDArray[np.float64]) -> list[View]:
+    """The views with their probabilities; `scores` has one for each view that has pixels."""
+    left = iter(scores.tolist())
+    return [view if view.pixels is None else view._replace(probability=next(left)) for view in views]
+
+
+def prediction(path: Path, scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Path, mean fake probability and prediction of an input. UserError unless all scores are finite."""
+    check_finite(scores, [str(path)] * len(scores))
+    probability = float(scores.mean())
+    return {"path": str(path), "fake_probability": probability, "prediction": verdict(probability)}
+
+
+def listed(views: Sequence[View]) -> list[dict[str, Any]]:
+    """The views that have a probability, ready for JSON."""
+    return [
+        {"frame": item.frame, "fake_probability": item.probability, "box": rounded(item.box)}
+        for item in views
+        if item.probability is not None
+    ]
+
+
+def rounded(box: Box | None) -> list[float] | None:
+    """A box to a tenth of a pixel, ready for JSON."""
+    return None if box is None else [round(side, 1) for side in box]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from ..common.files import read_json, write_json
 from ..common.markdown import table, write_markdown
 from ..evaluating.evaluation import METRICS, results_folder
 from ..evaluating.summary_table import name_of
-from ..training.settings import PLACES
+from ..training.settings import LOCATIONS
+from .table_one import Cell
 
 Case = tuple[str, str]
 """The location of EMAM and that of SCAM, or "none"."""
 
 RECCE, PANET = ("none", "none"), ("common", "final")
-ALL: list[Case] = sorted(itertools.product(PLACES, PLACES), key=lambda case: case != RECCE)
+ALL: list[Case] = sorted(itertools.product(LOCATIONS, LOCATIONS), key=lambda case: case != RECCE)
 FIGURES = (("frame", "auc"), ("frame", "acc"), ("video", "auc"), ("video", "acc"))
 NAMES = [f"{level}.{key}" for level, key in FIGURES]
 
@@ -95,8 +95,8 @@ def markdown(cases: Sequence[dict[str, Any]], data: str, training: dict[str, Any
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
+    cell = Cell(tuple(values))
+    return {"mean": cell.mean, "std": cell.spread, "values": list(values)}
 
 
 def _difference(row: dict[str, Any], first: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -110,11 +110,9 @@ def _difference(row: dict[str, Any], first: dict[str, Any], name: str) -> dict[s
 
 
 def _text(row: dict[str, Any], name: str) -> str:
-    text = _plus_minus(row[name], "{:.2f}")
-    difference = row["from_none"][name]
-    return f"{text} ({_plus_minus(difference, '{:+.2f}')})" if difference else text
+    text, difference = _in_percent(row[name]).text(), row["from_none"][name]
+    return f"{text} ({_in_percent(difference).text('+')})" if difference else text
 
 
-def _plus_minus(found: dict[str, Any], style: str) -> str:
-    spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
-    return style.format(100 * found["mean"]) + spread
+def _in_percent(summary: dict[str, Any]) -> Cell:
+    return Cell(tuple(100 * value for value in summary["values"]))

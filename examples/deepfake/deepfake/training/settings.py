@@ -19,7 +19,7 @@ from ..common.cli import (
     positive_int,
 )
 
-PLACES = ("common", "fusion", "guided", "final", "none")
+LOCATIONS = ("common", "fusion", "guided", "final", "none")
 SMALLEST_IMAGE = 64
 
 
@@ -162,8 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=("paper", "tiny"))  # fmt: skip
     add(net, "model", "recce: PANet without EMAM and SCAM; xception: the plain classifier",
         choices=("panet", "recce", "xception"))  # fmt: skip
-    add(net, "emam", "where EMAM sits", choices=PLACES)
-    add(net, "scam", "where SCAM sits", choices=PLACES)
+    add(net, "emam", "where EMAM sits", choices=LOCATIONS)
+    add(net, "scam", "where SCAM sits", choices=LOCATIONS)
     add(net, "pretrained", "start the encoder from ImageNet weights (fetched once)",
         action=argparse.BooleanOptionalAction)  # fmt: skip
     add(net, "image_size", "side in pixels that images are resized to", type=positive_int, metavar="PIXELS")
