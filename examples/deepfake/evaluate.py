@@ -26,7 +26,7 @@ from deepfake.common.cli import Parser, UserError, non_negative_int, reading_inp
 from deepfake.common.files import make_folder
 from deepfake.dataset.images import SPLITS, open_split
 from deepfake.evaluating import cross_tables, evaluation
-from deepfake.evaluating.bootstrap import RESAMPLES
+from deepfake.evaluating.bootstrap import RESAMPLES, SEED
 from deepfake.evaluating.evaluation import Options, results_folder
 from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add_workers_option
 from deepfake.evaluating.summary_table import model_name, name_of
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         default=RESAMPLES,
         help="bootstrap resamples of the videos, for the 95 %% intervals (default: %(default)s; 0: no intervals)",
     )
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the resamples (default: %(default)s)")
+    parser.add_argument("--seed", type=non_negative_int, default=SEED, help="of the resamples (default: %(default)s)")
     add_compute_options(parser)
     add_amp_option(parser)
     add_workers_option(parser)

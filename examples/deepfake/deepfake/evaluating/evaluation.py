@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +81,13 @@ def evaluate(
     print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
     if val is not None:
         result = calibration.calibrate((val.labels, score(val)), (images.labels, logits), images.videos)
-        _write_more(out, "calibration", metrics, result, calibration.reliability_figure)
+        figure = calibration.reliability_figure(result, title_of(metrics))
+        _write_more(out, "calibration", metrics, result, figure)
         print(calibration.summary(result))
     if options.robustness:
         found = robustness.curves(images, lambda these: to_probabilities(score(these)), measure)
         result = {"clean": {name: metrics[name] for name in ("frame", "video")}, **found}
-        _write_more(out, "robustness", metrics, result, robustness.robustness_figure)
+        _write_more(out, "robustness", metrics, result, robustness.robustness_figure(result, title_of(metrics)))
     return metrics
 
 
@@ -111,17 +111,10 @@ def _write_pictures(
     plots.save_figure(grid_figure(grid_examples(model, images, scores), title), out / "grid.png")
 
 
-def _write_more(
-    out: Path,
-    name: str,
-    metrics: dict[str, Any],
-    result: dict[str, Any],
-    figure: Callable[[dict[str, Any], str], Figure],
-) -> None:
-    """The JSON and the picture of what goes beyond the metrics."""
-    result = {key: metrics[key] for key in ABOUT} | result
-    plots.save_figure(figure(result, title_of(metrics)), out / f"{name}.png")
-    write_json(out / f"{name}.json", result)
+def _write_more(out: Path, name: str, metrics: dict[str, Any], result: dict[str, Any], figure: Figure) -> None:
+    """Write the JSON file and the picture of a result beyond the metrics."""
+    plots.save_figure(figure, out / f"{name}.png")
+    write_json(out / f"{name}.json", {key: metrics[key] for key in ABOUT} | result)
     print(f"wrote {name}.json and {name}.png to {out}")
 
 

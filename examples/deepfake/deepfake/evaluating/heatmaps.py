@@ -53,12 +53,12 @@ def heat_maps(model: nn.Module, images: Tensor) -> list[Seen]:
         return features[-1]
 
     def keep_gate(name: str, gate: Any, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        gates[name] = gate(module, inputs[0].detach())
+        gates[name] = gate(module, inputs[0].detach()).mean(1, keepdim=True)
 
     hooks = [
         module.register_forward_hook(partial(keep_gate, name, gate))
         for name, module, gate in (
-            ("EMAM's gate", getattr(model, "emam", None), emam_gate),
+            ("EMAM's gate", getattr(model, "emam", None), emam_gates),
             ("SCAM's spatial gate", getattr(model, "scam", None), scam_gate),
         )
         if module is not None
@@ -111,14 +111,9 @@ def grad_cam(features: Tensor, gradient: Tensor, logits: Tensor) -> Tensor:
     return cam / cam.amax((2, 3), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
 
 
-def emam_gate(layer: EMAM, x: Tensor) -> Tensor:
-    """What an EMAM multiplies its input (B, C, H, W) by (Eq. 3-5), as the mean of its groups' gates: (B, 1, H, W)."""
-    return emam_gates(layer, x).mean(1, keepdim=True)
-
-
 @torch.no_grad()
 def emam_gates(layer: EMAM, x: Tensor) -> Tensor:
-    """The gate of each of an EMAM's groups: (B, G, H, W)."""
+    """What an EMAM multiplies its input (B, C, H, W) by (Eq. 3-5), a gate for each of its groups: (B, G, H, W)."""
     batch, _, height, width = x.shape
     groups = x.reshape(batch * layer.groups, -1, height, width)
     lines = torch.cat([groups.mean(3, keepdim=True), groups.mean(2, keepdim=True).transpose(2, 3)], dim=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ..common import cli
@@ -31,37 +31,35 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
-    """Call `action` with every file of the paths; an input that fails is one line on standard error.
+    """Call `action` with every file; a folder stands for all images and videos below it, sorted.
 
-    Returns the exit code: 1 if an input failed, else 0.
+    An input that fails is one line on standard error. Returns the exit code: 1 if an input failed, else 0.
     """
-    failed = False
-    for item in expand(paths):
-        try:
-            if isinstance(item, UserError):
-                raise item
-            action(item)
-        except UserError as error:
-            failed = True
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return int(failed)
-
-
-def expand(paths: list[Path]) -> Iterator[Path | UserError]:
-    """The files that the paths stand for, in order: a folder is all images and videos below it, sorted, or an error."""
+    failed = 0
     for path in paths:
         try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except OSError as error:
-            yield UserError(f"{path}: {error.strerror}")
-            continue
-        if not is_folder:
-            yield path
-            continue
-        files = [file for file in files_below(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if not _is_output(file)]
-        if not files:
-            yield UserError(f"{path}: holds no image or video")
-        yield from files
+            if _is_folder(path):
+                failed |= each_input(_files_in(path), action)
+            else:
+                action(path)
+        except UserError as error:
+            failed = 1
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return failed
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = [file for file in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if not _is_output(file)]
+    if not files:
+        raise UserError(f"{folder}: holds no image or video")
+    return files
 
 
 def _is_output(file: Path) -> bool:

@@ -113,13 +113,9 @@ def _training(experiment: Experiment, compression: str, model: str, seed: int, n
     given = ["--data", experiment.data_folders[compression], "--out", run, "--model", model, "--seed", seed]
     given += ["--watch-test"] if experiment.also_chosen_on_test else []
     given += ["--cache", experiment.cached(compression)] if experiment.cache else []
-    return Step(
-        *(f"train {compression} {model} seed {seed}", "train.py", (*given, *experiment.train)),
-        done=partial(is_trained, run, epochs),
-        needs=needs,
-        begun=run / CONFIG,
-        processes=experiment.processes,
-    )
+    name, done = f"train {compression} {model} seed {seed}", partial(is_trained, run, epochs)
+    arguments = (*given, *experiment.train)
+    return Step(name, "train.py", arguments, done, needs, begun=run / CONFIG, processes=experiment.processes)
 
 
 def _evaluation(experiment: Experiment, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
@@ -130,7 +126,7 @@ def _evaluation(experiment: Experiment, compression: str, model: str, seed: int,
 
 
 def is_trained(run: Path, epochs: int) -> bool:
-    """Whether a run's log has so many epochs."""
+    """Whether a run's log has that many epochs."""
     return (run / LOG).is_file() and len(read_log(run)) >= epochs
 
 
