@@ -4,10 +4,10 @@
 
     {"path": "photo.jpg", "fake_probability": 0.93, "prediction": "fake", "explained": "seen/photo.explained.png"}
 
-A picture has a row for each frame (an image is one) and, left to right, what the network saw, its reconstruction and
-the error of it, the reconstruction-guided attention map, the gates of EMAM and of SCAM, and Grad-CAM; a model without a
-part has no map of it. heatmaps.py tells what they mean. Faces are found and cropped, and errors told, as in predict.py;
-the probability of a video is the mean over the frames shown.
+A picture has a row for each frame (an image has one) and, from left to right: what the network saw, its reconstruction
+and the reconstruction's error, the reconstruction-guided attention map, the gates of EMAM and of SCAM, and Grad-CAM. A
+model without one of these parts has no map of it. evaluating/heatmaps.py says what each map means. Faces are found and
+cropped as in predict.py, and errors are reported alike; a video's probability is the mean over the frames shown.
 """
 
 from __future__ import annotations
@@ -15,74 +15,51 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from deepfake.common import cli
-from deepfake.common.cli import Parser, UserError, in_range, positive_int
+from deepfake.common.cli import Parser, in_range, reading_input
 from deepfake.common.files import make_folder
 from deepfake.dataset.images import to_unit_range
-from deepfake.evaluating import heatmaps
-from deepfake.evaluating.metrics import THRESHOLD
-from deepfake.evaluating.plots import HeatRow, heat_figure, save_figure
-from deepfake.evaluating.scoring import to_probabilities
+from deepfake.evaluating.heatmaps import heat_maps
+from deepfake.evaluating.metrics import verdict
+from deepfake.evaluating.picture_grids import heat_figure
+from deepfake.evaluating.plots import save_figure
+from deepfake.evaluating.scoring import add_compute_options, to_probabilities
+from deepfake.evaluating.summary_table import model_name
+from deepfake.predicting.inputs import EXPLAINED, DistinctNames, add_input_options, each_input, is_video
+from deepfake.predicting.views import ViewFinder, prediction, to_batch
+from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
-from predict import EXPLAINED, DistinctNames, Predictor, View, add_input_options, each_input, is_video
-
-
-def explain(predictor: Predictor, path: Path, target: Path) -> dict[str, Any]:
-    """Write the heat maps of one image or video; the result, ready for JSON. UserError names what can't be judged."""
-    views = [view for view in predictor.views(path) if view.is_judged]
-    parts = predictor.crops(views).split(predictor.batch_size)
-    seen = [heatmaps.explain(predictor.model, to_unit_range(part).to(predictor.device)) for part in parts]
-    scores = to_probabilities(torch.cat([part.logits for part in seen]).numpy())
-    if not np.isfinite(scores).all():
-        raise UserError(f"{path}: the model's score is not finite (its weights may be damaged)")
-    pixels = torch.cat(parts).permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
-    rows = [
-        HeatRow(_text(view, score, path), image, reconstruction, maps)
-        for view, score, image, (reconstruction, maps) in zip(views, scores, pixels, _each(seen), strict=True)
-    ]
-    save_figure(heat_figure(rows, f"{path.name}, {predictor.name}"), target)
-    probability = float(scores.mean())
-    return {
-        "path": str(path),
-        "fake_probability": probability,
-        "prediction": "fake" if probability >= THRESHOLD else "real",
-        "explained": str(target),
-    }
-
-
-def _each(seen: list[heatmaps.Explained]) -> list[tuple[Any, dict[str, Any]]]:
-    """Reconstruction (S, S, 3) in [0, 1], or None, and maps of each image of several batches."""
-    found = []
-    for part in seen:
-        for i in range(len(part.logits)):
-            rebuilt = None if part.reconstruction is None else (part.reconstruction[i].permute(1, 2, 0).numpy() + 1) / 2
-            found.append((rebuilt, {name: values[i].numpy() for name, values in part.maps.items()}))
-    return found
-
-
-def _text(view: View, score: float, path: Path) -> str:
-    answer = f"{'fake' if score >= THRESHOLD else 'real'} ({score:.2f})"
-    return f"frame {view.frame}\n{answer}" if is_video(path) else answer
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit code, 1 where an input failed."""
+    """The command; returns the exit code, 1 if an input failed."""
     args = _parser().parse_args(argv)
-    predictor = Predictor(
-        args.run, crop=args.crop, frames=args.frames, device=pick_device(args.device), batch_size=args.batch_size
-    )
+    device = pick_device(args.device)
+    with reading_input():
+        model, config = load_run(args.run, device)
+    name = model_name(config["model"])
+    finder = ViewFinder(args.crop, args.frames, config["image_size"])
     make_folder(args.out)
     names = DistinctNames()
 
-    def one(path: Path) -> None:
-        print(json.dumps(explain(predictor, path, args.out / f"{names.of(path)}{EXPLAINED}.png")), flush=True)
+    def explain(path: Path) -> None:
+        views = [view for view in finder.views(path) if view.pixels is not None]
+        parts = to_batch(views).split(args.batch_size)
+        seen = [item for part in parts for item in heat_maps(model, to_unit_range(part).to(device))]
+        scores = to_probabilities(np.array([item.logit for item in seen]))
+        result = prediction(path, scores)
+        rows = []
+        for view, score, item in zip(views, scores, seen, strict=True):
+            text = f"{verdict(score)} ({score:.2f})"
+            rows.append((f"frame {view.frame}\n{text}" if is_video(path) else text, item))
+        target = args.out / f"{names.of(path)}{EXPLAINED}.png"
+        save_figure(heat_figure(rows, f"{path.name}, {name}"), target)
+        print(json.dumps(result | {"explained": str(target)}), flush=True)
 
-    return each_input(args.paths, one)
+    return each_input(args.paths, explain)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add_input_options(parser)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="frames of a video to show (default: 4)")
-    parser.add_argument("--batch-size", type=positive_int, default=8, help="images at a time (default: 8)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    add_compute_options(parser, batch_size=8)
     return parser
 
 

@@ -2,7 +2,7 @@
 
     python examples/deepfake/export.py runs/demo --out detector.onnx
 
-What to do with an image before, and with the logit after, is in the file's metadata (PROCESSING below).
+The file's metadata say how to prepare an image, and how to read the logit (PROCESSING below).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, reading_input
 from deepfake.common.files import replacing
 from deepfake.evaluating.metrics import THRESHOLD
+from deepfake.evaluating.summary_table import model_name
 from deepfake.media.faces import CROP_SCALE
 from deepfake.training.checkpoint import load_run
-from evaluate import model_name
 
 PROCESSING = {
     "crop": f"a square around the largest face, {CROP_SCALE} times the larger side of its box, as prepare.py cuts it",
@@ -42,15 +42,15 @@ class Logits(nn.Module):
 
 
 def export(run: Path, out: Path) -> None:
-    """Write the best model of a run. Raises UserError where it can't be read or ONNX's packages are missing."""
+    """Write the best model of a run to `out`. UserError if the run can't be read or ONNX's packages are missing."""
     try:
-        import onnxscript  # noqa: F401  (torch.onnx needs it, and says so late)
+        import onnxscript  # noqa: F401  (torch.onnx needs it, but fails late without it)
     except ImportError as error:
         raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"') from error
     with reading_input():
         detector, config = load_run(run)
         if config["model"].get("num_classes", 1) != 1:
-            raise UserError(f"{run}: the model has {config['model']['num_classes']} outputs: want one, that of fake")
+            raise UserError(f'{run}: the model has {config["model"]["num_classes"]} outputs; export needs one, "fake"')
     size = config["image_size"]
     program = torch.onnx.export(
         Logits(detector),

@@ -1,16 +1,17 @@
-"""The whole example in one command: train on drawn faces, evaluate, predict one image, leave pictures.
+"""The whole example in one command: train on drawn faces, evaluate, predict one image, write pictures.
 
     python examples/deepfake/quickstart.py
 
-Takes a few minutes on two CPU cores and downloads nothing. It runs train.py, evaluate.py and predict.py with the
-arguments it prints, so each step can be repeated by hand. Run again, it goes on with a training that was interrupted;
-one that had finished is evaluated again. The faces are drawn: this shows that everything works, and is no result.
+It takes a few minutes on two CPU cores and downloads nothing. It runs train.py, evaluate.py and predict.py, and prints
+the arguments of each, so that you can repeat each step by hand. Run again, it resumes an interrupted training; a
+finished one is evaluated again. The faces are drawn: this shows that everything works, and is not a result.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import predict
 import train
 from deepfake.common import cli
 from deepfake.common.cli import Parser, positive_int
+from deepfake.common.files import read_json
 from deepfake.demo import drawn_images
+from deepfake.evaluating.evaluation import METRICS, results_folder
 from deepfake.training.checkpoint import CONFIG
 
 EXAMPLE = 1  # of the demo's test images: the first fake
@@ -35,27 +38,26 @@ def main(argv: list[str] | None = None) -> int:
         training += ["--epochs", str(args.epochs)]
     if (out / CONFIG).exists():
         training.append("--resume")
-    _announce("Train", "train.py", training)
-    train.main(training)
-
-    _announce("Evaluate", "evaluate.py", [str(out), "--data", "demo"])
-    results, metrics = evaluate.evaluate(out, "demo")
-
+    _run("Train", train.main, training)
+    _run("Evaluate", evaluate.main, [str(out), "--data", "demo"])
     image = drawn_images.save_image(out / "example.png", "test", EXAMPLE)
     prediction = [str(out), str(image), "--crop", "none", "--annotate", str(out)]
-    _announce("Predict one test image, a fake", "predict.py", prediction)
-    failed = predict.main(prediction)
-    print(f"\n{_summary(out, results, metrics)}")
-    return failed
+    failed = _run("Predict one test image, a fake", predict.main, prediction)
+    print(f"\n{_summary(out)}")
+    return failed or 0
 
 
-def _announce(title: str, script: str, arguments: list[str]) -> None:
-    print(f"\n== {title}: python examples/deepfake/{script} {shlex.join(arguments)}\n", flush=True)
+def _run(title: str, command: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
+    script = f"examples/deepfake/{command.__module__}.py"
+    print(f"\n== {title}: python {script} {shlex.join(arguments)}\n", flush=True)
+    return command(arguments)
 
 
-def _summary(out: Path, results: Path, metrics: dict[str, Any]) -> str:
+def _summary(out: Path) -> str:
+    results = results_folder(out, "demo")
+    metrics: dict[str, Any] = read_json(results / METRICS)
     return f"""\
-== Done. A DEMONSTRATION on drawn faces: no result, and not FaceForensics++.
+== Done. A DEMONSTRATION on drawn faces: not a result, and not FaceForensics++.
 
 test AUC by frame             {metrics["frame"]["auc"]:.3f}
 trivial cues alone, AUC       {metrics["trivial_baseline_auc"]:.3f}

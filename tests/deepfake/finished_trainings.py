@@ -6,7 +6,7 @@ from pathlib import Path
 from deepfake.reproducing import report
 from deepfake.reproducing.table_one import Result
 
-PAPERS = {**report.PAPERS, "also_chosen_on_test": False}  # as _recipe notes it
+PAPERS = {**report.PAPERS, "also_chosen_on_test": False}  # as reproduce.json has it
 
 
 def result(folder: Path, model: str, seed: int, auc: float, fingerprint: str) -> Result:

@@ -4,30 +4,17 @@ import shutil
 import statistics
 
 import pytest
-import torch
 
 import ablate
-from ablate import gather, markdown
 from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.common.destination import claim_destination
 from deepfake.common.files import read_json, write_json
+from deepfake.reproducing.ablation_table import gather, markdown
 from tests.deepfake.small_run import log_rows, write_images
 
-SMALL = [
-    "--variant",
-    "tiny",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "8",
-    "--workers",
-    "0",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-]
+SMALL = ["--variant", "tiny", "--epochs", "1", "--batch-size", "8"]
+SMALL += ["--workers", "0", "--threads", "1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +38,14 @@ def save_results(out, case, seed, auc, acc=0.5, fingerprint="f00d"):
     write_json(folder / "metrics.json", {"frame": level, "video": level, **others})
 
 
-def test_the_default_is_each_layer_alone_and_each_moved_about():
+def test_the_default_is_each_layer_alone_and_each_at_every_location():
     assert len(ablate.ALL) == len(set(ablate.ALL)) == 25
     assert len(ablate.DEFAULT) == 16
-    for place in ("none", "common", "fusion", "guided", "final"):
-        assert {(place, "none"), ("none", place), (place, "final"), ("common", place)} <= set(ablate.DEFAULT)
+    for name in ("none", "common", "fusion", "guided", "final"):
+        assert {(name, "none"), ("none", name), (name, "final"), ("common", name)} <= set(ablate.DEFAULT)
 
 
-def test_trains_evaluates_and_goes_on_where_it_stopped(data, tmp_path, capsys, monkeypatch):
+def test_trains_evaluates_and_continues_where_it_stopped(data, tmp_path, capsys, monkeypatch):
     command = ["--data", data, "--out", tmp_path / "out", "--cases", "none/none", "fusion/none", *SMALL]
     trained = []
     train = ablate.train.main
@@ -76,7 +63,7 @@ def test_trains_evaluates_and_goes_on_where_it_stopped(data, tmp_path, capsys, m
     code, printed, _ = call(capsys, *command, "--seeds", 0, 1)
     assert code == 0
     assert len(trained) == 5  # one of them resumed with nothing left to train
-    assert "seed0: done before" in printed
+    assert "seed0: done already" in printed
 
     cases = read_json(tmp_path / "out" / "ablation.json")["cases"]
     assert [(row["emam"], row["scam"], row["seeds"]) for row in cases] == [
@@ -102,9 +89,9 @@ def test_trains_evaluates_and_goes_on_where_it_stopped(data, tmp_path, capsys, m
 def test_the_evaluation_runs_where_the_training_does(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(ablate.train, "main", lambda arguments: None)
-    monkeypatch.setattr(ablate, "evaluate", lambda run, data, **options: asked.append(options))
+    monkeypatch.setattr(ablate.evaluate, "main", asked.append)
     ablate.run_once("demo", tmp_path, ("none", "none"), 0, ["--device", "cpu:0", "--workers", "3"])
-    assert asked == [{"device": torch.device("cpu:0"), "workers": 3}]
+    assert asked == [[f"{tmp_path}/none-none/seed0", "--data", "demo", "--device=cpu:0", "--workers=3"]]
 
 
 def test_mean_spread_and_difference_by_seed(tmp_path):
@@ -147,8 +134,8 @@ def test_other_images_are_refused_before_anything_is_trained(data, tmp_path, cap
     assert "made with another dataset" in errors[0]
 
 
-def test_the_machine_and_the_place_of_the_data_may_change(data, tmp_path, capsys, monkeypatch):
-    """As they may where a training goes on."""
+def test_the_machine_and_the_folder_of_the_data_may_change(data, tmp_path, capsys, monkeypatch):
+    """As they may when a training is resumed."""
     ran = []
     monkeypatch.setattr(ablate, "run_once", lambda data, *_: ran.append(data))
     shutil.copytree(data, tmp_path / "moved")
@@ -168,12 +155,12 @@ def test_without_none_none_there_is_no_difference(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--cases", "none"], "'none' is no EMAM/SCAM"),
+        (["--cases", "none"], "'none' is not EMAM/SCAM"),
         (["--cases", "common/nowhere"], "'common/nowhere'"),
         (["--seeds", "-1"], "'-1'"),
-        (["--seed", "3"], "--seed is ablate.py's own"),
-        (["--emam", "final"], "--emam is ablate.py's own"),
-        (["--resume"], "--resume is ablate.py's own"),
+        (["--seed", "3"], "--seed is set by ablate.py"),
+        (["--emam", "final"], "--emam is set by ablate.py"),
+        (["--resume"], "--resume is set by ablate.py"),
         (["--epochs", "0"], "'0'"),
         (["--colour", "red"], "--colour"),
         (["--variant", "tiny", "--pretrained"], "--pretrained"),

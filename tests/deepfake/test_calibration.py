@@ -81,7 +81,7 @@ def test_a_temperature_at_its_bound_says_nothing_of_val():
     labels, logits = overconfident(2000, 0.001, seed=4)  # faint logits, mistakes among them
     result = calibrate((labels, logits), (labels, logits), [str(i) for i in range(2000)])
     assert result["temperature"] == LEAST and (labels != (logits > 0)).any()
-    assert "temperature 0.010 fitted on val (a bound: the best lies beyond)" in summary(result)
+    assert "temperature 0.010 fitted on val (a bound: the best is outside)" in summary(result)
 
 
 def test_before_and_after(tmp_path):

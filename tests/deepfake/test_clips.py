@@ -11,12 +11,13 @@ from deepfake.common.cli import UserError
 from deepfake.evaluating.plots import save_figure
 from deepfake.media.video import decode_frames, frame_rate, write_clip
 from deepfake.predicting.annotation import FAKE_COLOUR, NO_COLOUR, REAL_COLOUR
-from deepfake.predicting.clips import Judged, box_at, curve_figure, listed, write_annotated
+from deepfake.predicting.drawings import box_at, curve_figure, write_annotated
+from deepfake.predicting.views import View, listed
 
-JUDGED = [
-    Judged(2, 0.9, (100.0, 80.0, 180.0, 160.0)),
-    Judged(6, 0.2, (140.0, 80.0, 220.0, 160.0)),
-    Judged(10, None, None),
+FRAMES = [
+    View(2, None, (100.0, 80.0, 180.0, 160.0), 0.9),
+    View(6, None, (140.0, 80.0, 220.0, 160.0), 0.2),
+    View(10, None, None, None),
 ]
 
 
@@ -30,7 +31,7 @@ def source(tmp_path_factory):
 
 def test_the_clip_has_every_frame_with_box_and_caption(source, tmp_path):
     target = tmp_path / "clip.mp4"
-    write_annotated(source, target, JUDGED)
+    write_annotated(source, target, FRAMES)
     with av.open(str(target)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
@@ -50,20 +51,20 @@ def test_the_clip_has_every_frame_with_box_and_caption(source, tmp_path):
 
 
 def test_a_box_moves_in_a_straight_line():
-    assert box_at(JUDGED, 0) == JUDGED[0].box
-    assert box_at(JUDGED, 3) == (110.0, 80.0, 190.0, 160.0)
-    assert box_at(JUDGED, 12) == JUDGED[1].box
+    assert box_at(FRAMES, 0) == FRAMES[0].box
+    assert box_at(FRAMES, 3) == (110.0, 80.0, 190.0, 160.0)
+    assert box_at(FRAMES, 12) == FRAMES[1].box
 
 
 def test_the_list_has_the_frames_with_a_face():
-    assert listed(JUDGED) == [
+    assert listed(FRAMES) == [
         {"frame": 2, "fake_probability": 0.9, "box": [100.0, 80.0, 180.0, 160.0]},
         {"frame": 6, "fake_probability": 0.2, "box": [140.0, 80.0, 220.0, 160.0]},
     ]
 
 
 def test_the_curve(tmp_path):
-    figure = curve_figure(JUDGED, 0.55, "grey$.mp4")
+    figure = curve_figure(FRAMES, 0.55, "grey$.mp4")
     lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
     assert lines["frames"].tolist() == [[2, 0.9], [6, 0.2]]
     assert lines["no face found"][:, 0].tolist() == [10]
@@ -77,5 +78,5 @@ def test_a_video_that_breaks_off_leaves_no_half_clip(source, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"broken\.mp4"):
-        write_annotated(broken, tmp_path / "clip.mp4", JUDGED)
+        write_annotated(broken, tmp_path / "clip.mp4", FRAMES)
     assert list(tmp_path.iterdir()) == [broken]

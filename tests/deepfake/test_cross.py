@@ -9,8 +9,10 @@ from PIL import Image
 import evaluate
 from deepfake.common import cli
 from deepfake.common.files import read_json, write_json
+from deepfake.dataset.images import open_split
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.metrics import evaluate_scores
+from tests.deepfake.evaluations import evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
@@ -28,7 +30,7 @@ def places(tmp_path_factory):
             row["method"] = "blend|er"
     (two / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = read_json(root / "first" / "config.json")
-    fingerprint = evaluate.open_split(two, "test", 64).fingerprint
+    fingerprint = open_split(two, "test", 64).fingerprint
     write_json(root / "first" / "config.json", config | {"data": {"fingerprint": fingerprint, "methods": ["swap"]}})
     return root
 
@@ -66,8 +68,8 @@ def test_each_run_on_each_method(places, tmp_path, capsys):
 
 
 def test_a_method_is_its_fakes_against_all_reals(places, tmp_path):
-    out, metrics = evaluate.evaluate(places / "second", str(places / "two_methods"), out=tmp_path, resamples=0)
-    rows = [line.split(",") for line in (out / "scores.csv").read_text().splitlines()[1:]]
+    metrics = evaluated(places / "second", places / "two_methods", tmp_path, "--resamples", 0)
+    rows = [line.split(",") for line in (tmp_path / "scores.csv").read_text().splitlines()[1:]]
     mine = [row for row in rows if row[2] in ("real", "blend|er")]
     scores = [float(row[4]) for row in mine]
     assert metrics["methods"]["blend|er"] == evaluate_scores([r[1] for r in mine], [int(r[3]) for r in mine], scores)
@@ -104,7 +106,11 @@ def test_a_method_called_all_and_a_name_of_two_lines(tmp_path):
         (["{0}/first", "--data", "{0}/one", "{0}/none", "--out", "{1}"], "none: no such folder", 2),
         (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--resamples", "-1"], "'-1'", 2),
         (["{0}/first", "--data", "{0}/one", "--out", "{1}", "--calibration"], "the val split is empty", 2),
-        (["{0}/first", "--data", "demo", "--split", "val", "--out", "{1}", "--calibration"], "fitted on val", 2),
+        (
+            ["{0}/first", "--data", "demo", "--split", "val", "--out", "{1}", "--calibration"],
+            "fits its temperature on val",
+            2,
+        ),
     ],
 )
 def test_what_is_wrong_is_known_before_anything_is_scored(arguments, words, code, places, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The trivial baseline: blind to content, quick to see a data set whose classes were made differently."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,13 @@ from PIL import Image
 from deepfake.common.cli import UserError
 from deepfake.dataset.images import Images
 from deepfake.evaluating.trivial_cues import cues, trivial_baseline_auc
+
+
+def images_of(labels: list[int], names: list[str], **more: Any) -> Images:
+    """A set without names of people, methods or data."""
+    methods = ["fake" if label else "real" for label in labels]
+    about = {"description": "", "fingerprint": "", "videos": names, "names": names, "methods": methods}
+    return Images(labels=labels, **{**about, **more})
 
 
 def faces(count: int, seed: int, *, fake_gain: float = 1.0, fake_blur: bool = False) -> Images:
@@ -21,17 +29,7 @@ def faces(count: int, seed: int, *, fake_gain: float = 1.0, fake_blur: bool = Fa
         fakes = (fakes + np.roll(fakes, 1, 1) + np.roll(fakes, 1, 2) + np.roll(fakes, (1, 1), (1, 2))) / 4
     pixels[1::2] = np.clip(fakes * fake_gain, 0, 255)
     names = [str(index) for index in range(count)]
-    methods = ["fake" if label else "real" for label in labels]
-    return Images(
-        labels=labels,
-        videos=names,
-        methods=methods,
-        names=names,
-        description="",
-        fingerprint="",
-        image_size=24,
-        pixels=pixels.astype(np.uint8),
-    )
+    return images_of(labels, names, image_size=24, pixels=pixels.astype(np.uint8))
 
 
 def test_nothing_to_see_is_near_half_and_always_the_same() -> None:
@@ -68,26 +66,14 @@ def test_file_sizes_count_where_there_are_files(tmp_path: Path) -> None:
             with file.open("ab") as stream:
                 stream.write(b"\0" * (500 if index % 2 else 0))  # the pixels are the same, the bytes are not
             files.append(str(file))
-        kinds = ["fake" if index % 2 else "real" for index in range(60)]
-        sets.append(
-            Images(
-                labels=[index % 2 for index in range(60)],
-                videos=files,
-                methods=kinds,
-                names=files,
-                description="",
-                fingerprint="",
-                image_size=8,
-                files=files,
-            )
-        )
+        sets.append(images_of([index % 2 for index in range(60)], files, image_size=8, files=files))
     assert trivial_baseline_auc(*sets) == 1.0
 
 
 def test_one_class_is_refused() -> None:
     images = faces(10, 0)
     images.labels[:] = 0
-    with pytest.raises(UserError, match="training set, which holds one class"):
+    with pytest.raises(UserError, match="the training set holds one class"):
         trivial_baseline_auc(images, faces(10, 1))
 
 
@@ -96,15 +82,6 @@ def test_the_demo_gives_trivial_cues_little() -> None:
 
     def some(split: str, count: int) -> Images:
         drawn = drawn_images.draw_split(split, count=count)
-        return Images(
-            labels=drawn.labels,
-            videos=drawn.videos,
-            methods=drawn.methods,
-            names=drawn.names,
-            description="",
-            fingerprint="",
-            image_size=drawn_images.SIZE,
-            pixels=drawn.pixels,
-        )
+        return images_of(drawn.labels, drawn.names, image_size=drawn_images.SIZE, pixels=drawn.pixels)
 
     assert trivial_baseline_auc(some("train", 240), some("test", 160)) < 0.68

@@ -1,7 +1,6 @@
 """evaluate.py: figures are those of the scores it lists, words say what they compare to, errors are one line."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -14,13 +13,15 @@ from torch import nn
 import evaluate
 from deepfake.common import cli
 from deepfake.common.cli import UserError
+from deepfake.common.files import read_json
 from deepfake.dataset.images import open_split, to_unit_range
 from deepfake.evaluating import plots, summary_table
 from deepfake.evaluating.bootstrap import evaluate_with_intervals
+from deepfake.evaluating.picture_grids import choose_examples
 from deepfake.evaluating.scoring import score_logits, to_probabilities
 from deepfake.evaluating.summary_table import report
-from evaluate import choose_examples
 from panet_layers.models import PANetOutput
+from tests.deepfake.evaluations import evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 PICTURES = ("roc.png", "scores.png", "grid.png")
@@ -42,9 +43,10 @@ class Brightness(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(20.0))
+        self.encoder = nn.Identity()
 
     def forward(self, images):
-        return PANetOutput(self.scale * images.mean((1, 2, 3))[:, None], None, ())
+        return PANetOutput(self.scale * self.encoder(images).mean((1, 2, 3))[:, None], None, ())
 
 
 def read_scores(path):
@@ -54,7 +56,7 @@ def read_scores(path):
 
 def test_metrics_are_those_of_the_listed_scores(run, folder, tmp_path, capsys):
     evaluate.main([str(run), "--data", str(folder), "--out", str(tmp_path / "out")])
-    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    written = read_json(tmp_path / "out" / "metrics.json")
     rows = read_scores(tmp_path / "out" / "scores.csv")
 
     images = open_split(str(folder), "test", 64)
@@ -88,7 +90,7 @@ def test_metrics_are_those_of_the_listed_scores(run, folder, tmp_path, capsys):
 
 def test_a_detector_that_is_always_right(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "load_run", lambda *_: (Brightness(), {"model": {}, "image_size": 64}))
-    _, metrics = evaluate.evaluate(tmp_path, str(folder), out=tmp_path / "out")
+    metrics = evaluated(tmp_path, folder, tmp_path / "out")
     for level in ("frame", "video"):
         assert {k: metrics[level][k] for k in ("acc", "balanced_acc", "auc", "ap")} == dict.fromkeys(
             ("acc", "balanced_acc", "auc", "ap"), 1.0
@@ -99,9 +101,9 @@ def test_a_detector_that_is_always_right(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("kind", "name"), [("recce", "RECCE tiny"), ("xception", "Xception tiny")])
 def test_the_papers_other_models(kind, name, folder, tmp_path):
     run = save_run(tmp_path / kind, build(kind))
-    out, metrics = evaluate.evaluate(run, str(folder), batch_size=5)
-    assert out == run / "faces-test"
-    assert metrics["model"] == name
+    evaluate.main([str(run), "--data", str(folder), "--batch-size", "5"])
+    out = run / "faces-test"
+    assert read_json(out / "metrics.json")["model"] == name
     with Image.open(out / "grid.png") as grid:  # four rows of pictures, or the inputs alone
         assert (grid.height > grid.width / 2) == (kind == "recce")
 
@@ -116,7 +118,7 @@ def test_options_of_speed_change_rounding_only(options, run, folder):
 
 def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, capsys):
     folder = save_images(tmp_path / "tests_only", splits=("test",))
-    _, metrics = evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    metrics = evaluated(run, folder, tmp_path / "out")
     assert metrics["trivial_baseline_auc"] is None
     assert "no trivial baseline" in capsys.readouterr().out
 
@@ -193,7 +195,7 @@ def test_one_class_only(run, tmp_path):
     lines = (folder / "manifest.jsonl").read_text().splitlines(keepends=True)
     (folder / "manifest.jsonl").write_text("".join(line for line in lines if '"label": 1' in line))
     with pytest.raises(UserError, match="no real"):
-        evaluate.evaluate(run, str(folder))
+        evaluated(run, folder, tmp_path / "out")
 
 
 def test_an_unreadable_image_is_named_and_nothing_is_written(run, tmp_path):
@@ -201,7 +203,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(run, tmp_path):
     image = folder / "test_swap_1_0.png"
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(UserError, match=r"test_swap_1_0\.png"):
-        evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+        evaluated(run, folder, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -211,7 +213,7 @@ def test_damaged_weights_are_no_score(folder, tmp_path):
         model.classifier.bias.fill_(float("nan"))
     run = save_run(tmp_path / "nan", model)
     with pytest.raises(UserError, match=r"test_real_0_0\.png: the model's score is not finite"):
-        evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+        evaluated(run, folder, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
 
 

@@ -9,11 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from skimage.data import astronaut
 
-import explain as explain_command
+import explain
 from deepfake.common import cli
 from deepfake.common.cli import UserError
-from deepfake.evaluating import heatmaps, plots
-from deepfake.evaluating.heatmaps import emam_gates, explain, grad_cam, last_layer, scam_gate
+from deepfake.evaluating.heatmaps import Seen, emam_gates, grad_cam, heat_maps, last_layer, scam_gate
+from deepfake.evaluating.picture_grids import Example, grid_figure, heat_figure
 from deepfake.evaluating.scoring import to_probabilities
 from deepfake.media.video import write_clip
 from panet_layers import EMAM, SCAM
@@ -68,20 +68,23 @@ def test_every_model_has_the_maps_of_its_parts(options, names):
     torch.manual_seed(0)
     model = (PANet.xception_baseline(variant="tiny") if options is None else PANet(variant="tiny", **options)).eval()
     images = random_images()
-    found = explain(model, images)
+    found = heat_maps(model, images)
     with torch.no_grad():
         plain = model(images)
-    torch.testing.assert_close(found.logits, plain.logits[:, 0].double())
+    torch.testing.assert_close(torch.tensor([seen.logit for seen in found]), plain.logits[:, 0])
+    np.testing.assert_allclose([seen.image for seen in found], images.permute(0, 2, 3, 1) / 2 + 0.5, atol=1e-6)
     if names[0] is ...:
         names = ["|difference|", "guided attention", *names[1:]]
-    assert list(found.maps) == names
-    assert (found.reconstruction is None) == (options is None)
-    for values in found.maps.values():
-        assert values.shape == (3, 64, 64)
-        assert values.isfinite().all() and values.min() >= 0 and values.max() <= 1
-    if options is not None:
-        difference = (images - plain.reconstruction).abs().mean(1) / 2
-        torch.testing.assert_close(found.maps["|difference|"], difference)
+    assert len(found) == 3
+    for i, seen in enumerate(found):
+        assert list(seen.maps) == names
+        assert (seen.reconstruction is None) == (options is None)
+        for values in seen.maps.values():
+            assert values.shape == (64, 64)
+            assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
+        if options is not None:
+            difference = (images[i] - plain.reconstruction[i]).abs().mean(0) / 2
+            torch.testing.assert_close(torch.from_numpy(seen.maps["|difference|"]), difference)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -100,18 +103,18 @@ def test_grad_cams_features_are_those_that_are_classified(options):
 def test_hooks_are_removed_after_an_error():
     model = build("panet").eval()
     with pytest.raises(ValueError, match="at least 64"):
-        explain(model, random_images(size=32))
+        heat_maps(model, random_images(size=32))
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_model_with_more_outputs_is_refused():
     with pytest.raises(UserError, match="2 outputs"):
-        explain(PANet(num_classes=2, variant="tiny").eval(), random_images())
+        heat_maps(PANet(num_classes=2, variant="tiny").eval(), random_images())
 
 
 def call(capsys, *arguments):
     with pytest.raises(SystemExit) as exit:
-        cli.run(lambda: explain_command.main([str(argument) for argument in arguments]))
+        cli.run(lambda: explain.main([str(argument) for argument in arguments]))
     printed = capsys.readouterr()
     return exit.value.code, [json.loads(line) for line in printed.out.splitlines()], printed.err.splitlines()
 
@@ -138,8 +141,8 @@ def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
 
 def test_the_words_of_a_narrow_picture_are_inside():
     image = np.zeros((8, 8, 3), np.float32)
-    heat = plots.heat_figure([plots.HeatRow("fake", image, None, {"Grad-CAM": image[..., 0]})], "a title")
-    for figure in (heat, plots.grid_figure([plots.Example(image, 0, 0.2)] * 2, "a title")):
+    seen = Seen(image, -1.4, None, {"Grad-CAM": image[..., 0]})
+    for figure in (heat_figure([("fake", seen)], "a title"), grid_figure([Example(0, 0.2, seen)] * 2, "a title")):
         FigureCanvasAgg(figure).draw()
         places = [text.get_window_extent() for text in figure.texts]
         assert len(places) == 2 and all(place.x0 >= 0 and place.x1 <= figure.bbox.x1 for place in places)
@@ -150,8 +153,8 @@ def test_the_probability_is_predicts(tmp_path, capsys):
     Image.fromarray(astronaut()[:120, 160:280]).save(tmp_path / "face.png")
     _, (line,), _ = call(capsys, run, tmp_path / "face.png", "--out", tmp_path, "--crop", "none")
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "face.png").resize((64, 64), Image.Resampling.BICUBIC)))
-    logits = explain(build("panet").eval(), pixels.permute(2, 0, 1)[None] / 127.5 - 1).logits
-    assert line["fake_probability"] == pytest.approx(to_probabilities(logits.numpy())[0], abs=1e-6)
+    (seen,) = heat_maps(build("panet").eval(), pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+    assert line["fake_probability"] == pytest.approx(to_probabilities(np.array([seen.logit]))[0], abs=1e-6)
     assert line["prediction"] == ("fake" if line["fake_probability"] >= 0.5 else "real")
 
 
@@ -177,4 +180,4 @@ def test_damaged_weights_explain_nothing(tmp_path, capsys):
     code, lines, errors = call(capsys, save_run(tmp_path / "run", model), tmp_path / "face.png", "--out", tmp_path)
     assert (code, lines) == (1, []) and "not finite" in errors[0]
     assert not list(tmp_path.glob("*.explained.png"))
-    assert heatmaps.last_layer(model) is model.scam
+    assert last_layer(model) is model.scam

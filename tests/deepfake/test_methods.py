@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-import evaluate
 import train
 from deepfake.common.cli import UserError
 from deepfake.common.files import read_json
 from deepfake.dataset.images import open_split
 from deepfake.dataset.subset import of_methods
 from deepfake.evaluating import cross_tables
+from tests.deepfake.evaluations import evaluated
 from tests.deepfake.small_run import arguments
 from tests.deepfake.tiny_runs import save_images
 
@@ -54,7 +54,7 @@ def test_a_run_records_the_methods_it_was_trained_on(folder, tmp_path):
     run = tmp_path / "run"
     train.main([*arguments(folder, run, "--methods", "blend"), "--epochs", "1", "--batch-size", "4"])
     assert read_json(run / "config.json")["data"]["methods"] == ["blend"]
-    _, metrics = evaluate.evaluate(run, str(folder), resamples=0)
+    metrics = evaluated(run, folder, tmp_path / "results", "--resamples", 0)
     marked = {cell["method"]: cell["trained_on_it"] for cell in cross_tables.cells("run", metrics)}
     assert marked == {"all": False, "blend": True, "swap": False}
     with pytest.raises(UserError, match="--methods swap differs from the run's blend"):

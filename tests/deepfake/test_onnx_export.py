@@ -37,7 +37,8 @@ def test_probability_is_predicts(tmp_path, capsys, caplog):
     pixels = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC), np.float32)
     images = (pixels / 127.5 - 1).transpose(2, 0, 1)[None]
     (logits,) = session.run(None, {"images": images})
-    expected = predict.Predictor(run, crop="none").predict(tmp_path / "crop.png")["fake_probability"]
+    predict.main([str(run), str(tmp_path / "crop.png"), "--crop", "none"])
+    expected = json.loads(capsys.readouterr().out)["fake_probability"]
     assert 1 / (1 + np.exp(-logits.item())) == pytest.approx(expected, abs=1e-5)
 
     others = np.random.default_rng(0).uniform(-1, 1, (3, 3, 97, 130)).astype(np.float32)

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-import evaluate
 import predict
 from deepfake.common import cli
-from deepfake.common.cli import UserError
 from deepfake.dataset.images import square, to_unit_range
 from deepfake.media.faces import FaceDetector, square_crop
 from deepfake.media.video import decode_frames, write_clip
 from deepfake.predicting.annotation import FAKE_COLOUR, REAL_COLOUR, annotated
+from deepfake.predicting.views import ViewFinder
+from tests.deepfake.evaluations import evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
@@ -76,7 +76,8 @@ def test_no_crop_takes_the_picture_as_it_is(run, tmp_path, capsys):
 
 def test_prediction_and_evaluation_agree(run, tmp_path, capsys):
     folder = save_images(tmp_path / "faces", splits=("test",))
-    out, _ = evaluate.evaluate(run, str(folder), out=tmp_path / "out")
+    out = tmp_path / "out"
+    evaluated(run, folder, out)
     capsys.readouterr()
     code, lines, _ = call(capsys, run, folder, "--crop", "none")
     listed = {row.split(",")[0]: float(row.split(",")[4]) for row in (out / "scores.csv").read_text().splitlines()[1:]}
@@ -96,13 +97,13 @@ def test_a_video_is_the_mean_of_its_frames_with_a_face(run, clip, capsys):
     assert drift == pytest.approx(36, abs=12)
 
 
-def test_a_video_s_frames_are_not_held_in_full(run, clip, monkeypatch):
-    predictor = predict.Predictor(run, frames=13)
-    seen, detect = [], predictor.detector.detect
-    monkeypatch.setattr(predictor.detector, "detect", lambda image: seen.append(weakref.ref(image)) or detect(image))
-    views = predictor.views(clip)
+def test_a_video_s_frames_are_not_held_in_full(clip, monkeypatch):
+    finder = ViewFinder("face", frames=13, image_size=64)
+    seen, detect = [], finder.detector.detect
+    monkeypatch.setattr(finder.detector, "detect", lambda image: seen.append(weakref.ref(image)) or detect(image))
+    views = finder.views(clip)
     assert len(seen) == len(views) == 13 and not any(image() is not None for image in seen)
-    assert {view.pixels.shape for view in views if view.is_judged} == {(64, 64, 3)}
+    assert {view.pixels.shape for view in views if view.pixels is not None} == {(64, 64, 3)}
 
 
 def test_frames_are_spread_over_the_video(run, clip, capsys):
@@ -216,11 +217,12 @@ def test_captions_are_legible_at_any_size(size, probability):
     assert columns[0] > 0 and columns[-1] < strip.shape[1] - 1  # all of the text is inside
 
 
-def test_damaged_weights_are_no_prediction(tmp_path):
+def test_damaged_weights_are_no_prediction(tmp_path, capsys):
     model = build("panet")
     with torch.no_grad():
         model.classifier.bias.fill_(float("nan"))
     run = save_run(tmp_path / "nan", model)
     photo = save(tmp_path / "photo.png", astronaut())
-    with pytest.raises(UserError, match=r"photo\.png: the model's score is not finite"):
-        predict.Predictor(run, crop="none").predict(photo)
+    code, lines, errors = call(capsys, run, photo, "--crop", "none")
+    assert (code, lines, len(errors)) == (1, [], 1)
+    assert "photo.png: the model's score is not finite" in errors[0]

@@ -1,4 +1,4 @@
-"""reproduce.py: its plan, how steps run and go on, what a plan is estimated to take."""
+"""reproduce.py: its plan, how its steps run and resume, and the estimate of time and space."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 import reproduce
 from deepfake.common.cli import UserError
 from deepfake.reproducing import estimates, steps
+from deepfake.reproducing.plan import Experiment
 from deepfake.reproducing.steps import Step
 from deepfake.training import settings as config
 from deepfake.training.checkpoint import save_state
@@ -82,7 +83,7 @@ def test_the_plan_prepares_then_trains_then_evaluates(tmp_path, capsys):
     assert sum("--model recce --seed 1" in line for line in lines) == 1
 
 
-def test_the_plan_tells_time_and_room(tmp_path, capsys):
+def test_the_plan_has_estimates_of_time_and_space(tmp_path, capsys):
     tree = save_tree(tmp_path / "tree")
     reproduce.main([str(tree), str(tmp_path / "out"), "--seeds", "1", "--plan", *TINY])
     out = capsys.readouterr().out
@@ -95,7 +96,7 @@ def test_the_plan_tells_time_and_room(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train", "--seed 3"], "--train takes no --seed: the plan gives it"),
+        (["--train", "--seed 3"], "--train takes no --seed: the plan sets it"),
         (["--train", "--model panet"], "--train takes no --model"),
         (["--train", "--epochs 2 --resume"], "--train takes no --resume"),
         (["--train", "--cache X"], "--train takes no --cache: give reproduce.py --cache"),
@@ -135,16 +136,20 @@ def test_from_videos_to_the_report(tmp_path, capfd):
     assert error.value.exit_code == 2
 
 
-# --- going on
+# --- resuming
+
+
+def experiment_of(*options: str) -> Experiment:
+    args = vars(reproduce._parser().parse_args(reproduce.joined(["FFPP", "OUT", *options])))
+    return reproduce.read_experiment({name: args[name] for name in args if name not in ("plan", "estimate", "step")})
 
 
 def recipe_of(*options: str) -> dict:
-    args = reproduce._parser().parse_args(reproduce.joined(["FFPP", "OUT", *options]))
-    return reproduce._recipe(args, reproduce._settings(args, "recce"))
+    return reproduce.recipe_of(experiment_of(*options))
 
 
 def prepared(out: Path, *options: str) -> list[str]:
-    """A folder begun with these options, with a manifest of 2 images a split; the command that goes on with it."""
+    """A folder claimed with these options, with a manifest of 2 images a split; returns the command that continues."""
     reproduce.claim(out, recipe_of(*options))
     rows = [
         {"path": f"{split}{label}.png", "label": label, "split": split, "method": ("real", "FaceSwap")[label]}
@@ -183,7 +188,7 @@ def test_only_what_decides_the_results_must_stay(tmp_path):
     for other in (["--train", "--epochs 41"], ["--prepare", "--size 160"], ["--processes", "2"]):
         with pytest.raises(UserError, match=f"made with another {other[0][2:]}"):
             reproduce.claim(tmp_path, recipe_of(*other))
-    with pytest.raises(UserError, match=r"--also-chosen-on-test: the trainings in .* log no figures of the test split"):
+    with pytest.raises(UserError, match=r"--also-chosen-on-test: the trainings in .* log no metrics of the test split"):
         reproduce.claim(tmp_path, recipe_of("--also-chosen-on-test"))
 
 
@@ -231,8 +236,7 @@ def test_the_estimate_decodes_a_video_of_about_the_mean_number_of_frames():
 def test_the_estimate_scores_the_test_split_where_it_is_watched():
     images = Counter(train=32, val=32, test=64)
     measured, settings = estimates.Measured(10.0, 1.0, 5), config.settle({"data": "x", "out": "x", "epochs": 3})
-    args = SimpleNamespace(also_chosen_on_test=False, processes=2)
-    assert reproduce._estimate_run(args, "train", settings, measured, images) == (33.0, 5)
-    args.also_chosen_on_test = True
-    assert reproduce._estimate_run(args, "train", settings, measured, images) == (39.0, 5)
-    assert reproduce._estimate_run(args, "evaluate", settings, measured, images) == (4.0, 0)
+    plain, watched = (experiment_of("--processes", "2", *more) for more in ([], ["--also-chosen-on-test"]))
+    assert estimates.estimate_run(plain, "train", settings, measured, images) == (33.0, 5)
+    assert estimates.estimate_run(watched, "train", settings, measured, images) == (39.0, 5)
+    assert estimates.estimate_run(watched, "evaluate", settings, measured, images) == (4.0, 0)

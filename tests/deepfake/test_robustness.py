@@ -104,7 +104,7 @@ def test_frames_of_several_sizes_are_several_clips(tmp_path):
 def test_the_command_writes_curves_twice_alike(tmp_path, monkeypatch):
     run, folder = save_run(tmp_path / "run", build("panet")), save_images(tmp_path / "faces")
     few = {kind: DEGRADATIONS[kind]._replace(strengths=strengths) for kind, strengths in FEW.items()}
-    monkeypatch.setattr("robustness.DEGRADATIONS", few)
+    monkeypatch.setattr("deepfake.evaluating.robustness.DEGRADATIONS", few)
     written = []
     for name in ("one", "two"):
         out = tmp_path / name

@@ -1,1 +1,1 @@
-"""Scores, metrics with their intervals, yardsticks, plots and heat maps."""
+"""How good a detector is: scores, metrics with intervals, yardsticks, robustness, calibration, plots, heat maps."""

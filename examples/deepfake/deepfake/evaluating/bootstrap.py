@@ -1,9 +1,9 @@
-"""How sure a metric is: 95 % intervals by bootstrap over videos, for frames and for videos.
+"""95 % intervals of the metrics, by frame and by video, by bootstrap over videos.
 
-A video's frames resemble each other, so it is videos that are drawn anew, with replacement, as many reals and as many
-fakes as there are; a frame counts as often as its video was drawn. The interval holds the middle 95 % of what the
-resamples give (Efron's percentile interval). It says how far the figure depends on these test videos, and nothing of
-training: for that, train several seeds. A fake and the real video it was made from are drawn apart, as if unrelated.
+The frames of a video resemble each other. A resample therefore draws videos, with replacement: as many reals and as
+many fakes as there are; a frame counts as often as its video was drawn. The interval holds the middle 95 % of the
+resamples' metrics (Efron's percentile interval). It shows how much a metric depends on these test videos, not how much
+on the training: for that, train several seeds. A fake and the real video it was made from are drawn independently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .metrics import THRESHOLD, evaluate_scores, video_scores
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 0
-CHUNK = 4_000_000  # numbers in memory at a time, in each of a few arrays
+CHUNK = 4_000_000  # most numbers in each of a few arrays in memory
 
 Metrics = dict[str, Any]
 
@@ -27,9 +27,9 @@ Metrics = dict[str, Any]
 def evaluate_with_intervals(
     videos: Sequence[str], labels: ArrayLike, scores: ArrayLike, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Metrics]:
-    """`evaluate_scores`, "frame" and "video" each with `ci95`: {"acc": [low, high], ...}, all but the class counts.
+    """`evaluate_scores`, with `ci95` in "frame" and "video": {"acc": [low, high], ...} of all but the class counts.
 
-    With `resamples` 0 there is no `ci95`. Raises UserError as `evaluate_scores` does.
+    With `resamples=0` there is no `ci95`. Raises UserError as `evaluate_scores` does.
     """
     levels: dict[str, Metrics] = dict(evaluate_scores(videos, labels, scores))
     if resamples:
@@ -41,7 +41,7 @@ def evaluate_with_intervals(
 def resample(
     videos: Sequence[str], labels: ArrayLike, scores: ArrayLike, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """The metrics of each resample of the videos: {"frame": {"acc": (R,), ...}, "video": {...}}."""
+    """The metrics of each of R resamples: {"frame": {"acc": (R,), ...}, "video": {...}}."""
     grouped = video_scores(videos, labels, scores)
     number = {name: i for i, name in enumerate(grouped.videos)}
     group = np.array([number[name] for name in videos])
@@ -60,9 +60,9 @@ def resample(
 
 
 def draw(labels: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """How often each video is in each resample: (R, V), each class drawn from itself, so that none is ever empty."""
+    """How often each of V videos is in each of R resamples: (R, V). Each class is drawn alone, so none is empty."""
     counts = np.empty((resamples, len(labels)))
-    for row in counts:  # a row at a time, so that the resamples are the same in chunks of any size
+    for row in counts:  # row by row, so that the resamples do not depend on the size of a chunk
         for label in (0, 1):
             of_class = np.flatnonzero(labels == label)
             row[of_class] = generator.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)))
@@ -72,9 +72,9 @@ def draw(labels: NDArray[np.int64], resamples: int, generator: np.random.Generat
 def weighted_metrics(
     labels: NDArray[np.int64], scores: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """The metrics of `metrics.binary_metrics` with each score counted `weights` (R, N) times, for R weightings at once.
+    """`metrics.binary_metrics`, (R,) each, with each of N scores counted `weights` (R, N) times.
 
-    Both classes must have some weight in each row.
+    Both classes must have a positive weight in each row.
     """
     order = np.argsort(-scores, kind="stable")
     y, s, weights = labels[order], scores[order], weights[:, order]
@@ -85,10 +85,10 @@ def weighted_metrics(
     tpr = np.hstack([start, hits / hits[:, -1:]])
     fpr = np.hstack([start, alarms / alarms[:, -1:]])
 
-    called = np.searchsorted(-s[last_of_ties], -THRESHOLD, side="right")  # thresholds at which scores >= 0.5 are called
+    called = np.searchsorted(-s[last_of_ties], -THRESHOLD, side="right")  # thresholds of 0.5 and above
     right_fakes, right_reals = tpr[:, called], 1 - fpr[:, called]
     fakes, reals = hits[:, -1], alarms[:, -1]
-    with np.errstate(invalid="ignore"):  # no weight above a threshold: no recall either, so nothing is added
+    with np.errstate(invalid="ignore"):  # 0 / 0 if no weight is above a threshold: recall is 0 too
         precision = np.nan_to_num(hits / (hits + alarms))
     return {
         "acc": (right_fakes * fakes + right_reals * reals) / (fakes + reals),
@@ -100,9 +100,9 @@ def weighted_metrics(
 
 
 def _crossing(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The fpr at which fpr + tpr - 1, which never falls along a row, crosses zero, by linear interpolation."""
+    """The fpr at which fpr + tpr - 1, which never decreases along a row, crosses zero, by linear interpolation."""
     excess = fpr + tpr - 1
-    after = np.argmax(excess >= 0, axis=1)  # never the first point, which has -1
+    after = np.argmax(excess >= 0, axis=1)  # never the first point, which is -1
     rows = np.arange(len(excess))
     low, high = excess[rows, after - 1], excess[rows, after]
     share = -low / (high - low)

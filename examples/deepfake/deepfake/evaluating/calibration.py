@@ -1,11 +1,11 @@
-"""Do probabilities mean what they say: ECE, NLL, a reliability plot, and a temperature fitted on the val split.
+"""Calibration: ECE, NLL and a reliability plot of the fake probabilities, and a temperature fitted on the val split.
 
-Expected calibration error: the images are sorted into 15 bins of equal width by their fake probability; in each bin
-the mean probability is compared with the share of fakes; ECE is the mean of the differences, each bin weighing as many
-images as it holds. NLL is the mean negative log-likelihood (binary cross-entropy, in nats).
+Expected calibration error: the images are sorted into 15 bins of equal width by their fake probability. In each bin the
+mean probability is compared with the share of fakes; ECE is the mean of these differences, weighted by the number of
+images in the bin. NLL is the mean negative log-likelihood (binary cross-entropy, in nats).
 
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) divides all logits by one number
-T, the one that minimises the NLL of the *val* split. It moves no AUC by frame and no decision at 0.5.
+T, which minimises the NLL of the *val* split. It changes neither the AUC by frame nor a decision at 0.5.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from . import plots
 from .metrics import video_scores
 from .scoring import to_probabilities
 
 BINS = 15
-LEAST, MOST = 0.01, 100.0  # temperatures looked at; the best may lie beyond, as where val is told apart perfectly
+LEAST, MOST = 0.01, 100.0  # the range of temperatures; if val is classified without error, the best is outside
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -31,7 +32,7 @@ Labels = NDArray[np.int64]
 def calibrate(
     val: tuple[Labels, Floats], test: tuple[Labels, Floats], videos: list[str], bins: int = BINS
 ) -> dict[str, Any]:
-    """What calibration.json holds: the temperature fitted on `val`, and ECE and NLL of `test` without and with it.
+    """The content of calibration.json: the temperature fitted on `val`, and ECE and NLL of `test` without and with it.
 
     `val` and `test` are (labels, logits) of images; `videos` names the video of each test image.
     """
@@ -55,9 +56,9 @@ def calibrate(
 
 
 def summary(result: dict[str, Any]) -> str:
-    """One line: the temperature, and what it changes."""
+    """One line: the temperature, and how it changes ECE and NLL."""
     before, after = result["before"]["frame"], result["after"]["frame"]
-    bound = " (a bound: the best lies beyond)" if result["temperature_at_bound"] else ""
+    bound = " (a bound: the best is outside)" if result["temperature_at_bound"] else ""
     return (
         f"calibration by frame: temperature {result['temperature']:.3f} fitted on val{bound}; "
         f"ECE {before['ece']:.4f} -> {after['ece']:.4f}, NLL {before['nll']:.4f} -> {after['nll']:.4f}"
@@ -67,25 +68,15 @@ def summary(result: dict[str, Any]) -> str:
 def fit_temperature(labels: Labels, logits: Floats) -> float:
     """The T from 0.01 to 100 that minimises the NLL of logits / T.
 
-    The NLL is convex in 1 / T, so its slope there crosses zero once, or not between the bounds: bisection finds it.
+    The NLL is convex in 1 / T, so that its slope crosses zero once, or not at all between the bounds.
     """
-    low, high = 1 / MOST, 1 / LEAST
-    if _slope(labels, logits, low) >= 0:
+
+    def slope(inverse: float) -> float:
+        return float(np.mean(logits * (to_probabilities(logits * inverse) - labels)))
+
+    if slope(1 / MOST) >= 0:
         return MOST
-    if _slope(labels, logits, high) <= 0:
-        return LEAST
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if _slope(labels, logits, middle) < 0:
-            low = middle
-        else:
-            high = middle
-    return 2 / (low + high)
-
-
-def _slope(labels: Labels, logits: Floats, inverse: float) -> float:
-    """The derivative of nll(labels, logits * inverse) with respect to `inverse`."""
-    return float(np.mean(logits * (to_probabilities(logits * inverse) - labels)))
+    return LEAST if slope(1 / LEAST) <= 0 else 1 / brentq(slope, 1 / MOST, 1 / LEAST)
 
 
 def nll(labels: Labels, logits: Floats) -> float:
@@ -94,21 +85,21 @@ def nll(labels: Labels, logits: Floats) -> float:
 
 
 def ece(labels: Labels, probabilities: Floats, bins: int = BINS) -> float:
-    """The expected calibration error, from 0 (every bin as fake as it says) to 1."""
+    """The expected calibration error, from 0 (in every bin, mean probability and share of fakes agree) to 1."""
     table = reliability(labels, probabilities, bins)
     gaps = [row["count"] * abs(row["mean_probability"] - row["fake_share"]) for row in table]
     return float(sum(gaps) / len(labels))
 
 
 def reliability(labels: Labels, probabilities: Floats, bins: int = BINS) -> list[dict[str, float]]:
-    """Each bin that holds images: its bounds, count, mean fake probability and share of fakes.
+    """Each bin that is not empty: its bounds, count, mean fake probability and share of fakes.
 
-    A bin holds its lower bound; the last one holds 1 too.
+    A bin contains its lower bound; the last one contains 1 too.
     """
-    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
     rows = []
-    for number in np.unique(place).tolist():
-        mine = place == number
+    for number in np.unique(bin_of).tolist():
+        mine = bin_of == number
         rows.append(
             {
                 "low": number / bins,
@@ -122,7 +113,7 @@ def reliability(labels: Labels, probabilities: Floats, bins: int = BINS) -> list
 
 
 def reliability_figure(result: dict[str, Any], title: str) -> Figure:
-    """Share of fakes over the mean probability of each bin, before and after, and how many images each bin holds."""
+    """Share of fakes over mean probability of each bin, before and after scaling, above the count of each bin."""
     temperature = result["temperature"]
     looks: Any = (
         ("before", "as trained", plots.ORANGE, "o", "-"),

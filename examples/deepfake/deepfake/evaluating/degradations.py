@@ -1,7 +1,7 @@
-"""What happens to a picture on its way: JPEG, H.264, blur, noise, shrinking, each at five strengths, mild to severe.
+"""Degradations of pictures: JPEG, H.264, blur, noise and shrinking, each at five strengths from mild to severe.
 
-All take and give uint8 RGB (H, W, 3) of any size and are deterministic. Blur goes by the picture's side, not by pixels,
-so that a strength means the same for crops of any size.
+All are deterministic, from uint8 RGB (H, W, 3) of any size to the same. The strength of a blur is relative to the
+picture's side, so that it means the same for crops of any size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..media.video import REPEATABLE
 
 
 class Degradation(NamedTuple):
-    """One way to degrade: what its strength is, for an axis, and the five of it, mild to severe."""
+    """One kind of degradation: what its strength means, as an axis label, and its five strengths, mild to severe."""
 
     axis: str
     strengths: tuple[float, ...]
@@ -35,40 +35,37 @@ DEGRADATIONS = {
 
 
 def degrade(image: np.ndarray, kind: str, strength: float, name: str) -> np.ndarray:
-    """A picture degraded by one of DEGRADATIONS but "h264", which takes clips; `name` seeds the noise."""
-    if kind == "jpeg":
-        return jpeg(image, int(strength))
-    if kind == "blur":
-        return blur(image, strength)
+    """A picture degraded by any of DEGRADATIONS except "h264", which needs a clip; `name` seeds the noise."""
     if kind == "noise":
         return noise(image, strength, name)
-    if kind == "resize":
-        return shrink(image, strength)
-    raise ValueError(f"kind must be jpeg, blur, noise or resize, got {kind!r}")
+    functions = {"jpeg": jpeg, "blur": blur, "resize": shrink}
+    if kind not in functions:
+        raise ValueError(f"kind must be jpeg, blur, noise or resize, got {kind!r}")
+    return functions[kind](image, strength)
 
 
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Through JPEG (4:2:0, as OpenCV writes it) and back."""
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
+    """A picture after JPEG compression (4:2:0, by OpenCV)."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert decoded is not None
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def blur(image: np.ndarray, percent: float) -> np.ndarray:
-    """Gaussian blur, its sigma in per cent of the shorter side."""
+    """A picture after a Gaussian blur with a sigma in % of its shorter side."""
     return cv2.GaussianBlur(image, (0, 0), percent / 100 * min(image.shape[:2]))
 
 
 def noise(image: np.ndarray, deviation: float, name: str) -> np.ndarray:
-    """Independent Gaussian noise on each value, the same for the same name and only scaled by the strength."""
+    """A picture with Gaussian noise, independent in each value; the same name gives the same noise, scaled."""
     generator = np.random.default_rng(zlib.crc32(name.encode(errors="surrogateescape")))
     noisy = image + deviation * generator.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
 
 
 def shrink(image: np.ndarray, share: float) -> np.ndarray:
-    """Shrunk by area averaging to a share of its sides, and back to its size bilinearly."""
+    """A picture shrunk to a share of its sides (area averaging), then enlarged to its size (bilinear)."""
     height, width = image.shape[:2]
     small = cv2.resize(
         image, (max(1, round(share * width)), max(1, round(share * height))), interpolation=cv2.INTER_AREA
@@ -77,15 +74,15 @@ def shrink(image: np.ndarray, share: float) -> np.ndarray:
 
 
 def h264(frames: Sequence[np.ndarray], crf: int) -> list[np.ndarray]:
-    """The frames of one clip, all of one size, through H.264 (libx264, yuv420p) and back, in memory."""
+    """The frames of a clip, all of one size, after H.264 compression (libx264, yuv420p) in memory."""
     if len({frame.shape for frame in frames}) != 1:
-        raise ValueError("frames must be of one size, and at least one")
+        raise ValueError(f"frames must be of one size, and at least one; got sizes {[frame.shape for frame in frames]}")
     height, width = frames[0].shape[:2]
     even = [np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge") for frame in frames]
     decoder = av.CodecContext.create("h264", "r")
     decoded = [frame for packet in _encode(even, crf) for frame in decoder.decode(packet)] + decoder.decode(None)
     if len(decoded) != len(frames):
-        raise RuntimeError(f"{len(frames)} frames gave {len(decoded)} back from H.264")
+        raise RuntimeError(f"H.264 returned {len(decoded)} of {len(frames)} frames")
     return [frame.to_ndarray(format="rgb24")[:height, :width] for frame in decoded]
 
 

@@ -1,21 +1,17 @@
-"""The pictures of an evaluation: ROC curve, score histogram, and a grid of images like the paper's Fig. 4.
+"""Plots of an evaluation: the ROC curve and the score histogram; the style and helpers of every figure here.
 
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; nothing is told by colour alone.
+Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; nothing is shown by colour alone.
 """
 
 from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -23,9 +19,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from ..common.files import replacing
 from .metrics import THRESHOLD, VideoScores, equal_error_rate
 
-ERROR = "|difference|"  # between an image and its reconstruction, in shares of the full range
-GRID_LEGEND = "GT: ground truth, Pred: prediction (fake probability); framed and bold: wrong"
-HEAT_LEGEND = "over the grey image: dark is a map's lowest, yellow its highest value, both written below"
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE: Any = {
     "font.size": 9,
@@ -39,25 +32,6 @@ STYLE: Any = {
 }
 
 
-class Example(NamedTuple):
-    """One column of the grid. Images are (S, S, 3) in [0, 1]; the attention map is (S, S) in [0, 1]."""
-
-    image: NDArray[np.float32]
-    label: int
-    score: float
-    reconstruction: NDArray[np.float32] | None = None
-    attention: NDArray[np.float32] | None = None
-
-
-class HeatRow(NamedTuple):
-    """One row of a heat map figure: text beside it, images (S, S, 3) in [0, 1], and maps (S, S) by name."""
-
-    text: str
-    image: NDArray[np.float32]
-    reconstruction: NDArray[np.float32] | None
-    maps: Mapping[str, NDArray[np.float32]]
-
-
 def roc_figure(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -65,7 +39,7 @@ def roc_figure(
     baseline_auc: float | None,
     title: str,
 ) -> Figure:
-    """ROC curves of frames and, where they are not the same, of videos, with AUC and EER, and the trivial AUC."""
+    """ROC curves by frame and, if videos have several frames, by video; with AUC, EER and the AUC of trivial cues."""
     curves: list[Any] = [("images", labels, scores, BLUE, "-")]
     if len(videos.videos) < len(labels):
         curves = [
@@ -92,7 +66,7 @@ def roc_figure(
 
 
 def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: str) -> Figure:
-    """Histograms of the fake probability of reals and of fakes, each as shares of its class."""
+    """Histograms of the fake probability of reals and of fakes, in % of each class."""
     bins = np.linspace(0, 1, 25).tolist()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.3), layout="constrained")
@@ -112,100 +86,10 @@ def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: 
     return figure
 
 
-def grid_figure(examples: Sequence[Example], title: str) -> Figure:
-    """Input, reconstruction, |difference| and attention map of each example; a plain classifier has the input only."""
-    rows = 1 if examples[0].reconstruction is None else 4
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.25 * len(examples) + 1.3, 1.3 * rows + 1.0), layout="constrained")
-        grid = figure.subplots(rows, len(examples), squeeze=False)
-        for axes in grid.flat:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-        for axes, example in zip(grid[0], examples, strict=True):
-            _show_input(axes, example)
-        if rows == 4:
-            _show_reconstructions(figure, grid, examples)
-        for axes, name in zip(grid[:, 0], ("input", "reconstruction", ERROR, "attention map"), strict=False):
-            axes.set_ylabel(name)
-        figure.suptitle(wrapped(title, 18 * len(examples)), fontsize=9, x=0.01, ha="left")
-        figure.supxlabel(wrapped(GRID_LEGEND, 22 * len(examples)), fontsize=8, color=GREY)
-    return figure
-
-
-def _show_input(axes: Axes, example: Example) -> None:
-    axes.imshow(example.image)
-    predicted = int(example.score >= THRESHOLD)
-    words = ("real", "fake")
-    text = f"GT {words[example.label]}\nPred {words[predicted]} ({example.score:.2f})"
-    if predicted == example.label:
-        axes.set_title(text, fontsize=8, loc="center")
-    else:
-        axes.set_title(text, fontsize=8, loc="center", color=ORANGE, fontweight="bold")
-        axes.spines[:].set(visible=True, color=ORANGE, linewidth=3)
-
-
-def _show_reconstructions(figure: Figure, grid: NDArray[Any], examples: Sequence[Example]) -> None:
-    differences = []
-    for example in examples:
-        assert example.reconstruction is not None
-        differences.append(np.abs(example.image - example.reconstruction).mean(axis=2))
-    scale = Normalize(0, max(float(np.percentile(np.stack(differences), 99.5)), 1e-3))
-    for axes, example, difference in zip(grid.T, examples, differences, strict=True):
-        assert example.reconstruction is not None and example.attention is not None
-        axes[1].imshow(np.clip(example.reconstruction, 0, 1))
-        axes[2].imshow(difference, cmap="magma", norm=scale)
-        _overlay(axes[3], example.image, example.attention)
-    figure.colorbar(
-        ScalarMappable(scale, "magma"), ax=grid[2].tolist(), label="share of full range", aspect=8, pad=0.01
-    )
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=grid[3].tolist(), aspect=8, pad=0.01)
-    bar.set_ticks([0, 1], labels=["its lowest", "its highest"])
-
-
-def heat_figure(rows: Sequence[HeatRow], title: str) -> Figure:
-    """A row an image: the input, its reconstruction where there is one, then each map over the grey input.
-
-    Under a map stands its range. The reconstruction's error is drawn alone, all rows on one scale.
-    """
-    names = [*(["reconstruction"] if rows[0].reconstruction is not None else []), *rows[0].maps]
-    with matplotlib.rc_context(STYLE):
-        columns = 1 + len(names)
-        figure = Figure(figsize=(1.6 * columns + 0.4, 1.75 * len(rows) + 0.9), layout="constrained")
-        grid = figure.subplots(len(rows), columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-        for axes, name in zip(grid[0], ["input", *names], strict=True):
-            axes.set_title(name, fontsize=8, loc="center")
-        worst = max(float(row.maps[ERROR].max()) for row in rows) if ERROR in names else 0.0
-        for line, row in zip(grid, rows, strict=True):
-            line[0].imshow(row.image)
-            line[0].set_ylabel(row.text, fontsize=8)
-            for axes, name in zip(line[1:], names, strict=True):
-                if name == "reconstruction":
-                    axes.imshow(np.clip(np.asarray(row.reconstruction), 0, 1))
-                elif name == ERROR:
-                    axes.imshow(row.maps[name], cmap="magma", vmin=0, vmax=max(worst, 1e-3))
-                    axes.set_xlabel(f"up to {float(row.maps[name].max()):.2f}", fontsize=7, labelpad=2)
-                else:
-                    _overlay(axes, row.image, row.maps[name])
-        figure.suptitle(wrapped(title, 20 * columns), fontsize=9, x=0.01, ha="left")
-        figure.supxlabel(wrapped(HEAT_LEGEND, 24 * columns), fontsize=8, color=GREY)
-    return figure
-
-
-def _overlay(axes: Axes, image: NDArray[np.float32], values: NDArray[np.float32]) -> None:
-    """A map over the grey image, coloured from its lowest to its highest value, which stand below."""
-    low, high = float(values.min()), float(values.max())
-    axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
-    axes.imshow(values, cmap="viridis", alpha=0.55, vmin=low, vmax=max(high, low + 1e-6))
-    axes.set_xlabel(f"{low:.2f} to {high:.2f}", fontsize=7, labelpad=2)
-
-
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG; a failure leaves no partial file."""
     with replacing(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a file's name: its box in the title says enough
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a file's name: the title then shows a box, no more
         figure.savefig(file, format="png", dpi=150)
 
 
@@ -214,6 +98,6 @@ def _baseline_text(auc: float | None) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """In lines, as matplotlib takes any folder's name: `$` begins no formula, and bytes that are no text become "?"."""
+    """A text in lines of `width`, safe for matplotlib: "$" starts no formula, and undecodable bytes become "?"."""
     text = text.encode(errors="replace").decode().replace("$", r"\$")
     return "\n".join(textwrap.wrap(text, width))

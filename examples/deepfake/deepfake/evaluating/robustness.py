@@ -1,8 +1,8 @@
-"""Robustness curves: a split scored again under every degradation at every strength.
+"""Robustness curves: a split scored again under each degradation at each strength.
 
-Crops are degraded as they are stored, before they are resized for the network; H.264 takes the crops of a video, in
-their order, for a clip. Prepared frames lie farther apart than a camera's, so the clip costs the codec more bits, or at
-a given CRF some quality, than the video would.
+Crops are degraded at the size in which they are stored, before they are resized for the network. For H.264, the crops
+of a video, in their order, are one clip. They are farther apart in time than a camera's frames, so that the codec needs
+more bits for them than for the video, or loses more quality at the same CRF.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Levels = dict[str, dict[str, Any]]
 
 
 class Degraded(Images):
-    """The same images, seen through one degradation at one strength."""
+    """The same images after one degradation at one strength."""
 
     def __init__(self, images: Images, kind: str, strength: float) -> None:
         vars(self).update(vars(images))
@@ -34,10 +34,10 @@ class Degraded(Images):
         self._of_video: dict[str, list[int]] = defaultdict(list)
         for index, video in enumerate(images.videos):
             self._of_video[video].append(index)
-        self._clip: tuple[str, dict[int, np.ndarray]] = ("", {})  # the last video's frames, which are read in turn
+        self._clip: tuple[str, dict[int, np.ndarray]] = ("", {})  # the last video: its frames are read one by one
 
     def crop(self, index: int) -> np.ndarray:
-        """The degraded image, at the size in which it is stored."""
+        """The degraded image, uint8 (H, W, 3), at the size in which it is stored."""
         if self.kind != "h264":
             return degrade(super().crop(index), self.kind, self.strength, self.names[index])
         video = self.videos[index]
@@ -46,7 +46,7 @@ class Degraded(Images):
         return self._clip[1][index]
 
     def _encoded(self, members: list[int]) -> dict[int, np.ndarray]:
-        """A video's crops through H.264; where their size changes, another clip begins."""
+        """A video's crops after H.264, by index; a change of size begins another clip."""
         crops = [(index, Images.crop(self, index)) for index in members]
         found: dict[int, np.ndarray] = {}
         for _, clip in groupby(crops, key=lambda pair: pair[1].shape):
@@ -56,26 +56,26 @@ class Degraded(Images):
 
 
 def curves(
-    images: Images, score: Callable[[Images], NDArray[np.float64]], judge: Callable[[NDArray[np.float64]], Levels]
+    images: Images, score: Callable[[Images], NDArray[np.float64]], measure: Callable[[NDArray[np.float64]], Levels]
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each degradation, its strengths with `judge`'s metrics of the scores that `score` gives the degraded images.
+    """The metrics under each degradation: {"jpeg": [{"strength": 90, "frame": {...}, "video": {...}}, ...], ...}.
 
-    {"jpeg": [{"strength": 90, "frame": {...}, "video": {...}}, ...], ...}, from mild to severe.
+    `score` returns the scores of the degraded images, `measure` the metrics of these. Strengths go from mild up.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for kind, degradation in DEGRADATIONS.items():
         found[kind] = []
         for strength in degradation.strengths:
-            levels = judge(score(Degraded(images, kind, strength)))
+            levels = measure(score(Degraded(images, kind, strength)))
             found[kind].append({"strength": strength, **levels})
             print(f"{kind:<8}{strength:>6g}   AUC by frame {100 * levels['frame']['auc']:6.2f} %", flush=True)
     return found
 
 
 def robustness_figure(result: dict[str, Any], title: str) -> Figure:
-    """AUC of frames and videos over the strengths of each degradation, with its 95 % interval where there is one.
+    """AUC by frame and by video over the strengths of each degradation, with 95 % intervals if there are any.
 
-    `result` has "clean", the metrics without any, and the curves.
+    `result` has the curves, and in "clean" the metrics without degradation.
     """
     with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(9.6, 5.6), layout="constrained")

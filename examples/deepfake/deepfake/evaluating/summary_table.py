@@ -1,4 +1,4 @@
-"""The table that an evaluation prints: its figures with their intervals, the yardsticks, and the paper's Table I."""
+"""The table that evaluate.py prints: figures with their intervals, the yardsticks, and the paper's Table I."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
 
 
 def report(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The table: this run's figures in %, the yardsticks, and the paper's Table I with what it may be compared to."""
+    """The table: this run's figures in %, the yardsticks, the paper's Table I, and whether they can be compared."""
     epoch = metrics["checkpoint_epoch"]
     lines = [title_of(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
     lines.append(COLUMNS.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
@@ -43,9 +43,23 @@ def report(metrics: dict[str, Any], methods: set[str]) -> str:
     return "\n".join(lines)
 
 
+def model_name(arguments: dict[str, Any]) -> str:
+    """What the paper's Table I calls a model with these constructor arguments: "PANet tiny", "RECCE paper", ..."""
+    variant = arguments.get("variant", "paper")
+    if arguments.get("architecture") == "xception":
+        return f"Xception {variant}"
+    attention = arguments.get("emam", "common") or arguments.get("scam", "final")
+    return f"{'PANet' if attention else 'RECCE'} {variant}"
+
+
+def name_of(data: str | Path) -> str:
+    """The last part of a folder's path, "demo" for the demo."""
+    return Path(data).resolve().name
+
+
 def title_of(metrics: dict[str, Any]) -> str:
     """Which model, on which data."""
-    return f"{metrics['model']} on {Path(metrics['data']).resolve().name} ({metrics['split']})"
+    return f"{metrics['model']} on {name_of(metrics['data'])} ({metrics['split']})"
 
 
 def interval(bounds: list[float]) -> str:
@@ -70,7 +84,7 @@ def _short(name: str) -> str:
 
 
 def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The honest sentence under the paper's rows."""
+    """The sentence below the paper's rows: what this run's figures may be compared with."""
     if metrics["data"] == "demo":
         return "!! DEMONSTRATION on drawn faces, NOT FF++: these figures are no result and compare with no row above !!"
     video = metrics["video"]
@@ -81,6 +95,6 @@ def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
             "this run's figures do not compare with the paper's rows."
         )
     return (
-        "The counts and methods are those of FF++'s test split. Mind that the preparation of the crops alone moves ACC "
-        "by several points, more than the rows above differ."
+        "The counts and methods are those of FF++'s test split. Note that the preparation of the crops alone changes "
+        "ACC by several points, more than the rows above differ."
     )

@@ -1,8 +1,8 @@
-"""How far one gets without looking at faces: a logistic regression on trivial cues, to print beside any model's AUC.
+"""The trivial baseline: the AUC of a logistic regression on cues that know nothing of faces, a yardstick for any model.
 
-The cues say nothing of where: the spectrum averaged over rings, each channel's mean and deviation, the energy of the
-noise residual, and the file's size where there are files. A high AUC here means that the two classes were made
-differently (resampled, compressed or lit), and that a model's high AUC on the same data proves little.
+The cues hold no positions: the spectrum averaged over rings, each channel's mean and deviation, the energy of the noise
+residual, and the file's size if there are files. A high AUC here means that the two classes were made differently
+(resampled, compressed or lit), so that a model's high AUC on the same data proves little.
 """
 
 from __future__ import annotations
@@ -17,20 +17,34 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..common.cli import UserError
-from ..dataset.images import Images
+from ..dataset.images import Images, open_split
 
-MOST_TRAIN, MOST_TEST = 4000, 2000  # images looked at; more would change the AUC's second digit at most
+MOST_TRAIN, MOST_TEST = 4000, 2000  # images used; more would change the second digit of the AUC at most
 RINGS = 24
 
 
-def trivial_baseline_auc(train: Images, test: Images) -> float:
-    """AUC on `test` of a logistic regression on trivial cues, fitted to `train`. The same data give the same AUC.
+@functools.lru_cache
+def baseline_of(data: str, split: str, image_size: int, fingerprint: str) -> float | None:
+    """The baseline's AUC on a split, or None, and a line that says why, if the training split can't be read.
 
-    Raises UserError where an image can't be read or a set holds one class only.
+    It is computed once for several runs; `fingerprint` makes sure that changed data are not taken for the same.
+    """
+    try:
+        train, test = (open_split(data, name, image_size) for name in ("train", split))
+        return trivial_baseline_auc(train, test)
+    except UserError as error:
+        print(f"no trivial baseline: {error}")
+        return None
+
+
+def trivial_baseline_auc(train: Images, test: Images) -> float:
+    """AUC on `test` of a logistic regression on trivial cues, fitted to `train`; deterministic.
+
+    Raises UserError if an image can't be read or a set holds one class only.
     """
     for name, images in (("training", train), ("test", test)):
         if len(np.unique(images.labels)) < 2:
-            raise UserError(f"the trivial baseline wants real and fake images in the {name} set, which holds one class")
+            raise UserError(f"the trivial baseline needs real and fake images, but the {name} set holds one class")
     use_size = bool(train.files and test.files)
     chosen_train, chosen_test = _spread(train, MOST_TRAIN), _spread(test, MOST_TEST)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
@@ -40,7 +54,7 @@ def trivial_baseline_auc(train: Images, test: Images) -> float:
 
 
 def _spread(images: Images, most: int) -> np.ndarray:
-    """Indices of at most `most` images, both classes in their own proportion, spread evenly over the set."""
+    """Indices of at most `most` images, spread evenly over the set, the classes in their own proportion."""
     chosen = []
     for label in (0, 1):
         of_class = np.flatnonzero(images.labels == label)
@@ -60,7 +74,7 @@ def _cues_of(images: Images, indices: np.ndarray, use_size: bool) -> np.ndarray:
 
 
 def cues(pixels: np.ndarray) -> np.ndarray:
-    """The trivial cues of one image, uint8 (3, S, S): log-spectrum over rings, colour statistics, residual energy."""
+    """The cues of one image, uint8 (3, S, S): log spectrum by ring, colour statistics, log energy of the residual."""
     planes = pixels.astype(np.float64) / 255
     grey = planes.mean(axis=0)
     power = np.abs(np.fft.rfft2((grey - grey.mean()) * _window(grey.shape[0]))) ** 2
@@ -79,7 +93,7 @@ def _window(size: int) -> np.ndarray:
 
 @functools.cache
 def _rings(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ring of every frequency of rfft2, and each ring's number of frequencies."""
+    """The ring of every frequency of rfft2, and the number of frequencies in each ring."""
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     rings = np.minimum((radius / np.hypot(0.5, 0.5) * RINGS).astype(int), RINGS - 1)
     return rings, np.maximum(np.bincount(rings.ravel(), minlength=RINGS), 1)

@@ -1,1 +1,1 @@
-"""A detector's answers drawn into images and videos."""
+"""From an image or a video to what a detector says of it, as JSON and as pictures."""

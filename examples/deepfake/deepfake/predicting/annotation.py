@@ -1,25 +1,24 @@
-"""Draw a prediction into its picture: the face's box, and a caption below it, legible at any image size."""
+"""Draws a prediction into its picture: the box of the face, and a caption below, legible at any image size."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..evaluating.metrics import THRESHOLD
+from ..evaluating.metrics import verdict
+from ..media.tracks import Box
 
-SMALLEST = 320  # pixels: a smaller longer side is enlarged, a narrower canvas widened, so that the caption can be read
+SMALLEST = 320  # pixels: a smaller picture is enlarged and a narrower one gets margins, so that the caption is legible
 REAL_COLOUR, FAKE_COLOUR = (0, 114, 178), (213, 94, 0)  # blue and vermilion of Okabe and Ito's palette
 NO_COLOUR = (102, 102, 102)
 
 
-def annotated(
-    image: np.ndarray, box: tuple[float, float, float, float] | None, probability: float | None
-) -> np.ndarray:
-    """A copy of a uint8 RGB image (H, W, 3) with the face's box, and a strip below: real or fake, and how sure.
+def annotated(image: np.ndarray, box: Box | None, probability: float | None) -> np.ndarray:
+    """A copy of a uint8 RGB image (H, W, 3) with the face's box, and a strip below with prediction and probability.
 
     Without a probability the strip says that no face was found.
     """
-    text, colour = _verdict(probability)
+    text, colour = _text_and_colour(probability)
     enlarge = max(1, -(-SMALLEST // max(image.shape[:2])))
     size = (image.shape[1] * enlarge, image.shape[0] * enlarge)
     picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
@@ -32,19 +31,16 @@ def annotated(
     return np.asarray(result)
 
 
-def _verdict(probability: float | None) -> tuple[str, tuple[int, int, int]]:
+def _text_and_colour(probability: float | None) -> tuple[str, tuple[int, int, int]]:
     """What the strip says, and its colour."""
     if probability is None:
         return "no face found", NO_COLOUR
-    is_fake = probability >= THRESHOLD
-    return (
-        f"{'FAKE' if is_fake else 'REAL'}   fake probability {probability:.2f}",
-        FAKE_COLOUR if is_fake else REAL_COLOUR,
-    )
+    name = verdict(probability)
+    return f"{name.upper()}   fake probability {probability:.2f}", FAKE_COLOUR if name == "fake" else REAL_COLOUR
 
 
 def _draw_box(picture: Image.Image, box: list[float], colour: tuple[int, int, int]) -> None:
-    """A coloured frame with a thin white edge, cut at the picture's border so that no side is lost outside."""
+    """Draw a coloured frame with a thin white edge, limited to the picture so that all four sides are visible."""
     width = max(2, round(max(picture.size) / 150))
     right, bottom = picture.width - 1, picture.height - 1
     x0, y0, x1, y1 = (min(max(side, 0), end) for side, end in zip(box, (right, bottom) * 2, strict=True))

@@ -1,1 +1,1 @@
-"""The paper's Table I: plan, steps, estimates, coverage of the data, report."""
+"""Experiments of many trainings: the paper's Table I (plan, steps, estimates, coverage, report) and the ablation."""

@@ -1,4 +1,4 @@
-"""What a manifest says of a reproduction's data: whether its test videos are FF++'s, which lack, what gave no crop."""
+"""What a manifest says of the data: whether its test videos are FF++'s, which are missing, what has no crop and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..common.cli import UserError
 from ..dataset.manifest import MANIFEST
 from ..sources import ffpp
 
-MOST_LACKING = 0.01  # of FF++'s 700 test videos: so few can move ACC by about one point at most
+MOST_MISSING = 0.01  # of FF++'s 700 test videos: so few can change ACC by about one point at most
 
 Video = tuple[str, str]  # method and id
 
@@ -22,27 +22,27 @@ class Coverage(NamedTuple):
 
     Args:
         fingerprint: the manifest's sha256.
-        official: whether no video was tested but FF++'s own, by name.
-        lacking: FF++'s test videos without a crop.
-        problems: how many videos and frames gave no crop, by what was wrong with them.
+        official: whether all test videos are FF++'s, by name.
+        missing: FF++'s test videos without a crop.
+        problems: how many videos and frames have no crop, by reason.
     """
 
     fingerprint: str
     official: bool
-    lacking: list[Video]
+    missing: list[Video]
     problems: Counter[str]
 
     @property
     def is_ffpp(self) -> bool:
-        """Whether this is FF++'s test split, but for one video in a hundred at most.
+        """Whether this is FF++'s test split, of which at most one video in a hundred is missing.
 
-        A set of forge.py's with the same counts and folders has other splits, so it does not pass for FF++.
+        A set made by forge.py with the same counts and folders has other splits, so it is not taken for FF++.
         """
-        return self.official and len(self.lacking) <= MOST_LACKING * len(official_test())
+        return self.official and len(self.missing) <= MOST_MISSING * len(official_test())
 
 
 def read_coverage(folder: Path) -> Coverage:
-    """What the manifest of a prepared folder says. UserError where it cannot be read."""
+    """The coverage of a prepared folder, from its manifest. UserError if it cannot be read."""
     try:
         content = (folder / MANIFEST).read_bytes()
     except OSError as error:
@@ -55,7 +55,7 @@ def read_coverage(folder: Path) -> Coverage:
 
 
 def official_test() -> set[Video]:
-    """The 140 real videos and 560 fakes of FF++'s test split."""
+    """Method and id of the 140 real videos and 560 fakes of FF++'s test split."""
     pairs = ffpp.official_pairs()["test"]
     fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
     reals = {("real", video_id) for pair in pairs for video_id in pair}

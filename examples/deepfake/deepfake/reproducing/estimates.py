@@ -1,11 +1,12 @@
-"""How long a plan will take and how much room, from short measurements on this machine."""
+"""Estimates how long a plan takes and how much disk space it needs, from short measurements on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,28 +15,88 @@ import torch
 
 from panet_layers.models import PANetLoss
 
+from ..common.cli import UserError
 from ..common.files import read_json
+from ..dataset.manifest import list_images
 from ..media.faces import face_detector
 from ..preparing.crops import RECORD, prepare_one
 from ..preparing.tasks import Task
 from ..training.distributed import pick_device
 from ..training.run import build_model
 from ..training.settings import Settings
+from .plan import Experiment
+from .steps import Step
 
 TIMED_STEPS, MOST_SAMPLES = 3, 5
 
 
 class Measured(NamedTuple):
-    """Of one model: seconds of a step of training, seconds to score a batch, and bytes of a run."""
+    """Of one model: seconds of a training step, seconds to score a batch, and bytes of a run."""
 
     training: float
     scoring: float
     room: int
 
 
+def print_estimate(experiment: Experiment, steps: Sequence[Step], tasks: dict[str, list[Task]], workers: int) -> None:
+    """Print time and space of the steps that are not done. UserError if the disk has too little space.
+
+    `tasks` are the videos to prepare, by compression; `workers` are prepare.py's processes.
+    """
+    left = [step.name.split() for step in steps if not step.done()]
+    if not left:
+        return
+    counts = {compression: _images(experiment, compression, tasks) for compression in experiment.compressions}
+    wanted = {name[2] for name in left if len(name) > 2}
+    settings = experiment.models
+    measured = {model: measure(settings[model], experiment.processes) for model in settings if model in wanted}
+    found: dict[str, tuple[float, float]] = {}
+    for kind, compression, *of in left:
+        name = " ".join([kind, compression, *of[:1]])
+        if name not in found:
+            images = counts[compression]
+            if kind == "prepare":
+                found[name] = preparing(tasks[compression], workers)
+            elif kind == "cache":
+                found[name] = 0.0, sum(3 * experiment.image_size**2 * images[part] for part in experiment.cached_splits)
+            else:
+                found[name] = estimate_run(experiment, kind, settings[of[0]], measured[of[0]], images)
+            seconds, size = found[name]
+            about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to read images is not estimated
+            print(f"{name}{' once' if of else ''}: {about}{gigabytes(size)}")
+    totals = [found[" ".join(name[:3])] for name in left]
+    seconds, room = (sum(values) for values in zip(*totals, strict=True))
+    print(f"left: about {shown(seconds)} here, {gigabytes(room)}")
+    free = free_space(experiment.out)
+    if free < room:
+        raise UserError(f"{experiment.out}: {gigabytes(free)} free, about {gigabytes(room)} needed")
+
+
+def estimate_run(
+    experiment: Experiment, kind: str, settings: Settings, measured: Measured, images: Counter[str]
+) -> tuple[float, float]:
+    """Seconds and bytes of a training or an evaluation."""
+    batches = {split: count / settings.batch_size for split, count in images.items()}
+    if kind == "evaluate":  # in one process, however many train
+        return batches["test"] * measured.scoring * experiment.processes, 0.0
+    scored = batches["val"] + (batches["test"] if experiment.also_chosen_on_test else 0)
+    return settings.epochs * (batches["train"] * measured.training + scored * measured.scoring), measured.room
+
+
+def _images(experiment: Experiment, compression: str, tasks: dict[str, list[Task]]) -> Counter[str]:
+    """How many images each split has, or will have."""
+    counts: Counter[str] = Counter()
+    if compression in tasks:
+        for task in tasks[compression]:
+            counts[task.source.split] += task.count or 1
+    else:
+        counts.update(record.split for record in list_images(experiment.data_folders[compression])[0])
+    return counts
+
+
 def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
-    """Seconds and bytes to prepare all sources: one video is prepared, and counts for every other."""
-    face_detector()  # loaded once, whatever the number of videos
+    """Seconds and bytes to prepare all sources, extrapolated from one video, which is prepared now."""
+    face_detector()  # loads the detector, so that it is not part of the time
     for sample in samples(tasks):
         with tempfile.TemporaryDirectory() as folder:
             task = dataclasses.replace(sample, folder=Path(folder) / "sample")
@@ -52,7 +113,7 @@ def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
 
 
 def samples(tasks: Sequence[Task]) -> Sequence[Task]:
-    """A few videos of about the mean number of frames, as decoding takes as long whatever their number."""
+    """A few videos with about the mean number of frames, since decoding a video takes the same time for any number."""
     counts = [task.count or 0 for task in tasks]
     mean = sum(counts) / len(counts)
     nearest = min(counts, key=lambda count: abs(count - mean))
@@ -62,9 +123,9 @@ def samples(tasks: Sequence[Task]) -> Sequence[Task]:
 
 
 def measure(settings: Settings, processes: int) -> Measured:
-    """Time steps on random images (no image is read from a disk), and count what last.pt and best/ hold.
+    """Time steps on random images (no image is read from disk), and count the bytes of last.pt and best/.
 
-    On a CPU the paper's variant is timed on a part of a batch, for a whole one takes long.
+    On a CPU the paper's variant is timed on a part of a batch, since a whole batch takes long.
     """
     device = pick_device(settings.device)
     batch = max(1, settings.batch_size // processes)
@@ -87,14 +148,14 @@ def measure(settings: Settings, processes: int) -> Measured:
 
 
 def _run_size(model: torch.nn.Module) -> int:
-    """The weights twice, in last.pt and in best/, and Adam's two moments of each parameter."""
+    """Bytes of the weights, twice (last.pt and best/), and of Adam's two moments of each parameter."""
     weights, moments = model.state_dict().values(), 2 * list(model.parameters())
     return sum(2 * tensor.nbytes for tensor in weights) + sum(tensor.nbytes for tensor in moments)
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
     for step in range(TIMED_STEPS + 1):
-        if step == 1:  # the first one makes room and chooses algorithms
+        if step == 1:  # the first step allocates memory and chooses algorithms
             started = time.monotonic()
         work()
         if device.type == "cuda":
@@ -103,7 +164,7 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 
 
 def shown(seconds: float) -> str:
-    """A duration as a person plans with it."""
+    """A duration in words, with two significant digits or so."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -111,13 +172,12 @@ def shown(seconds: float) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Bytes as a person plans with them."""
+    """A number of bytes in words."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def free_space(folder: Path) -> int:
-    """Bytes free where `folder` is, or will be."""
+    """Free bytes on the disk where `folder` is, or will be."""
     while not folder.exists():
         folder = folder.parent
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return shutil.disk_usage(folder).free

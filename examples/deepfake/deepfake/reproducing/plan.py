@@ -1,9 +1,9 @@
-"""Table I's experiment as a list of steps: prepare, cache, train, evaluate; what each leaves, and when it is done."""
+"""Table I's experiment, and its plan: the steps that prepare, cache, train and evaluate, and when each is done."""
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,122 +11,144 @@ from ..common.cli import UserError
 from ..common.files import read_json
 from ..dataset.cached_pixels import description, open_cached
 from ..dataset.manifest import MANIFEST, list_images
+from ..evaluating.evaluation import METRICS, results_folder
 from ..training.checkpoint import CONFIG
 from ..training.settings import Settings
 from .steps import Step
-from .table_one import LOG, mismatch, read_log
+from .table_one import LOG, Result, mismatch, read_log, read_result
 
 
-def plan(args: argparse.Namespace, settings: dict[str, Settings]) -> list[Step]:
-    """Every command, in order: preparations, caches, trainings, evaluations."""
+@dataclass(frozen=True)
+class Experiment:
+    """What reproduce.py's options ask for.
+
+    `models` has the settings of each model's trainings, but for data, out, model and seed; `seeds` is the number of
+    trainings of each model on each compression.
+    """
+
+    source: Path
+    out: Path
+    compressions: list[str]
+    models: dict[str, Settings]
+    seeds: int
+    profile: str
+    train: list[str]
+    prepare: list[str]
+    cache: bool
+    processes: int
+    also_chosen_on_test: bool
+
+    @property
+    def image_size(self) -> int:
+        """The side of the network's images, the same for all models."""
+        return next(iter(self.models.values())).image_size
+
+    @property
+    def cached_splits(self) -> list[str]:
+        """The splits that trainings read."""
+        return ["train", "val", *(["test"] if self.also_chosen_on_test else [])]
+
+    @property
+    def data_folders(self) -> dict[str, Path]:
+        """The folder of each compression's crops."""
+        return {compression: self.out / "data" / compression for compression in self.compressions}
+
+    def cached(self, compression: str) -> Path:
+        """The folder of a compression's decoded crops."""
+        return self.out / "cache" / compression
+
+    def run(self, compression: str, model: str, seed: int) -> Path:
+        """The folder of a training."""
+        return self.out / "runs" / f"{compression}-{model}-seed{seed}"
+
+    def metrics(self, compression: str, model: str, seed: int) -> Path:
+        """The file with a run's metrics on the test split."""
+        return results_folder(self.run(compression, model, seed), self.data_folders[compression]) / METRICS
+
+    def trainings(self) -> list[tuple[str, int]]:
+        """Model and seed of each training on one compression."""
+        return [(model, seed) for model in self.models for seed in range(self.seeds)]
+
+    def results(self) -> list[Result]:
+        """The metrics of all trainings. UserError if one is missing or not of the training's best epoch."""
+        return [
+            read_result(self.run(compression, *of), self.metrics(compression, *of), compression, *of)
+            for compression in self.compressions
+            for of in self.trainings()
+        ]
+
+
+def plan(experiment: Experiment) -> list[Step]:
+    """All steps, in order: preparations, caches, trainings, evaluations."""
     preparations, caches, trainings, evaluations = [], [], [], []
-    for compression in args.compressions:
-        preparation = _preparation(args, compression)
+    for compression in experiment.compressions:
+        preparation = _preparation(experiment, compression)
         preparations.append(preparation)
         needs: tuple[Step, ...] = (preparation,)
-        if args.cache:
-            caches.append(_caching(args, compression, settings, needs))
+        if experiment.cache:
+            caches.append(_caching(experiment, compression, needs))
             needs += (caches[-1],)
-        for model, chosen in settings.items():
-            for seed in range(args.seeds):
-                training = _training(args, compression, model, seed, chosen.epochs, needs)
-                trainings.append(training)
-                evaluations.append(_evaluation(args, compression, model, seed, (preparation, training)))
+        for model, seed in experiment.trainings():
+            training = _training(experiment, compression, model, seed, needs)
+            trainings.append(training)
+            evaluations.append(_evaluation(experiment, compression, model, seed, (preparation, training)))
     return [*preparations, *caches, *trainings, *evaluations]
 
 
-def _preparation(args: argparse.Namespace, compression: str) -> Step:
-    data = data_folders(args)[compression]
-    given = (str(args.source), str(data), "--compression", compression, "--profile", args.profile, *args.prepare)
-    return Step(f"prepare {compression}", "prepare.py", given, done=(data / MANIFEST).is_file)
+def _preparation(experiment: Experiment, compression: str) -> Step:
+    data = experiment.data_folders[compression]
+    given = (experiment.source, data, "--compression", compression, "--profile", experiment.profile)
+    return Step(f"prepare {compression}", "prepare.py", (*given, *experiment.prepare), done=(data / MANIFEST).is_file)
 
 
-def _caching(
-    args: argparse.Namespace, compression: str, settings: dict[str, Settings], needs: tuple[Step, ...]
-) -> Step:
-    size = next(iter(settings.values())).image_size
-    given = (str(data_folders(args)[compression]), str(cache_folder(args, compression)), "--image-size", str(size))
-    return Step(
-        *(f"cache {compression}", "cache.py", (*given, "--splits", *cached_splits(args))),
-        done=partial(_is_cached, args, compression, settings, size),
-        needs=needs,
-    )
+def _caching(experiment: Experiment, compression: str, needs: tuple[Step, ...]) -> Step:
+    folders = experiment.data_folders[compression], experiment.cached(compression)
+    given = (*folders, "--image-size", experiment.image_size, "--splits", *experiment.cached_splits)
+    done = partial(_is_cached, experiment, compression)
+    return Step(f"cache {compression}", "cache.py", given, done=done, needs=needs)
 
 
-def _training(
-    args: argparse.Namespace, compression: str, model: str, seed: int, epochs: int, needs: tuple[Step, ...]
-) -> Step:
-    run = run_folder(args, compression, model, seed)
-    given = ["--data", str(data_folders(args)[compression]), "--out", str(run), "--model", model, "--seed", str(seed)]
-    given += ["--watch-test"] if args.also_chosen_on_test else []
-    given += ["--cache", str(cache_folder(args, compression))] if args.cache else []
-    return Step(
-        *(f"train {compression} {model} seed {seed}", "train.py", (*given, *args.train)),
-        done=partial(is_trained, run, epochs),
-        needs=needs,
-        begun=run / CONFIG,
-        processes=args.processes,
-    )
+def _training(experiment: Experiment, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
+    run, epochs = experiment.run(compression, model, seed), experiment.models[model].epochs
+    given = ["--data", experiment.data_folders[compression], "--out", run, "--model", model, "--seed", seed]
+    given += ["--watch-test"] if experiment.also_chosen_on_test else []
+    given += ["--cache", experiment.cached(compression)] if experiment.cache else []
+    name, done = f"train {compression} {model} seed {seed}", partial(is_trained, run, epochs)
+    arguments = (*given, *experiment.train)
+    return Step(name, "train.py", arguments, done, needs, begun=run / CONFIG, processes=experiment.processes)
 
 
-def _evaluation(args: argparse.Namespace, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
-    run = run_folder(args, compression, model, seed)
-    given = (str(run), "--data", str(data_folders(args)[compression]))
-    return Step(
-        *(f"evaluate {compression} {model} seed {seed}", "evaluate.py", given),
-        done=partial(is_evaluated, run, metrics_file(run, compression)),
-        needs=needs,
-    )
+def _evaluation(experiment: Experiment, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
+    run = experiment.run(compression, model, seed)
+    done = partial(is_evaluated, run, experiment.metrics(compression, model, seed))
+    given = (run, "--data", experiment.data_folders[compression])
+    return Step(f"evaluate {compression} {model} seed {seed}", "evaluate.py", given, done=done, needs=needs)
 
 
 def is_trained(run: Path, epochs: int) -> bool:
-    """Whether so many epochs are in a run's log."""
+    """Whether a run's log has that many epochs."""
     return (run / LOG).is_file() and len(read_log(run)) >= epochs
 
 
 def is_evaluated(run: Path, metrics: Path) -> bool:
-    """Whether the metrics are of the run's best epoch, as far as it is trained, and of its data."""
+    """Whether the metrics are those of the run's best epoch so far, on the run's data."""
     return metrics.is_file() and (run / LOG).is_file() and mismatch(run, read_json(metrics)) is None
 
 
-def _is_cached(args: argparse.Namespace, compression: str, settings: dict[str, Settings], size: int) -> bool:
-    """Whether the arrays are there, or no training is left that would read them."""
-    runs = [(run_folder(args, compression, model, seed), model) for model in settings for seed in range(args.seeds)]
-    if all(is_trained(run, settings[model].epochs) for run, model in runs):
+def _is_cached(experiment: Experiment, compression: str) -> bool:
+    """Whether the arrays are complete, or no training that would read them is left."""
+    epochs = {experiment.run(compression, *of): experiment.models[of[0]].epochs for of in experiment.trainings()}
+    if all(is_trained(run, count) for run, count in epochs.items()):
         return True
-    data = data_folders(args)[compression]
+    data = experiment.data_folders[compression]
     if not (data / MANIFEST).is_file():
         return False
     records, fingerprint = list_images(data)
     counts = Counter(record.split for record in records)
     try:
-        for split in cached_splits(args):
-            open_cached(cache_folder(args, compression), split, description(fingerprint, counts[split], size))
+        for split in experiment.cached_splits:
+            wanted = description(fingerprint, counts[split], experiment.image_size)
+            open_cached(experiment.cached(compression), split, wanted)
     except UserError:
         return False
     return True
-
-
-def data_folders(args: argparse.Namespace) -> dict[str, Path]:
-    """Where the crops of each compression are."""
-    return {compression: args.out / "data" / compression for compression in args.compressions}
-
-
-def run_folder(args: argparse.Namespace, compression: str, model: str, seed: int) -> Path:
-    """Where a training is."""
-    return args.out / "runs" / f"{compression}-{model}-seed{seed}"
-
-
-def metrics_file(run: Path, compression: str) -> Path:
-    """Where evaluate.py leaves the figures of a run."""
-    return run / f"{compression}-test" / "metrics.json"
-
-
-def cache_folder(args: argparse.Namespace, compression: str) -> Path:
-    """Where a compression's decoded crops are."""
-    return args.out / "cache" / compression
-
-
-def cached_splits(args: argparse.Namespace) -> list[str]:
-    """The splits that trainings read."""
-    return ["train", "val", *(["test"] if args.also_chosen_on_test else [])]

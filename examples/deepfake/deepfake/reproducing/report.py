@@ -1,53 +1,46 @@
-"""The report of reproduce.py: Table I's rows beside ours, as Markdown with pictures, and as one HTML file."""
+"""The report of reproduce.py: Table I's rows beside ours, what they may be compared with, and how they were made."""
 
 from __future__ import annotations
 
-import base64
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import markdown
 import matplotlib
 from matplotlib.figure import Figure
 
 from ..common.cli import UserError
-from ..common.files import make_folder, read_json, replacing
+from ..common.files import make_folder, read_json
+from ..common.markdown import table, write_markdown
 from ..evaluating.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ..training.checkpoint import CONFIG
 from .coverage import Coverage, read_coverage
-from .table_one import COMPRESSIONS, MODELS, WIDEST, Cell, Result, cell, gains, read_log
+from .table_one import COMPRESSIONS, METRICS, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
 PAPERS = {"profile": "recce", "train": {}, "prepare": {}, "processes": 1}
-"""The recipe that Table I asks for, as reproduce.py notes it: no option is given."""
-METRICS = {"acc": "ACC", "auc": "AUC"}
-PAGE = """<!doctype html><meta charset="utf-8"><title>Table I, reproduced</title>
-<style>body {{font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}}
-table {{border-collapse: collapse}} th, td {{padding: .2rem .7rem; border-bottom: 1px solid #ccc; text-align: right}}
-th:first-child, td:first-child {{text-align: left}} img {{max-width: 100%}}</style>
-{}"""
+"""The paper's recipe, as reproduce.json holds it: no option is changed."""
 
 
-def write(
-    out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any], chosen_on_test: bool = False
-) -> Path:
-    """Write report.md, its pictures and report.html to the folder; the path of report.html."""
+def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any]) -> Path:
+    """Write report.md and its pictures to the folder `out`; returns the path of report.md.
+
+    Args:
+        data: the folder of crops of each compression.
+        recipe: what reproduce.json holds.
+    """
     coverages = {compression: read_coverage(folder) for compression, folder in data.items()}
     check_same_data(results, coverages)
-    text = report(results, coverages, recipe, chosen_on_test)
+    text = report(results, coverages, recipe)
     make_folder(out)
     save_figure(figures_plot(results, coverages), out / "figures.png")
     save_figure(curves_plot(results, coverages), out / "curves.png")
-    _write(out / "report.md", text)
-    page = markdown.markdown(text, extensions=["tables"])
-    _write(out / "report.html", PAGE.format(re.sub(r'src="([^"]+)"', lambda m: f'src="{_inline(out / m[1])}"', page)))
-    return out / "report.html"
+    write_markdown(out / "report.md", text)
+    return out / "report.md"
 
 
 def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> None:
-    """UserError where runs of one compression were tested on other data than its manifest lists now."""
+    """UserError if runs of one compression were tested on other data than its manifest lists now."""
     for compression, coverage in coverages.items():
         runs = defaultdict(list)
         for r in results:
@@ -57,24 +50,19 @@ def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]
         if others:
             raise UserError(
                 f"{compression}: the manifest is {coverage.fingerprint[:10]}, but other data were tested: "
-                f"{'; '.join(others)} (wanted one manifest: remove these runs, and they are trained again)"
+                f"{'; '.join(others)}; remove these runs, and they are trained again"
             )
 
 
-def report(
-    results: Sequence[Result],
-    coverages: Mapping[str, Coverage],
-    recipe: dict[str, Any],
-    chosen_on_test: bool = False,
-) -> str:
+def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any]) -> str:
     """The whole report in Markdown."""
     parts = ["# Table I: Xception, RECCE and PANet", _what(results, coverages, recipe)]
     for compression, coverage in coverages.items():
         here = [r for r in results if r.compression == compression]
-        parts += [f"## {COMPRESSIONS[compression]}", _yardsticks(here), _gaps(coverage)]
+        parts += [f"## {COMPRESSIONS[compression]}", _yardsticks(here), _without_crop(coverage)]
         parts += [_table(here, compression, coverage.is_ffpp), _gain(here, compression, coverage.is_ffpp)]
         parts += [_by_method(here, level) for level in ("frame", "video")]
-        if chosen_on_test:
+        if recipe["also_chosen_on_test"]:
             parts.append(_chosen_on_test(here))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
     parts += ["## How it was made", _how(results, recipe)]
@@ -91,17 +79,17 @@ def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: 
         which = "This is" if len(other) == len(coverages) else named
         parts.append(
             f"**{which} not FaceForensics++'s whole test split** (140 real videos and 560 fakes by four methods; the "
-            "counts here stand below), so its figures do not compare with the paper's."
+            "counts here are given below), so its figures do not compare with the paper's."
         )
     if len(other) < len(coverages):
         changed = [f"`{name}`: {_shown(recipe[name])}" for name in PAPERS if recipe[name] != PAPERS[name]]
         if changed:
             parts.append(f"**This is not the paper's recipe** ({'; '.join(changed)}), whatever the verdicts say.")
         parts.append(
-            "The verdict says whether the paper's figure, which is of one training, lies where one more of our "
-            "trainings would with 95 % (Student's t over the seeds): by chance alone, one verdict in twenty says "
-            f'"outside". Where one more training may lie over {WIDEST:g} points away, it says "cannot tell" instead of '
-            '"within". It knows of no other difference: how the crops are cut alone moves ACC by several points.'
+            "The verdict says whether the paper's figure, which is of one training, is where one more of our "
+            "trainings would be with 95 % (Student's t over the seeds): by chance alone, one verdict in twenty is "
+            f'"outside". If one more training could be over {WIDEST:g} points away, it is "cannot tell" instead of '
+            '"within". It considers no other difference: how the crops are cut alone changes ACC by several points.'
         )
     return "\n\n".join([*parts, spread])
 
@@ -120,13 +108,13 @@ def _yardsticks(results: Sequence[Result]) -> str:
     return "".join(lines)
 
 
-def _gaps(coverage: Coverage) -> str:
-    """What gave no crop, and which of FF++'s test videos lack."""
+def _without_crop(coverage: Coverage) -> str:
+    """How many videos and frames have no crop, and which of FF++'s test videos are missing."""
     counted = ", ".join(f"{count} {what}" for what, count in sorted(coverage.problems.items())) or "nothing"
     text = f"Without a crop, in all splits: {counted}."
     if coverage.official:
-        names = ", ".join("/".join(video) for video in coverage.lacking) if coverage.is_ffpp else ""
-        text += f" The test videos are FaceForensics++'s, by name; {len(coverage.lacking) or 'none'} of its 700 lacking"
+        names = ", ".join("/".join(video) for video in coverage.missing) if coverage.is_ffpp else ""
+        text += f" The test videos are FaceForensics++'s, by name; {len(coverage.missing) or 'none'} of its 700 missing"
         text += f": {names}." if names else "."
     return text
 
@@ -136,18 +124,18 @@ def _table(results: Sequence[Result], compression: str, ffpp: bool) -> str:
     head = [f"{METRICS[metric]} by {level}" for level, metric in columns]
     if ffpp:
         head += [f"paper's {name}" for name in METRICS.values()]
-        head += [f"{name}: ours less the paper's" for name in METRICS.values()]
-    lines = [f"| | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
+        head += [f"{name}: ours minus the paper's" for name in METRICS.values()]
+    rows = []
     for model, name in MODELS.items():
         cells = [cell(results, model, compression, *column, ffpp) for column in columns]
         if cells[0] is None:
             continue
         found = [c for c in cells if c is not None]
-        row = [str(c) for c in found]
+        row = [c.text() for c in found]
         if ffpp:
             row += ["" if c.paper is None else f"{c.paper:.2f}" for c in found[:2]] + [c.verdict() for c in found[:2]]
-        lines.append(f"| {name} | {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append([name, *row])
+    return table(["", *head], rows)
 
 
 def _gain(results: Sequence[Result], compression: str, ffpp: bool) -> str:
@@ -158,92 +146,90 @@ def _gain(results: Sequence[Result], compression: str, ffpp: bool) -> str:
             return ""
         paper = f" (the paper's: {found.paper:+.2f})" if ffpp and found.paper is not None else ""
         texts.append(f"{name} {_signed(found)}{paper}")
-    return f"PANet less RECCE, seed by seed, by frame: {'; '.join(texts)}."
+    return f"PANet minus RECCE, seed by seed, by frame: {'; '.join(texts)}."
 
 
 def _signed(found: Cell) -> str:
     if found.interval is None:
         return f"{found.mean:+.2f}, one seed"
-    sure = "" if abs(found.mean) > found.interval else ", which is no difference that these seeds can tell from none"
+    sure = "" if abs(found.mean) > found.interval else "; these seeds do not show a difference"
     return f"{found.mean:+.2f} ± {found.interval:.2f} (95 % interval of the mean){sure}"
 
 
 def _by_method(results: Sequence[Result], level: str) -> str:
-    """AUC of each forgery against all reals, where there are several."""
+    """AUC of each method's fakes against all reals; nothing for a single method."""
     methods = list(results[0].metrics["methods"])
     if len(methods) < 2:
         return ""
-    lines = [f"| AUC by {level} | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
+    rows = []
     for model, name in MODELS.items():
         found = [r.metrics["methods"] for r in results if r.model == model]
         if found:
-            cells = [Cell(tuple(100 * levels[method][level]["auc"] for levels in found)) for method in methods]
-            lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+            cells = [Cell(tuple(100 * levels[method][level]["auc"] for levels in found)).text() for method in methods]
+            rows.append([name, *cells])
+    return table([f"AUC by {level}", *methods], rows)
 
 
 def _chosen_on_test(results: Sequence[Result]) -> str:
-    lines = [
-        "**Chosen on the test split** (the best of all epochs by each figure itself; an upper bound that no honest "
-        "choice reaches, shown because published code chooses so):",
-        "",
-        "| | ACC by frame | AUC by frame |",
-        "|---|---|---|",
-    ]
+    rows = []
     for model, name in MODELS.items():
         logs = [read_log(r.run) for r in results if r.model == model]
         best = [[100 * max(float(row[f"test_{metric}"]) for row in log) for log in logs] for metric in METRICS]
-        cells = [Cell(tuple(values)) for values in best if values]
+        cells = [Cell(tuple(values)).text() for values in best if values]
         if cells:
-            lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+            rows.append([name, *cells])
+    return (
+        "**Chosen on the test split** (the best of all epochs by each figure itself: higher than an honest choice "
+        "reaches, shown because published code chooses so):\n\n" + table(["", "ACC by frame", "AUC by frame"], rows)
+    )
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
     lines = [f"`{name}`: {_shown(value)}  " for name, value in recipe.items()]
     flood = recipe["train"].get("flood")
-    lines += [
-        "",
-        "All models are trained by the same recipe with the paper's loss (Eq. 12), RECCE too: "
-        + (f"all with `--flood {flood}`." if flood else "without the flooding of its own code (`--flood 0.04`)."),
-    ]
-    lines += ["", "| training | epoch chosen on val | val AUC | commit |", "|---|---|---|---|"]
+    loss = f"all with `--flood {flood}`" if flood else "without the flooding of its own code (`--flood 0.04`)"
+    rows = []
     for r in results:
         epoch = r.metrics["checkpoint_epoch"]
         auc = next(float(row["val_auc"]) for row in read_log(r.run) if int(row["epoch"]) == epoch)
         commit = (read_json(r.run / CONFIG).get("commit") or "unknown")[:10]
-        lines.append(f"| {r.run.name} | {epoch} | {100 * auc:.2f} | {commit} |")
-    return "\n".join(lines)
+        rows.append([r.run.name, epoch, f"{100 * auc:.2f}", commit])
+    parts = [
+        "\n".join(lines),
+        f"All models are trained by the same recipe with the paper's loss (Eq. 12), RECCE too: {loss}.",
+        table(["training", "epoch chosen on val", "val AUC", "commit"], rows),
+    ]
+    return "\n\n".join(parts)
 
 
 def _shown(value: Any) -> str:
-    """A recipe's value; of options those that were changed."""
+    """One value of a recipe as text; of options, those that were changed."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(option)}" for name, option in value.items()) or "as they default"
+        return ", ".join(f"{name} {_shown(option)}" for name, option in value.items()) or "the defaults"
     if isinstance(value, list):
         return " ".join(map(str, value))
     return str(value)
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:
-    """A dot for each seed, and the paper's figures as diamonds where the data are its own."""
+    """ACC and AUC of each compression: a dot for each seed, and if the data are FF++'s, the paper's as diamonds."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(METRICS), 2.6 * len(coverages)), layout="constrained")
         grid = figure.subplots(len(coverages), len(METRICS), squeeze=False)
         for row, (compression, coverage) in zip(grid, coverages.items(), strict=True):
             for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
                 names = [model for model in MODELS if any(r.model == model for r in results)]
-                for place, model in enumerate(names):
+                for x, model in enumerate(names):
                     for level, colour, shift in (("frame", BLUE, -0.12), ("video", ORANGE, 0.12)):
                         found = cell(results, model, compression, level, metric, coverage.is_ffpp)
                         if found is None:
                             continue
-                        label = f"by {level}" if place == 0 else None
-                        axes.plot([place + shift] * len(found.values), found.values, "o", color=colour, alpha=0.7,
+                        label = f"by {level}" if x == 0 else None
+                        axes.plot([x + shift] * len(found.values), found.values, "o", color=colour, alpha=0.7,
                                   markersize=5, label=label)  # fmt: skip
                         if found.paper is not None:
-                            axes.plot(place, found.paper, "D", color=GREY, fillstyle="none", markersize=8,
-                                      label="the paper" if place == 0 else None)  # fmt: skip
+                            axes.plot(x, found.paper, "D", color=GREY, fillstyle="none", markersize=8,
+                                      label="the paper" if x == 0 else None)  # fmt: skip
                 axes.set_xticks(range(len(names)), [MODELS[model] for model in names])
                 axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=f"{name} in %", title=COMPRESSIONS[compression])
                 axes.grid(axis="y", color="0.92")
@@ -270,12 +256,3 @@ def curves_plot(results: Sequence[Result], compressions: Collection[str]) -> Fig
             axes.grid(color="0.92")
         grid[0].legend(loc="lower right", fontsize=8)
     return figure
-
-
-def _inline(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())

@@ -1,4 +1,4 @@
-"""A long experiment as a list of commands: each is run once, goes on where it was stopped, and may run anywhere."""
+"""The steps of a long experiment: commands that run once, resume after a stop, and can run on any machine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ HERE = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Step:
-    """One command of this folder, as a person would type it.
+    """One of the example's commands, as a person would type it.
 
     Args:
-        name: what it does, in a few words.
+        name: what it does: "train c23 panet seed 0".
         script, arguments: the command.
-        done: whether its results are there.
+        done: whether its results exist.
         needs: earlier steps that must be done.
-        begun: a file that is there once the command was started; it is then given --resume.
-        processes: more than one run the command under torchrun.
+        begun: a file that exists once the command has started; the command then gets --resume.
+        processes: if more than one, the command runs under torchrun.
     """
 
     name: str
     script: str
-    arguments: tuple[str, ...]
+    arguments: tuple[object, ...]
     done: Callable[[], bool]
     needs: tuple[Step, ...] = ()
     begun: Path | None = None
@@ -41,7 +41,7 @@ class Step:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         launcher = torchrun if self.processes > 1 else []
         resume = ["--resume"] if self.begun is not None and self.begun.exists() else []
-        return [*launcher, os.path.relpath(HERE / self.script), *self.arguments, *resume]
+        return [*launcher, os.path.relpath(HERE / self.script), *map(str, self.arguments), *resume]
 
     def run(self) -> None:
         """Run the command. UserError where it fails or an earlier step that it needs is not done."""
@@ -52,11 +52,18 @@ class Step:
         if code in (130, -2):  # Ctrl-C reached the command too
             raise KeyboardInterrupt
         if code:
-            raise UserError(f"step {self.name!r} ended with exit code {code}; the same command goes on from there")
+            raise UserError(f"step {self.name!r} ended with exit code {code}; repeat the command to continue there")
+
+
+def print_plan(steps: Sequence[Step]) -> None:
+    """Print every step: its number, whether it is done, its name and its command."""
+    for number, step in enumerate(steps, 1):
+        done = "done" if step.done() else "    "
+        print(f"{number:>4}  {done}  {step.name:<34} python {shlex.join(step.command())}")
 
 
 def run_steps(steps: Sequence[Step]) -> None:
-    """Run those that are not done, in order."""
+    """Run the steps that are not done, in order."""
     for number, step in enumerate(steps, 1):
         if step.done():
             print(f"== {number}/{len(steps)} {step.name}: done already", flush=True)
@@ -66,7 +73,7 @@ def run_steps(steps: Sequence[Step]) -> None:
 
 
 def run_step(steps: Sequence[Step], number: int) -> None:
-    """Run one of the steps, by its number from 1, as a job of an array does."""
+    """Run one step, by its number from 1, unless it is done; a job of an array does this."""
     if not 1 <= number <= len(steps):
         raise UserError(f"--step {number}: the plan has the steps 1 to {len(steps)}", exit_code=2)
     step = steps[number - 1]

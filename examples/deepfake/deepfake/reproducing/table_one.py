@@ -1,4 +1,4 @@
-"""The paper's Table I beside our runs: means, spreads, and what may be said of each figure."""
+"""The paper's Table I beside our runs: means, spreads, and whether each of the paper's figures agrees with ours."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from ..training.checkpoint import CONFIG
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
+METRICS = {"acc": "ACC", "auc": "AUC"}
 LOG = "log.csv"
-WIDEST = 5.0  # points of ACC or AUC: seeds that spread over more can confirm no figure
+WIDEST = 5.0  # points of ACC or AUC: seeds with a larger spread cannot confirm a figure
 
 
 class Cell(NamedTuple):
-    """One figure of one model: the seeds' values in %, and the paper's, if it has one."""
+    """One figure of one model: the values of the seeds in %, and the paper's if it has one."""
 
     values: tuple[float, ...]
     paper: float | None = None
@@ -34,12 +35,12 @@ class Cell(NamedTuple):
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over the seeds; None of one seed."""
+        """Standard deviation over the seeds; None for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def interval(self) -> float | None:
-        """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
+        """Half the width of the mean's 95 % interval (Student's t); None for one seed."""
         if self.spread is None:
             return None
         return self._t * self.spread / math.sqrt(len(self.values))
@@ -49,25 +50,26 @@ class Cell(NamedTuple):
         """Student's t for 95 %, two-sided."""
         return float(stats.t.ppf(0.975, len(self.values) - 1))
 
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
+    def text(self, sign: str = "") -> str:
+        """Mean ± spread, the mean with a plus if `sign` is "+"."""
+        return f"{self.mean:{sign}.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
 
     def verdict(self) -> str:
-        """Whether the paper's figure, one training, could be one of ours: mean and spread of the seeds decide.
+        """Whether the paper's figure, of one training, is where one more of our trainings would be with 95 %.
 
-        Where one more of ours may lie more than WIDEST away, that the paper's does too says nothing.
+        "cannot tell" in place of "within" if that range is wider than WIDEST: it then contains almost any figure.
         """
         if self.paper is None:
             return ""
         if self.spread is None:
-            return f"{self.mean - self.paper:+.2f}, one seed: no spread to judge by"
+            return f"{self.mean - self.paper:+.2f}, one seed, so no spread to compare with"
         reach = self._t * self.spread * math.sqrt(1 + 1 / len(self.values))  # of one more training
         verdict = "outside" if abs(self.mean - self.paper) > reach else "within" if reach <= WIDEST else "cannot tell,"
         return f"{self.mean - self.paper:+.2f}, {verdict} ±{reach:.2f}"
 
 
 class Result(NamedTuple):
-    """metrics.json of one training, and where it lies."""
+    """The content of one training's metrics.json, and the run's folder."""
 
     model: str
     compression: str
@@ -77,7 +79,7 @@ class Result(NamedTuple):
 
 
 def paper_figure(model: str, compression: str, metric: str) -> float | None:
-    """Table I's figure in %, for ACC and AUC of c23 and c40."""
+    """Table I's figure in %; None unless it is ACC or AUC of c23 or c40."""
     if compression not in ("c23", "c40") or metric not in ("acc", "auc"):
         return None
     row = next(row for row in PAPER_TABLE_1 if row[0] == MODELS[model])
@@ -85,7 +87,7 @@ def paper_figure(model: str, compression: str, metric: str) -> float | None:
 
 
 def cell(results: Sequence[Result], model: str, compression: str, level: str, metric: str, ffpp: bool) -> Cell | None:
-    """The seeds' figures; the paper's beside them only where the data are FF++'s, and by frame, as the paper counts."""
+    """The seeds' figures in %, with the paper's only if the data are FF++'s, and by frame, as the paper counts."""
     chosen = [r for r in results if (r.model, r.compression) == (model, compression)]
     if not chosen:
         return None
@@ -94,7 +96,7 @@ def cell(results: Sequence[Result], model: str, compression: str, level: str, me
 
 
 def gains(results: Sequence[Result], compression: str, metric: str, level: str = "frame") -> Cell | None:
-    """PANet's figure less RECCE's, seed by seed; beside it the paper's difference."""
+    """PANet's figure minus RECCE's in points, for each seed, with the paper's difference."""
     by_seed = {(r.model, r.seed): 100 * r.metrics[level][metric] for r in results if r.compression == compression}
     seeds = [seed for model, seed in by_seed if model == "panet" and ("recce", seed) in by_seed]
     if not seeds:
@@ -104,17 +106,17 @@ def gains(results: Sequence[Result], compression: str, metric: str, level: str =
     return Cell(tuple(by_seed["panet", seed] - by_seed["recce", seed] for seed in seeds), paper)
 
 
-def read_result(run: Path, metrics: Path, model: str, compression: str, seed: int) -> Result:
-    """One training's result. UserError where a file is missing or damaged, or is not of this training as it ended."""
+def read_result(run: Path, metrics: Path, compression: str, model: str, seed: int) -> Result:
+    """One training's result. UserError if a file is missing or damaged, or the metrics are not of its best epoch."""
     found = read_json(metrics)
     stale = mismatch(run, found)
     if stale:
-        raise UserError(f"{metrics}: {stale} (the same command evaluates the run again)")
+        raise UserError(f"{metrics}: {stale} (repeat the command to evaluate the run again)")
     return Result(model, compression, seed, run, found)
 
 
 def mismatch(run: Path, metrics: dict[str, Any]) -> str | None:
-    """In what the metrics are not those of the run's best epoch on the run's data; None where they are."""
+    """How the metrics differ from those of the run's best epoch on the run's data; None if they do not."""
     data = read_json(run / CONFIG).get("data") or {}
     wanted = {"checkpoint_epoch": best_epoch(run), "fingerprint": data.get("fingerprint")}
     for name, value in wanted.items():
@@ -124,12 +126,12 @@ def mismatch(run: Path, metrics: dict[str, Any]) -> str | None:
 
 
 def best_epoch(run: Path) -> int:
-    """The epoch that validation chose: the last that its log marks as the best so far."""
+    """The epoch that validation chose: the last one marked in the log as the best so far."""
     return max((int(row["epoch"]) for row in read_log(run) if int(row["best"])), default=0)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a training's log. UserError where it cannot be read."""
+    """The rows of a training's log. UserError if it cannot be read."""
     try:
         with open(run / LOG, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))

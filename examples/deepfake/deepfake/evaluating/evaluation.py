@@ -1,0 +1,128 @@
+"""One evaluation: scores a split with a detector, and writes metrics.json, scores.csv and the pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import nn
+
+from ..common.files import replacing, write_json
+from ..dataset.images import Images
+from . import calibration, plots, robustness
+from .bootstrap import evaluate_with_intervals
+from .metrics import verdict, video_scores
+from .picture_grids import grid_examples, grid_figure
+from .scoring import score_logits, to_probabilities
+from .summary_table import name_of, report, title_of
+from .trivial_cues import baseline_of
+
+METRICS = "metrics.json"
+ABOUT = ("run", "model", "checkpoint_epoch", "data", "fingerprint", "split", "image_size")
+"""What each JSON file of an evaluation says of its origin."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate; evaluate.py has the defaults."""
+
+    device: torch.device
+    batch_size: int
+    amp: str
+    workers: int | None
+    resamples: int
+    seed: int
+    robustness: bool
+    calibration: bool
+
+
+def results_folder(run: Path, data: str | Path, split: str = "test") -> Path:
+    """Where evaluate.py writes the results of a run on a split, unless --out says otherwise."""
+    return run / f"{name_of(data)}-{split}"
+
+
+def evaluate(
+    model: nn.Module, about: dict[str, Any], images: Images, val: Images | None, out: Path, options: Options
+) -> dict[str, Any]:
+    """Score the images, print the table and write all files to `out`; returns what metrics.json holds.
+
+    `about` is the beginning of metrics.json: what is evaluated. `val` is the split to fit a temperature on, if any.
+    """
+
+    def score(these: Images) -> NDArray[np.float64]:
+        return score_logits(model, these, options.device, options.batch_size, options.amp, options.workers)
+
+    def measure(scores: NDArray[np.float64], kept: NDArray[np.int64] | slice = slice(None)) -> dict[str, Any]:
+        videos = np.array(images.videos, dtype=object)[kept].tolist()
+        return evaluate_with_intervals(videos, images.labels[kept], scores[kept], options.resamples, options.seed)
+
+    logits = score(images)
+    scores = to_probabilities(logits)
+    metrics = about | {
+        "trivial_baseline_auc": baseline_of(about["data"], about["split"], images.image_size, images.fingerprint),
+        "always_fake_acc": float(images.labels.mean()),
+        **measure(scores),
+        "methods": {method: measure(scores, kept) for method, kept in _by_method(images).items()},
+    }
+    if options.resamples:
+        metrics["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "by": "video"}
+    print(report(metrics, set(images.methods)))
+
+    _write_pictures(out, model, images, scores, metrics)
+    _write_scores(out / "scores.csv", images, scores)
+    write_json(out / METRICS, metrics)
+    print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
+    if val is not None:
+        result = calibration.calibrate((val.labels, score(val)), (images.labels, logits), images.videos)
+        figure = calibration.reliability_figure(result, title_of(metrics))
+        _write_more(out, "calibration", metrics, result, figure)
+        print(calibration.summary(result))
+    if options.robustness:
+        found = robustness.curves(images, lambda these: to_probabilities(score(these)), measure)
+        result = {"clean": {name: metrics[name] for name in ("frame", "video")}, **found}
+        _write_more(out, "robustness", metrics, result, robustness.robustness_figure(result, title_of(metrics)))
+    return metrics
+
+
+def _by_method(images: Images) -> dict[str, NDArray[np.int64]]:
+    """The indices of each method's fakes and of all reals."""
+    methods = np.array(images.methods)
+    names = sorted(set(images.methods) - {"real"})
+    return {method: np.flatnonzero((methods == method) | (images.labels == 0)) for method in names}
+
+
+def _write_pictures(
+    out: Path, model: nn.Module, images: Images, scores: NDArray[np.float64], metrics: dict[str, Any]
+) -> None:
+    title = title_of(metrics)
+    if metrics["data"] == "demo":
+        title += ": a demonstration on drawn faces, not FaceForensics++"
+    videos = video_scores(images.videos, images.labels, scores)
+    baseline = metrics["trivial_baseline_auc"]
+    plots.save_figure(plots.roc_figure(images.labels, scores, videos, baseline, title), out / "roc.png")
+    plots.save_figure(plots.score_figure(images.labels, scores, title), out / "scores.png")
+    plots.save_figure(grid_figure(grid_examples(model, images, scores), title), out / "grid.png")
+
+
+def _write_more(out: Path, name: str, metrics: dict[str, Any], result: dict[str, Any], figure: Figure) -> None:
+    """Write the JSON file and the picture of a result beyond the metrics."""
+    plots.save_figure(figure, out / f"{name}.png")
+    write_json(out / f"{name}.json", {key: metrics[key] for key in ABOUT} | result)
+    print(f"wrote {name}.json and {name}.png to {out}")
+
+
+def _write_scores(path: Path, images: Images, scores: NDArray[np.float64]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["name", "video", "method", "label", "fake_probability", "prediction"])
+    for *row, score in zip(images.names, images.videos, images.methods, images.labels, scores, strict=True):
+        writer.writerow([*row, float(score), verdict(score)])
+    with replacing(path) as file:
+        file.write(table.getvalue().encode(errors="surrogateescape"))

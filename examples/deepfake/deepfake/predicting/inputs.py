@@ -1,0 +1,85 @@
+"""The inputs of predict.py and explain.py: their options, the files that paths stand for, names for their pictures."""
+
+from __future__ import annotations
+
+import argparse
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..common import cli
+from ..common.cli import UserError
+from ..common.files import files_below
+from ..dataset.manifest import IMAGE_SUFFIXES
+from ..media.video import VIDEO_SUFFIXES
+
+ANNOTATED, EXPLAINED = ".annotated", ".explained"
+"""Endings of the names of pictures that the commands write; such files in a folder are not inputs."""
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """RUN, PATH... and --crop."""
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
+    parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
+    parser.add_argument(
+        "--crop",
+        choices=("face", "none"),
+        default="face",
+        help="face: find the largest face and crop it; none: the pictures are face crops already (default: face)",
+    )
+
+
+def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
+    """Call `action` with every file; a folder stands for all images and videos below it, sorted.
+
+    An input that fails is one line on standard error. Returns the exit code: 1 if an input failed, else 0.
+    """
+    failed = 0
+    for path in paths:
+        try:
+            if _is_folder(path):
+                failed |= each_input(_files_in(path), action)
+            else:
+                action(path)
+        except UserError as error:
+            failed = 1
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return failed
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = [file for file in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if not _is_output(file)]
+    if not files:
+        raise UserError(f"{folder}: holds no image or video")
+    return files
+
+
+def _is_output(file: Path) -> bool:
+    return file.stem.removesuffix(".curve").endswith((ANNOTATED, EXPLAINED))
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name has a video's suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+class DistinctNames:
+    """A name for the pictures of each input: its own, with a number where another input has the same name."""
+
+    def __init__(self) -> None:
+        self._input_of: dict[str, Path] = {}
+
+    def of(self, path: Path) -> str:
+        """The input's name without suffix; the same input always has the same."""
+        name, number = path.stem, 2
+        while self._input_of.setdefault(name, path) != path:
+            name, number = f"{path.stem}-{number}", number + 1
+        return name
