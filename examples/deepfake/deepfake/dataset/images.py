@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..common.cli import UserError
-from ..media.image_files import UNREADABLE, read_rgb
+from ..media.image_files import opened, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
 from .manifest import SPLITS, list_images, select
 
@@ -106,7 +106,8 @@ def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) ->
     files = [str(root / record.path) for record in records]
     pixels = open_cached(cache, split, description(fingerprint, len(records), image_size)) if cache else None
     for file in files if pixels is None else ():
-        _check_header(file)
+        with opened(file):
+            pass  # the header is readable
     labels = [record.label for record in records]
     return Images(
         labels=np.array(labels),
@@ -119,16 +120,6 @@ def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) ->
         files=files,
         pixels=pixels,
     )
-
-
-def _check_header(file: str) -> None:
-    try:
-        with Image.open(file):
-            pass
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such image") from None
-    except UNREADABLE as error:
-        raise UserError(f"{file}: not a readable image ({type(error).__name__})") from None
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,21 +103,22 @@ def _walk(root: Path) -> Iterator[Record]:
         raise UserError(
             f"{root}: holds both {direct[0]}/ and {splits[0]}/ (wanted classes inside splits, or no splits)"
         )
-    for split in splits or [""]:
+    for path, label, split, method, identity in files_of_classes(root, IMAGE_SUFFIXES):
+        video = f"{method}/{(folder_of_frames(identity) or identity).as_posix()}"
+        yield Record(path.relative_to(root).as_posix(), label, split, method, video)
+
+
+def files_of_classes(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, int, str, str, Path]]:
+    """(path, label, split, method, path inside the class or method) of each file in real/ and fake/."""
+    for split in [split for split in SPLITS if (root / split).is_dir()] or [""]:
         for label, name in enumerate(CLASSES):
             folder = root / split / name
-            for path in files_below(folder, IMAGE_SUFFIXES):
-                method, identity = method_and_identity(path.relative_to(folder), label, root)
-                yield Record(
-                    path=path.relative_to(root).as_posix(),
-                    label=label,
-                    split=split or split_of_group(group_of_path(identity)),
-                    method=method,
-                    video=f"{method}/{(folder_of_frames(identity) or identity).as_posix()}",
-                )
+            for path in files_below(folder, suffixes):
+                method, identity = _method_and_identity(path.relative_to(folder), label, root)
+                yield path, label, split or split_of_group(_group_of_path(identity)), method, identity
 
 
-def method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:
+def _method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:
     """The forgery method ("real" for reals) of a path inside real/ or fake/, and the rest of the path."""
     if not label or len(inside.parts) == 1:
         return CLASSES[label], inside
@@ -132,7 +133,7 @@ def folder_of_frames(identity: Path) -> Path | None:
     return identity.parent if len(identity.parts) > 1 else None
 
 
-def group_of_path(identity: Path) -> str:
+def _group_of_path(identity: Path) -> str:
     """The group of a path inside a class or method: from its first folder or, without one, from the file's name."""
     return group_of(identity.parts[0] if len(identity.parts) > 1 else identity.stem)
 

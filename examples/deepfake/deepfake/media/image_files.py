@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -19,13 +21,20 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, st
 
 def read_rgb(path: str | Path) -> np.ndarray:
     """An image file as uint8 RGB (H, W, 3), upright by its EXIF tag. UserError that names the file if unreadable."""
+    with opened(path) as image:
+        if image.mode in ("I", "F"):
+            raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits a channel)")
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_to_8_bits(upright).convert("RGB"))
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image file, its header read. UserError that names the file if it, or what is read of it, is unreadable."""
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # about large images and unusual metadata
-            if image.mode in ("I", "F"):
-                raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits a channel)")
-            upright = ImageOps.exif_transpose(image)
-            return np.array(_to_8_bits(upright).convert("RGB"))
+            yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except UNREADABLE as error:

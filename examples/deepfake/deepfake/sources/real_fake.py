@@ -13,35 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.cli import UserError
-from ..common.files import files_below
-from ..dataset.manifest import (
-    CLASSES,
-    IMAGE_SUFFIXES,
-    SPLITS,
-    folder_of_frames,
-    group_of,
-    group_of_path,
-    method_and_identity,
-    split_of_group,
-)
+from ..dataset.manifest import CLASSES, IMAGE_SUFFIXES, files_of_classes, folder_of_frames, group_of
 from ..media.video import VIDEO_SUFFIXES
 from .source import Selection, Source
 
 
 def list_sources(root: Path, wanted: Selection) -> list[Source]:
     """Every video and photo below real/ and fake/. UserError where a class has none."""
-    splits = [split for split in SPLITS if (root / split).is_dir()]
     found = []
-    for split in splits or [""]:
-        for label, name in enumerate(CLASSES):
-            folder = root / split / name
-            for path in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
-                method, identity = method_and_identity(path.relative_to(folder), label, root)
-                video = "__".join(identity.with_suffix("").parts)
-                frames = folder_of_frames(identity) if path.suffix.lower() in IMAGE_SUFFIXES else None
-                frame_of = "__".join(frames.parts) if frames else None
-                its_split = split or split_of_group(group_of_path(identity))
-                found.append(Source(path, label, method, video, its_split, frame_of=frame_of))
+    for path, label, split, method, identity in files_of_classes(root, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+        video = "__".join(identity.with_suffix("").parts)
+        frames = folder_of_frames(identity) if path.suffix.lower() in IMAGE_SUFFIXES else None
+        frame_of = "__".join(frames.parts) if frames else None
+        found.append(Source(path, label, method, video, split, frame_of=frame_of))
     for label, name in enumerate(CLASSES):
         if all(source.label != label for source in found):
             raise UserError(
