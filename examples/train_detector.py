@@ -1,17 +1,17 @@
-"""Train PANet on a folder of real and fake face crops: the whole recipe in one file, to copy and to change.
+"""Train PANet on a folder of real and fake face crops: a trainer to copy. Flips, schedule, resume: examples/deepfake.
 
-    python examples/train_detector.py FOLDER --out detector.pt
+    pip install -e ".[example]" && python examples/train_detector.py FOLDER --out detector.pt
 
-FOLDER holds real/ and fake/. About a fifth of the people are for validation: image files whose names begin alike, up to
-the first "_" or "-", are one person's. For videos, exact resume and full evaluation, see examples/deepfake. To load:
+FOLDER holds real/ and fake/ only. About a fifth of the people are for validation. A person is a file's name up to the
+first "_" or "-"; if frames are in folders, the folder's name (fake/METHOD/ is no such folder). To use the result:
 
-    saved = torch.load("detector.pt")
+    saved = torch.load("detector.pt", map_location="cpu")
     model = PANet.from_config(saved["config"]).eval()
     model.load_state_dict(saved["state_dict"])
 """
 
 import argparse
-import sys
+import re
 import zlib
 from pathlib import Path
 
@@ -28,27 +28,24 @@ def load(folder: Path, size: int) -> list[Subset]:
     """The training part and the validation part: images (3, size, size) in [-1, 1], each with its class."""
     steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
     images = ImageFolder(folder, transforms.Compose(steps))
-    if images.classes != ["fake", "real"]:
-        raise ValueError(f"the folders are {images.classes}; wanted 'fake' and 'real'")
-    people = [Path(path).stem.replace("-", "_").split("_")[0] for path, _ in images.samples]
-    validates = [zlib.crc32(name.encode()) % 5 == 0 for name in people]
+    paths = [Path(path).relative_to(folder).as_posix() for path, _ in images.samples]
+    people = [re.split("^real/|^fake/(?:[^/]+/)?|[_./-]", path)[1] for path in paths]
+    validates = [zlib.crc32(person.encode()) % 5 == 0 for person in people]
     parts = [[i for i, chosen in enumerate(validates) if chosen is wanted] for wanted in (False, True)]
-    if any({images.targets[i] for i in part} != {0, 1} for part in parts):
-        raise ValueError(f"too few people ({len(set(people))}) for real and fake images in both parts")
+    if images.classes != ["fake", "real"] or any({images.targets[i] for i in part} != {0, 1} for part in parts):
+        raise ValueError(f"{folder}: wanted real/ and fake/, no other folder, and more people than {len(set(people))}")
     return [Subset(images, part) for part in parts]
 
 
 def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr: float, workers: int) -> None:
     """Train, and save the weights of the epoch with the best validation AUC."""
-    try:
-        training, validation = load(folder, size=299 if variant == "paper" else 64)
-        out.touch()  # a file that cannot be written fails here, not after an epoch
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {folder}: {error}")
+    if min(epochs, batch_size) < 1 or out.is_dir() or not out.parent.is_dir():
+        raise ValueError("wanted --epochs and --batch-size of at least 1, and for --out a file in a folder that exists")
+    training, validation = load(folder, size=299 if variant == "paper" else 64)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model, loss, best = PANet(variant=variant).to(device), PANetLoss(), -1.0
-    optimizer = torch.optim.Adam(model.parameters(), lr, weight_decay=1e-5)
+    model, loss = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device), PANetLoss()
+    optimizer, best = torch.optim.Adam(model.parameters(), lr, weight_decay=1e-5), -1.0
     for epoch in range(1, epochs + 1):
         model.train()
         for images, classes in DataLoader(training, batch_size, shuffle=True, num_workers=workers):
@@ -72,9 +69,12 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="holds real/ and fake/")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the best weights are saved")
-    parser.add_argument("--variant", choices=("tiny", "paper"), default="tiny", help="paper: 299 pixels, for a GPU")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--variant", choices=("tiny", "paper"), default="tiny", help="paper: for a GPU, with --lr 2e-4")
     for name, value in {"epochs": 20, "batch-size": 32, "lr": 2e-3, "workers": 2}.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")
-    main(**vars(parser.parse_args()))
+    try:
+        main(**vars(parser.parse_args()))
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {str(error).splitlines()[-1]}\n")

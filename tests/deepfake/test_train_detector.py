@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from panet_layers.models import PANet
 from tests.deepfake.scripts import REPOSITORY, environment
@@ -30,37 +32,74 @@ def save_people(folder: Path, people: int) -> Path:
     return folder
 
 
-def refusal(folder: Path, out: Path) -> str:
-    """What the script says, in place of training on the folder."""
-    main = runpy.run_path(str(SCRIPT))["main"]
-    with pytest.raises(SystemExit) as caught:
-        main(folder, out, "tiny", epochs=1, batch_size=8, lr=1e-3, workers=0)
-    assert isinstance(caught.value.code, str) and caught.value.code.startswith(f"error: {folder}: ")
-    return caught.value.code
-
-
 def test_it_learns_and_saves_the_best_epoch(tmp_path: Path) -> None:
     faces, out = save_people(tmp_path / "faces", 12), tmp_path / "detector.pt"
     command = [sys.executable, str(SCRIPT), str(faces), "--out", str(out), "--batch-size", "8", "--workers", "0"]
     done = subprocess.run([*command, "--epochs", "3"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3 and float(lines[-1].split()[-1]) > 0.9
+    printed = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert len(printed) == 3 and max(printed) > 0.9
     saved = torch.load(out)
-    model = PANet.from_config(saved["config"])
+    model = PANet.from_config(saved["config"]).eval()
     model.load_state_dict(saved["state_dict"])
+    _, validation = runpy.run_path(str(SCRIPT))["load"](faces, 64)
+    pixels, classes = zip(*validation)
+    with torch.inference_mode():
+        logits = model(torch.stack(pixels)).logits[:, 0]
+    assert roc_auc_score([1 - kind for kind in classes], logits) == pytest.approx(max(printed), abs=1e-4)
 
 
-def test_what_it_cannot_use_is_one_line(tmp_path: Path) -> None:
-    out = tmp_path / "detector.pt"
-    assert "no valid file" in refusal(save_people(tmp_path / "empty", 0), out)
-    assert "too few people (1)" in refusal(save_people(tmp_path / "alone", 1), out)
-    faces = save_people(tmp_path / "faces", 12)
-    assert "No such file" in refusal(tmp_path / "nowhere", out)
-    assert "No such file" in refusal(faces, tmp_path / "nowhere/detector.pt")
-    (faces / "real").rename(faces / "genuine")
-    assert "genuine" in refusal(faces, out)
-    assert not out.exists()
+def test_frames_of_one_person_are_in_one_part(tmp_path: Path) -> None:
+    for name in (f"{number:03}" for number in range(12)):
+        for folder in (f"real/{name}", f"fake/swap/{name}_999", f"fake/blend/{name}_999"):
+            (tmp_path / folder).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / "0000.png")
+    parts = runpy.run_path(str(SCRIPT))["load"](tmp_path, 64)
+    people = [
+        {re.search(r"\d{3}", part.dataset.samples[i][0].removeprefix(str(tmp_path)))[0] for i in part.indices}
+        for part in parts
+    ]
+    assert [len(part) for part in parts] == [3 * len(names) for names in people]
+    assert not people[0] & people[1] and len(people[0] | people[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ("remove", [], "no valid file"),
+        ("one person", [], "more people than 1"),
+        ("rename", [], "Found no valid file|no other folder"),
+        ("no folder", [], "No such file"),
+        ("damage", ["--workers", "0"], "image file is truncated"),
+        ("", ["--epochs", "0"], "--epochs and --batch-size of at least 1"),
+        ("", ["--batch-size", "0"], "--epochs and --batch-size of at least 1"),
+        ("", ["--out", "."], "--out a file"),
+        ("", ["--out", "nowhere/detector.pt"], "--out a file"),
+    ],
+)
+def test_what_it_cannot_use_is_one_line(
+    change: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = save_people(tmp_path / "faces", {"remove": 0, "one person": 1}.get(change, 12))
+    if change == "rename":
+        (folder / "real").rename(folder / "genuine")
+    if change == "no folder":
+        folder = tmp_path / "nowhere"
+    if change == "damage":
+        for file in folder.rglob("*.png"):
+            file.write_bytes(file.read_bytes()[:200])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--out", "detector.pt", *options])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith("error: ") and len(said.splitlines()) == 1
+    assert re.search(message, said) and not (tmp_path / "detector.pt").exists()
 
 
 def test_it_stays_short_enough_to_copy() -> None:
