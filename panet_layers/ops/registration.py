@@ -34,10 +34,8 @@ def _in_a_row(function: Callable) -> Callable:
     kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
 
     def run(*row: Any) -> tuple[Tensor, ...]:
-        values = iter(row)
-        args = [
-            kind(*(next(values) for _ in kind._fields)) if hasattr(kind, "_fields") else next(values) for kind in kinds
-        ]
+        rest = iter(row)
+        args = [kind(*(next(rest) for _ in kind._fields)) if hasattr(kind, "_fields") else next(rest) for kind in kinds]
         first, others = function(*args)
         # An operator returns no None: the gradient of a missing parameter is empty.
         return first, *(first.new_empty(0) if tensor is None else tensor for tensor in others)

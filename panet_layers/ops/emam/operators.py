@@ -36,8 +36,7 @@ register("emam_backward" + _BACKWARD, chunked.backward, _backward_fake)
 register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 
-_ops = torch.ops.panet_layers
 OPERATORS = {  # backend: forward, backward
-    "collapsed": (_ops.emam_forward, _ops.emam_backward),
-    "triton": (_ops.emam_fused_forward, _ops.emam_fused_backward),
+    "collapsed": (torch.ops.panet_layers.emam_forward, torch.ops.panet_layers.emam_backward),
+    "triton": (torch.ops.panet_layers.emam_fused_forward, torch.ops.panet_layers.emam_fused_backward),
 }

@@ -62,7 +62,7 @@ class _SCAM(torch.autograd.Function):
         return out, moments
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _moments: Tensor) -> tuple[Tensor | None, ...]:
         x, fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias, mean, variance, *saved = ctx.saved_tensors
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
         gradients: Any

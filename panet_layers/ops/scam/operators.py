@@ -47,8 +47,7 @@ register("scam_backward" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _
 register("scam_fused_forward" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
 register("scam_fused_backward" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
 
-_ops = torch.ops.panet_layers
 OPERATORS = {  # backend: forward, backward
-    "collapsed": (_ops.scam_forward, _ops.scam_backward),
-    "triton": (_ops.scam_fused_forward, _ops.scam_fused_backward),
+    "collapsed": (torch.ops.panet_layers.scam_forward, torch.ops.panet_layers.scam_backward),
+    "triton": (torch.ops.panet_layers.scam_fused_forward, torch.ops.panet_layers.scam_fused_backward),
 }
