@@ -66,7 +66,7 @@ def emam(
         return _no_view(_in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or _transformed():
         return _no_view(_in_full_precision(emam_collapsed.emam, x, params, groups, eps))
-    return emam_autograd.emam(x, params, groups, eps, fused=chosen == "triton")
+    return emam_autograd.emam(x, params, groups, eps, chosen)
 
 
 def scam(
@@ -101,7 +101,7 @@ def scam(
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
     check_batch_statistics(x, norm)
     affine = (None, None) if norm is None else (norm.weight, norm.bias)
-    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, fused=chosen == "triton")
+    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, chosen)
 
 
 def channel_attention(

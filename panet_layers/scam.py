@@ -32,7 +32,7 @@ class ChannelAttention(nn.Module):
         channels: int,
         reduction: int = 16,
         *,
-        mlp_bias: bool = False,
+        mlp_bias: bool = False,  # docs/choices.md: SCAM
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(
         self,
-        kernel_size: int = 7,
+        kernel_size: int = 7,  # docs/choices.md: SCAM
         *,
         norm: str | None = None,
         device: Any = None,

@@ -36,7 +36,7 @@ class PANetLoss(nn.Module):
     Raises ValueError where shapes or dtypes do not fit. Does not check the labels' values: a GPU would have to wait.
     """
 
-    # docs/choices.md: loss weights; reconstruction loss; metric loss; flooding
+    # docs/choices.md: losses
 
     def __init__(
         self,

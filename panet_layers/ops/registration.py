@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, get_type_hints
 
 import torch
@@ -28,13 +27,15 @@ def register(schema: str, implementation: Callable, fake: Callable) -> None:
 
 
 def _in_a_row(function: Callable) -> Callable:
+    """Return the function with all named tuples unpacked.
+
+    For f(x: Tensor, pair: Pair, eps: float) that returns (out, Pair) it is (x, first, second, eps) -> (out, *pair).
+    """
     kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
 
     def run(*row: Any) -> tuple[Tensor, ...]:
-        values = iter(row)
-        args = (
-            kind(*islice(values, len(kind._fields))) if hasattr(kind, "_fields") else next(values) for kind in kinds
-        )
+        rest = iter(row)
+        args = [kind(*(next(rest) for _ in kind._fields)) if hasattr(kind, "_fields") else next(rest) for kind in kinds]
         first, others = function(*args)
         # An operator returns no None: the gradient of a missing parameter is empty.
         return first, *(first.new_empty(0) if tensor is None else tensor for tensor in others)

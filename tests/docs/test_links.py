@@ -56,6 +56,16 @@ def test_pages_that_the_code_names_exist() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_choices_that_the_code_names_are_headings_of_the_page() -> None:
+    """After the page's name a comment gives the headings, separated by semicolons."""
+    headings = {heading.replace("-", " ") for heading in anchors(ROOT / "docs/choices.md")}
+    missing = []
+    for module in MODULES:
+        for topics in re.findall(r"docs/choices\.md: ([^\n]*)", module.read_text(encoding="utf-8")):
+            missing += [topic for topic in topics.split(";") if topic.strip().lower() not in headings]
+    assert missing == []
+
+
 @pytest.mark.parametrize("link", ["missing.md", "there.md#missing", "#missing", "there.md#L12"])
 def test_a_broken_link_is_found(link: str, tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# A heading\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.layers.cases import Case, EmamCase, assert_same, poisoned_memory, run, tensors, with_backend
+from tests.layers.inputs import LAYOUTS
 from tests.layers.precision import Budget, lowered, plain_run
 
 
@@ -19,6 +20,22 @@ def outcomes(layer: nn.Module, x: Tensor, grad: Tensor, device: torch.device) ->
     expected = run(with_backend(layer, "reference"), x, grad)
     with poisoned_memory():
         return run(with_backend(layer, "triton"), x, grad), expected
+
+
+def fused_run(
+    layer: nn.Module, x: Tensor, grad: Tensor, device: torch.device | str = "cpu", layout: str = "contiguous"
+) -> dict[str, Tensor]:
+    """As `run`, by the kernels, on memory that is NaN until written; the outcome on the CPU."""
+    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in (x, grad))
+    with poisoned_memory():
+        outcome = run(with_backend(layer, "triton").to(device), x, grad)
+    return {name: value.cpu() for name, value in outcome.items()}
+
+
+def reference_run(layer: nn.Module, x: Tensor, grad: Tensor, layout: str = "contiguous") -> dict[str, Tensor]:
+    """As `run`, by the reference."""
+    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in (x, grad))
+    return run(with_backend(layer, "reference"), x, grad)
 
 
 def assert_non_finite_alike(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

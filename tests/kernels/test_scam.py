@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from panet_layers.ops.precision import accumulation_dtype
 from panet_layers.ops.scam import fused, kernels
 from panet_layers.ops.scam.kernels import maps, tiling
-from tests.kernels.helpers import assert_non_finite_alike, check_budget, skip_truncation
+from tests.kernels.helpers import assert_non_finite_alike, check_budget, fused_run, reference_run, skip_truncation
 from tests.layers.cases import (
     SCAM_CASES,
     SMALL,
@@ -17,7 +17,6 @@ from tests.layers.cases import (
     assert_one_compilation_serves,
     assert_same,
     interpreted,
-    poisoned_memory,
     run,
     tensors,
     with_backend,
@@ -63,19 +62,6 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(tiling, "TILE", 2048)
     monkeypatch.setattr(maps, "PIXELS", 64)
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
-
-
-def fused_run(layer, x, grad, device="cpu", layout="contiguous"):
-    """As `run`, by the kernels, on memory that is NaN until written; the outcome on the CPU."""
-    x, grad = (LAYOUTS[layout](t.to(device)) if t.numel() else t.to(device) for t in (x, grad))
-    with poisoned_memory():
-        outcome = run(with_backend(layer, "triton").to(device), x, grad)
-    return {name: value.cpu() for name, value in outcome.items()}
-
-
-def reference_run(layer, x, grad, layout="contiguous"):
-    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in (x, grad))
-    return run(with_backend(layer, "reference"), x, grad)
 
 
 def assert_parity(case, device, layout="contiguous", values="normal", seed=0):

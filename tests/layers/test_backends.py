@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import panet_layers
-from panet_layers import EMAM, SCAM, get_backend, set_backend, use_backend
+from panet_layers import EMAM, SCAM, backends, get_backend, set_backend, use_backend
 from panet_layers.backends import resolve_backend
 from panet_layers.ops import availability
 from panet_layers.ops.emam import autograd as emam_autograd
@@ -102,6 +102,14 @@ def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
     with use_backend("triton"):
         build(8, backend="reference")(x)
     assert ran == ["reference"]
+
+
+@LAYERS
+def test_a_backend_without_operators_runs_no_other_one(build, monkeypatch):
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, "fourth"))
+    for x in (torch.randn(2, 8, 5, 4), torch.randn(2, 8, 5, 4, requires_grad=True)):
+        with pytest.raises(KeyError, match="fourth"):
+            build(8, backend="fourth")(x)
 
 
 class Pretended(NamedTuple):

@@ -8,38 +8,31 @@ import torch
 from torch import Tensor
 
 from ..second_derivatives import differentiable_gradients
-from . import (
-    collapsed,
-    operators,  # noqa: F401  (registers the operators)
-)
+from . import collapsed
+from .operators import OPERATORS
 from .tensors import Parameters
 
 
-def emam(x: Tensor, params: Parameters, groups: int, eps: float, *, fused: bool) -> Tensor:
-    """Return what the reference's `emam` returns, by the `fused` backend or by `chunked`.
+def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str) -> Tensor:
+    """Return what the reference's `emam` returns, by the backend's operators.
 
     First derivatives are hand-written; higher ones go through the plain form, `collapsed`.
     """
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
-        return _EMAM.apply(x, *params, groups, eps, fused)
-    forward, _ = _operators(fused)
+        return _EMAM.apply(x, *params, groups, eps, backend)
+    forward, _ = OPERATORS[backend]
     out, *_ = forward(x, *params, groups, eps)
     return out
-
-
-def _operators(fused: bool) -> tuple[Any, Any]:
-    ops = torch.ops.panet_layers
-    return (ops.emam_fused_forward, ops.emam_fused_backward) if fused else (ops.emam_forward, ops.emam_backward)
 
 
 class _EMAM(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w3: Tensor, b3: Tensor, gamma: Tensor, beta: Tensor,
-        groups: int, eps: float, fused: bool,
+        groups: int, eps: float, backend: str,
     ) -> Tensor:  # fmt: skip
-        ctx.groups, ctx.eps, ctx.fused = groups, eps, fused
-        forward, _ = _operators(fused)
+        ctx.groups, ctx.eps, ctx.backend = groups, eps, backend
+        forward, _ = OPERATORS[backend]
         out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps)
         ctx.save_for_backward(x, w1, b1, w3, b3, gamma, beta, *saved)
         return out
@@ -55,6 +48,6 @@ class _EMAM(torch.autograd.Function):
 
             gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
         else:
-            _, backward = _operators(ctx.fused)
+            _, backward = OPERATORS[ctx.backend]
             gradients = backward(grad, x, *params, *saved, ctx.groups)
         return *gradients, None, None, None

@@ -1,8 +1,9 @@
 """EMAM's hand-written forward and backward, one cache-sized chunk of the input at a time.
 
 The forward saves the input and small statistics, of 2/H, 2/W and 1/K of its size. Symbols are those of
-docs/derivation.md: t = x a d is the gated map, p and q are the softmaxed means of the two branches, delta is the
-gradient before the last sigmoid. A chunk has N instances (sample, group) of K channels and P = H * W pixels.
+docs/derivation.md: t = x a d is the gated map, and t - mu once its mean is subtracted; p and q are the softmaxed means
+of the two branches; delta is the gradient before the last sigmoid. A chunk has N instances (sample, group) of K
+channels and P = H * W pixels.
 """
 
 from __future__ import annotations
@@ -137,9 +138,9 @@ def _gate_map(gates: Tensor, height: int, out: Tensor) -> Tensor:
 
 
 def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
-    """Return the sum (N, 1, P) of maps (N, 9, P), each shifted by its tap: map (j, i) holds products with tap (j, i).
+    """Return the sum (N, 1, P) of maps (N, 9, P), each shifted by its tap: map (ky, kx) is for tap (ky, kx).
 
-    The sums are made in the memory of `maps`: over i first, then over j.
+    The sums are made in the memory of `maps`: over kx first, then over ky.
     """
     left, rows, right = maps.view(-1, 3, 3, height, width).unbind(2)
     rows[..., 1:] += left[..., :-1]
@@ -151,6 +152,6 @@ def _shifted_sum(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def _neighbours(delta: Tensor, height: int, width: int) -> Tensor:
-    """Return (N, 9, P), whose row (j, i) is delta (N, P) at (h + j - 1, w + i - 1), zero outside."""
+    """Return (N, 9, P), whose row (ky, kx) is delta (N, P) at (h + ky - 1, w + kx - 1), zero outside."""
     padded = F.pad(delta.view(-1, height, width), (1, 1, 1, 1))
     return padded.unfold(1, height, 1).unfold(2, width, 1).flatten(1, 2).flatten(2)

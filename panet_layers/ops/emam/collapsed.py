@@ -1,7 +1,7 @@
-"""EMAM by exact algebra, in plain torch operations: the dense 3x3 convolution is never computed (docs/derivation.md).
+"""EMAM for export, torch.func and second derivatives; on ordinary calls the backend "collapsed" runs chunked.py.
 
-The output uses that convolution in two ways only: through one fixed combination of its channels, a convolution with one
-output channel; and through its mean, which is linear in nine window sums for each channel. Derivatives of any order.
+Plain torch operations. The dense 3x3 convolution is never computed (docs/derivation.md), since the output uses only one
+fixed combination of its channels, and its mean, which is linear in nine window sums for each channel.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
     rstd = (centred.square().mean(dim=(2, 3)) + eps).rsqrt()
 
     weight1 = params.beta.softmax(dim=0)
-    windows = window_sums(x, means[..., height:] * height).flatten(1)
-    branch2_mean = F.linear(windows / (height * width), params.w3.flatten(1), params.b3)
+    sums = window_sums(x, means[..., height:] * height).flatten(1)
+    branch2_mean = F.linear(sums / (height * width), params.w3.flatten(1), params.b3)
     weight2 = branch2_mean.softmax(dim=1)
 
     taps = (weight1 @ params.w3.flatten(1)).reshape(1, -1, 3, 3)

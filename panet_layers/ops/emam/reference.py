@@ -27,7 +27,7 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
     gated = x * row_gate.sigmoid() * column_gate.transpose(2, 3).sigmoid()
 
     # The 1x1 branch is normalised, with one channel in a norm group; the 3x3 branch is one dense convolution.
-    branch1 = _normalise(gated, params.gamma, params.beta, eps)
+    branch1 = _normalise(gated, params.gamma, params.beta, eps)  # docs/choices.md: EMAM
     branch2 = F.conv2d(x, params.w3, params.b3, padding=1)
 
     # Eq. 5: each branch, averaged over the pixels and softmaxed over the channels, weighs the other's channels.

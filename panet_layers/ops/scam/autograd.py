@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..second_derivatives import differentiable_gradients
-from . import (
-    operators,  # noqa: F401  (registers the operators)
-    reference,
-)
+from . import reference
+from .operators import OPERATORS
 from .tensors import Parameters, Running
 
 
-def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, *, fused: bool) -> Tensor:
-    """Return what the reference's `scam` returns, by the `fused` backend or by `chunked`.
+def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: str) -> Tensor:
+    """Return what the reference's `scam` returns, by the backend's operators.
 
     First derivatives are hand-written; higher ones go through the reference. In training the statistics of `norm` move.
     """
@@ -24,18 +22,13 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, *, fused: b
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params)):
-        out, moments = _SCAM.apply(*arguments, fused)
+        out, moments = _SCAM.apply(*arguments, backend)
     else:
-        forward, _ = _operators(fused)
+        forward, _ = OPERATORS[backend]
         out, *_, moments = forward(*arguments)
     if norm is not None and norm.training and norm.running_mean is not None:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
-
-
-def _operators(fused: bool) -> tuple[Any, Any]:
-    ops = torch.ops.panet_layers
-    return (ops.scam_fused_forward, ops.scam_fused_backward) if fused else (ops.scam_forward, ops.scam_backward)
 
 
 @torch.no_grad()
@@ -57,11 +50,11 @@ class _SCAM(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, fc1: Tensor, fc1_bias: Tensor | None, fc2: Tensor, fc2_bias: Tensor | None, conv: Tensor,
         norm_weight: Tensor | None, norm_bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
-        batch_statistics: bool, eps: float, fused: bool,
+        batch_statistics: bool, eps: float, backend: str,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        ctx.batch_statistics, ctx.eps, ctx.fused = batch_statistics, eps, fused
+        ctx.batch_statistics, ctx.eps, ctx.backend = batch_statistics, eps, backend
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
-        forward, _ = _operators(fused)
+        forward, _ = OPERATORS[backend]
         out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps)
         ctx.save_for_backward(x, *params, running_mean, running_var, *saved)
         moments = saved[-1].clone()
@@ -69,7 +62,7 @@ class _SCAM(torch.autograd.Function):
         return out, moments
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _moments: Tensor) -> tuple[Tensor | None, ...]:
         x, fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias, mean, variance, *saved = ctx.saved_tensors
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
         gradients: Any
@@ -88,7 +81,7 @@ class _SCAM(torch.autograd.Function):
 
             gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
         else:
-            _, backward = _operators(ctx.fused)
+            _, backward = OPERATORS[ctx.backend]
             gradients = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps)
             gradients = (None if p is None else g for g, p in zip(gradients, (x, *params)))
         return *gradients, None, None, None, None, None

@@ -1,4 +1,4 @@
-"""SCAM's registered operators: schema, implementation and fake of each. Importing this file registers them.
+"""SCAM's registered operators: schema, implementation and fake of each, and which backend runs which.
 
 Exported programs refer to these names and schemas, so they stay.
 """
@@ -16,7 +16,7 @@ _PARAMETERS = (
     "Tensor fc1, Tensor? fc1_bias, Tensor fc2, Tensor? fc2_bias, Tensor conv, Tensor? norm_weight, Tensor? norm_bias"
 )
 _SETTINGS = "bool batch_statistics, float eps"
-_FORWARD = f"_forward(Tensor x, {_PARAMETERS}, Tensor? running_mean, Tensor? running_var, {_SETTINGS})"
+_FORWARD = f"(Tensor x, {_PARAMETERS}, Tensor? running_mean, Tensor? running_var, {_SETTINGS})"
 _CHUNKED_SAVED = "Tensor pooled, Tensor maps, Tensor logits, Tensor moments"
 _FUSED_SAVED = (
     "Tensor pooled, Tensor top_pixel, Tensor hidden, Tensor gate, Tensor maps, Tensor top_channel, Tensor logits,"
@@ -26,7 +26,7 @@ _FUSED_SAVED = (
 
 def _backward_schema(saved: str) -> str:
     inputs = f"Tensor grad, Tensor x, {_PARAMETERS}, {saved}, {_SETTINGS}"
-    return f"_backward({inputs}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    return f"({inputs}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 
 
 def _forward_fake(x: Tensor) -> tuple[Tensor, ChunkedSaved]:
@@ -42,7 +42,12 @@ def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor,
 
 
 _FIVE, _NINE = (f" -> ({', '.join(['Tensor'] * outputs)})" for outputs in (5, 9))
-register("scam" + _FORWARD + _FIVE, chunked.forward, _forward_fake)
-register("scam" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _backward_fake)
-register("scam_fused" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
-register("scam_fused" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
+register("scam_forward" + _FORWARD + _FIVE, chunked.forward, _forward_fake)
+register("scam_backward" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _backward_fake)
+register("scam_fused_forward" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
+register("scam_fused_backward" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
+
+OPERATORS = {  # backend: forward, backward
+    "collapsed": (torch.ops.panet_layers.scam_forward, torch.ops.panet_layers.scam_backward),
+    "triton": (torch.ops.panet_layers.scam_fused_forward, torch.ops.panet_layers.scam_fused_backward),
+}

@@ -97,7 +97,7 @@ def write_folder(task: Task, frames: Frames, unreadable: str | None) -> None:
 def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
     """Write the crops; the manifest's rows of all crops, and those of frames (or a source) without a face."""
     found = [find_faces(task, number, image) for number, image in frames]
-    track = follow(found)
+    track = follow(found)  # docs/choices.md: frames and crops
     rows: Rows = []
     problems: Rows = []
     for (number, image), faces, face, box in zip(frames, found, track, boxes(track, task.crop.missing), strict=True):

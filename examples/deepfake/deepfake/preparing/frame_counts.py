@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..sources.source import Source
 
-PROFILES = {
+PROFILES = {  # docs/choices.md: frames and crops
     "bench32": "32 frames of every video",
     "recce": "train: 50 of a real video, 12 or 13 of a fake one (36,000 of each class of FF++); val, test: 32",
 }

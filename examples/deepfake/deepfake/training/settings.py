@@ -64,7 +64,7 @@ class Settings:
     image_size: int = setting(
         "network", "images are resized to this side length", 299, tiny=64, type=positive_int, metavar="PIXELS")
 
-    epochs: int = setting(
+    epochs: int = setting(  # docs/choices.md: training recipe; losses
         "recipe", "passes over the train split", 40, tiny=20, may_change=True, type=positive_int)
     batch_size: int = setting("recipe", "images per step, over all processes together", 32, type=positive_int)
     lr: float = setting("recipe", "Adam's learning rate", 2e-4, tiny=2e-3, type=positive_float)
