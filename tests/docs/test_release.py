@@ -35,8 +35,8 @@ def files_in_git() -> list[str]:
 
 @pytest.mark.slow
 def test_the_sdist_holds_everything_and_the_wheel_the_package_only(tmp_path: Path) -> None:
-    files, copy = files_in_git(), tmp_path / "copy"  # a copy, since setuptools reads a list of files that an old build left
-    for name in files:
+    files, copy = files_in_git(), tmp_path / "copy"
+    for name in files:  # in ROOT itself setuptools would add the files that an earlier build listed
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     build("sdist", copy, tmp_path)
