@@ -18,11 +18,11 @@ COLOURS = {
     "reference": "#444444", "collapsed": "#d62728", "triton": "#1f77b4", "timm": "#2ca02c", "published": "#9467bd",
     WITHOUT: "#8c8c8c",
 }  # fmt: skip
-# The panels of the chart, by layer and contender, with the name of the published module; its bars, by pass.
+# The panels of the chart, by layer and contender: the title, and what the bars compare with. Its bars, by pass.
 CHART = {
-    ("EMAM", "published"): "published EMA",
-    ("SCAM", "published"): "published CBAM",
-    ("SCAM", "timm"): "timm's CBAM",
+    ("EMAM", "published"): ("EMAM", "G groups\npublished EMA = 1"),
+    ("SCAM", "published"): ("SCAM as CBAM", "biases, batch norm\npublished CBAM = 1"),
+    ("SCAM", "timm"): ("SCAM as CBAM", "biases, batch norm\ntimm's CBAM = 1"),
 }
 BARS = {"forward": ("forward", "#9ecae1"), "training": ("training step (forward and backward)", "#08519c")}
 
@@ -37,9 +37,8 @@ def speedups(rows: list[Row], path: Path) -> None:
 
 def roofline(rows: list[Row], path: Path) -> None:
     """Ideal bytes / time over ideal bytes: how much of a copy's bandwidth each contender reaches."""
-    rows = [row for row in rows if base_name(row["contender"]) != WITHOUT]
     copied = {key(row | {"contender": ""}) for row in rows if row["contender"] == COPY}
-    rows = [row for row in rows if key(row | {"contender": ""}) in copied]
+    rows = [row for row in rows if key(row | {"contender": ""}) in copied and base_name(row["contender"]) != WITHOUT]
     if not rows:
         raise ResultsError(f"nothing to draw: the results have no row of {COPY!r}")
     _panels(rows, path, _bandwidths, "ideal bytes, MB", 3.2, True)
@@ -51,15 +50,16 @@ def chart(rows: list[Row], path: Path) -> None:
     if not found:
         raise ResultsError("nothing to draw: the results have no published module and our layer on the same input")
     first, figure = found[0], _figure(8, 6)
-    shapes = sorted({row["shape"] for row in found}, key=_elements, reverse=True)
+    shapes = sorted({row["shape"] for row in found}, key=_elements)
+    groups = {row["shape"]: row["groups"] for row in found if row["groups"]}
+    inputs = [input_name(f"({shape.replace('x', ', ')})", groups.get(shape, "")) for shape in shapes]
     axes = figure.subplots(1, len(CHART), sharex=True, sharey=True)
-    for axis, ((layer, contender), name) in zip(axes, CHART.items()):
-        axis.set_title(layer, fontsize=11, fontweight="bold", loc="left", pad=18)
-        axis.text(0, 1.015, f"{name} = 1", transform=axis.transAxes, fontsize=9, color="#444444")
-        _bars(axis, [row for row in found if (row["layer"], row["contender"]) == (layer, contender)], shapes)
-    axes[0].set_yticks(range(len(shapes)), [f"({shape.replace('x', ', ')})" for shape in shapes], fontsize=9)
-    axes[0].set_ylabel("input (batch, channels, height, width)", fontsize=9)
-    axes[0].invert_yaxis()
+    for axis, (panel, (title, compared)) in zip(axes, CHART.items()):
+        axis.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=30)
+        axis.text(0, 1.015, compared, transform=axis.transAxes, va="bottom", fontsize=9, color="#444444")
+        _bars(axis, [row for row in found if (row["layer"], row["contender"]) == panel], shapes)
+    axes[0].set_yticks(range(len(shapes)), inputs, fontsize=9)
+    axes[0].set_ylabel("input (batch, channels, height, width); G: groups of EMAM", fontsize=9)
     axes[0].locator_params(axis="x", steps=[2, 10])
     axes[0].set_xlim(right=1.08 * axes[0].get_xlim()[1])
     figure.supxlabel(
@@ -73,8 +73,8 @@ def chart(rows: list[Row], path: Path) -> None:
 
 
 def _bars(axis: Any, rows: list[Row], shapes: list[str]) -> None:
-    """Two bars for each input, with their lengths as numbers beside them."""
-    for (pass_, (label, colour)), offset in zip(BARS.items(), (-0.19, 0.19)):
+    """Two bars for each input, the first input at the bottom, with their lengths as numbers beside them."""
+    for (pass_, (label, colour)), offset in zip(BARS.items(), (0.19, -0.19)):
         ratios = {
             shapes.index(row["shape"]) + offset: float(row["times_as_fast"]) for row in rows if row["pass"] == pass_
         }

@@ -25,9 +25,9 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, non_negative_int, reading_input
 from deepfake.common.files import make_folder
 from deepfake.dataset.images import SPLITS, open_split
-from deepfake.evaluating import cross_tables, evaluation
+from deepfake.evaluating import cross_tables
 from deepfake.evaluating.bootstrap import RESAMPLES, SEED
-from deepfake.evaluating.evaluation import Options, results_folder
+from deepfake.evaluating.evaluation import Options, results_folder, write_results
 from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add_workers_option
 from deepfake.evaluating.summary_table import model_name, name_of
 from deepfake.training.checkpoint import load_run
@@ -65,7 +65,7 @@ def evaluate(run: Path, data: str, split: str, out: Path | None, options: Option
         "image_size": config["image_size"],
         "trained_on": {"fingerprint": trained.get("fingerprint"), "methods": trained.get("methods")},
     }
-    return evaluation.evaluate(model, about, images, val, make_folder(out or results_folder(run, data, split)), options)
+    return write_results(model, about, images, val, make_folder(out or results_folder(run, data, split)), options)
 
 
 def evaluate_each(runs: list[Path], data: list[str], split: str, out: Path | None, options: Options) -> None:

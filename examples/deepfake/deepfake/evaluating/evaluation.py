@@ -48,7 +48,7 @@ def results_folder(run: Path, data: str | Path, split: str = "test") -> Path:
     return run / f"{name_of(data)}-{split}"
 
 
-def evaluate(
+def write_results(
     model: nn.Module, about: dict[str, Any], images: Images, val: Images | None, out: Path, options: Options
 ) -> dict[str, Any]:
     """Score the images, print the table and write all files to `out`; returns what metrics.json holds.
