@@ -94,7 +94,7 @@ def with_order(layout: Layout, order: Tensor) -> Layout:
 
 def _maps(shape: tuple[int, ...], image: Image) -> list[Layout]:
     _, a, b, c = shape
-    if isinstance(shape, ChannelsFirst) and not a == b == c:  # a cube is refused from every module alike
+    if isinstance(shape, ChannelsFirst) and not a == b == c:  # C = H = W stays ambiguous, from any module
         return [Layout("NCHW", a, b, c)]
     read = Layout("NCHW", a, b, c), Layout("NHWC", c, a, b)
     return [layout for layout in read if _mismatch(layout, image) <= 2]  # unpadded convolutions drop a row or two

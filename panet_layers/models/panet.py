@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import suggest_divisor
 from ..emam import EMAM
 from ..scam import SCAM
 from .baseline import XceptionBaseline
@@ -83,7 +84,7 @@ class PANet(Detector):
         channels = dict.fromkeys(LOCATIONS, common) | {"final": final}
         if emam is not None and channels[emam] % groups:
             wrong = f"groups={groups} does not divide the {channels[emam]} channels at emam={emam!r}"
-            raise ValueError(f"{wrong}; choose a divisor, such as 8")
+            raise ValueError(f"{wrong}; {suggest_divisor(groups, channels[emam])}")
         self.emam_at, self.scam_at, self.noise_std = emam, scam, noise_std
 
         self.encoder = build_encoder(variant, encoder_pretrained)
