@@ -86,7 +86,7 @@ class Grid(NamedTuple):
     variants: Variants = Variants()
 
     def cases(self, device: str, batch: int | None = None) -> list[Case]:
-        """Every case of the grid once; `batch` replaces the batch size of every shape."""
+        """Return every case of the grid once; `batch` replaces the batch size of every shape."""
         found: dict[Case, None] = {}
         for dtype, layout, layer in product(self.dtypes, self.layouts, self.layers):
             has_groups = layer in ("emam", BOTH) or is_detector(layer)
@@ -97,7 +97,7 @@ class Grid(NamedTuple):
 
 
 def is_detector(layer: str) -> bool:
-    """Whether the "layer" is the whole network PANet."""
+    """Return whether the "layer" is the whole network PANet."""
     return layer.startswith("panet-")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from timm.layers.cbam import CbamModule
@@ -21,6 +22,7 @@ COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # how th
 PLAIN = Variants()
 
 Build = Callable[[Case], nn.Module]
+BuildWith = Callable[[str, Case], nn.Module]  # of a backend
 
 
 class Contender(NamedTuple):
@@ -38,45 +40,38 @@ class Contender(NamedTuple):
     graph: bool = False
 
 
-def _emam(backend: str) -> Build:
-    return lambda case: EMAM(case.shape[1], case.groups or 1, backend=backend)
+def _emam(backend: str, case: Case) -> nn.Module:
+    return EMAM(case.shape[1], case.groups or 1, backend=backend)
 
 
-def _scam(backend: str, **options: Any) -> Build:
-    return lambda case: SCAM(case.shape[1], REDUCTION, backend=backend, **options)
+def _scam(backend: str, case: Case, **options: Any) -> nn.Module:
+    return SCAM(case.shape[1], REDUCTION, backend=backend, **options)
 
 
-def _cbam(backend: str) -> Build:
-    return _scam(backend, mlp_bias=True, spatial_norm="batch")
-
-
-def _both(backend: str) -> Build:
-    return lambda case: nn.Sequential(_emam(backend)(case), _scam(backend)(case))
+def _both(backend: str, case: Case) -> nn.Module:
+    return nn.Sequential(_emam(backend, case), _scam(backend, case))
 
 
 def _timm_cbam(case: Case) -> nn.Module:
     return CbamModule(case.shape[1], rd_channels=max(1, case.shape[1] // REDUCTION), mlp_bias=True)
 
 
-def _panet(backend: str, **options: Any) -> Build:
-    """The detector without its randomness (dropout, white noise), so that contenders can be compared."""
-
-    def build(case: Case) -> nn.Module:
-        variant = case.layer.removeprefix("panet-")
-        model = PANet(variant=variant, groups=case.groups or 1, drop_rate=0.0, noise_std=0.0, **options)
-        for module in model.modules():
-            if isinstance(module, (EMAM, SCAM)):
-                module.backend = backend
-        return model
-
-    return build
+def _panet(backend: str, case: Case, **options: Any) -> nn.Module:
+    """Return the detector without its randomness (dropout, white noise), so that contenders can be compared."""
+    variant = case.layer.removeprefix("panet-")
+    model = PANet(variant=variant, groups=case.groups or 1, drop_rate=0.0, noise_std=0.0, **options)
+    for module in model.modules():
+        if isinstance(module, (EMAM, SCAM)):
+            module.backend = backend
+    return model
 
 
-def _of_backends(build: Callable[[str], Build], promises_precision: bool = True) -> list[Contender]:
-    return [Contender(name, build(name), promises_precision) for name in (*BACKENDS, FUSED)]
+def _of_backends(build: BuildWith, promises_precision: bool = True) -> list[Contender]:
+    return [Contender(name, partial(build, name), promises_precision) for name in (*BACKENDS, FUSED)]
 
 
-_DETECTORS = [*_of_backends(_panet), Contender(WITHOUT, _panet(REFERENCE, emam=None, scam=None), same_function=False)]
+_WITHOUT = partial(_panet, REFERENCE, emam=None, scam=None)
+_DETECTORS = [*_of_backends(_panet), Contender(WITHOUT, _WITHOUT, same_function=False)]
 CONTENDERS = {
     "emam": [
         *_of_backends(_emam),
@@ -84,7 +79,7 @@ CONTENDERS = {
     ],
     "scam": _of_backends(_scam),
     "cbam": [
-        *_of_backends(_cbam),
+        *_of_backends(partial(_scam, mlp_bias=True, spatial_norm="batch")),
         Contender("timm", _timm_cbam, promises_precision=False),
         Contender("published", lambda case: PublishedCBAM(case.shape[1], REDUCTION), promises_precision=False),
     ],
@@ -96,12 +91,12 @@ CONTENDERS = {
 
 
 def base_name(name: str) -> str:
-    """A contender's name without its variant: "reference" of "reference+compile+graph"."""
+    """Return a contender's name without its variant: "reference" of "reference+compile+graph"."""
     return name.split("+")[0]
 
 
 def contenders(layer: str, device: str = "cpu", variants: Variants = PLAIN) -> list[Contender]:
-    """The layer's contenders that can run on the device, the reference first, and the variants asked for."""
+    """Return the layer's contenders that can run on the device, the reference first, and the variants asked for."""
     found = [c for c in CONTENDERS[layer] if device == "cuda" or c.name != FUSED]
     plain = [c for c in found if c.name in BACKENDS]
     if variants.compiled:

@@ -61,11 +61,11 @@ class Gate:
         return self._plain_errors[dtype]
 
     def _run(self, contender: Contender, dtype: torch.dtype) -> tuple[list[str], list[Tensor]]:
-        """The names of the output and of the gradients, and their values in float64."""
+        """Return the names of the output and of the gradients, and their values in float64."""
         with full_precision():
             step = prepare(self.case, contender, self.pass_, dtype)
             out = step.forward()
-            gradients = step.backward(out) if step.backward else ()
+            gradients = step.backward(out)
         names = ["output", *(f"gradient of {name}" for name in step.gradient_names)]
         return names, [t.detach().double() for t in (out, *gradients)]
 
@@ -82,6 +82,6 @@ def full_precision() -> Iterator[None]:
 
 
 def _distance(value: Tensor, exact: Tensor) -> float:
-    """The largest absolute difference; infinite if the value is not a number."""
+    """Return the largest absolute difference; infinite if the value is not a number."""
     difference = (value.reshape(exact.shape) - exact).abs().max().item()
     return difference if difference == difference else float("inf")

@@ -15,8 +15,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-if not __package__:  # run as a script: import from the checkout, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script
+    import checkout  # noqa: F401
 
 import timm
 import torch
@@ -25,7 +25,8 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from benchmarks import results_file
-from benchmarks.options import Parser, positive
+from benchmarks.cases import Case
+from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from benchmarks.timing import EventSampler, measure
@@ -43,7 +44,7 @@ PASSES = ("inference", "training")
 
 
 def build(network: str, contender: str, device: str) -> nn.Module:
-    """The network with the contender's layer after each stage; its weights are the same for every contender."""
+    """Return the network with the contender's layer after each stage; its weights are the same for every contender."""
     torch.manual_seed(0)
     model = timm.create_model(network).to(device)
     if contender != PLAIN:
@@ -52,7 +53,7 @@ def build(network: str, contender: str, device: str) -> nn.Module:
 
 
 def check(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
-    """What is wrong with a contender, or "".
+    """Return what is wrong with a contender, or "".
 
     Its layers must change the output, to what the formulas compute; without them it must be the plain network.
     """
@@ -70,7 +71,7 @@ def check(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
 
 
 def step(model: nn.Module, images: Tensor, pass_: str) -> Callable[[], object]:
-    """A forward without gradients, or a forward and a backward to the gradients of all parameters."""
+    """Return a forward without gradients, or a forward and a backward to the gradients of all parameters."""
     model.train(pass_ == "training")
 
     def train() -> None:
@@ -81,7 +82,7 @@ def step(model: nn.Module, images: Tensor, pass_: str) -> Callable[[], object]:
 
 
 def rows_of(network: str, pass_: str, images: Tensor, rounds: int) -> list[Row]:
-    """A row for each contender, all timed alternately; a contender that fails its check is reported and left out."""
+    """Return a row per contender, all timed alternately; a contender that fails its check is reported and left out."""
     device = images.device.type
     plain = build(network, PLAIN, device)
     steps = {PLAIN: step(build(network, PLAIN, device), images, pass_)}
@@ -93,21 +94,13 @@ def rows_of(network: str, pass_: str, images: Tensor, rounds: int) -> list[Row]:
         else:
             steps[contender] = step(model, images, pass_)
     times = measure(steps, rounds, EventSampler() if device == "cuda" else None)
-    setting = dict.fromkeys(results_file.COLUMNS, "") | {
-        "device": device,
-        "layer": network,
-        "pass": pass_,
-        "shape": "x".join(map(str, images.shape)),
-        "dtype": "float32",
-        "layout": "contiguous",
-        "threads": str(torch.get_num_threads()),
-        **results_file.provenance(device),
-    }
-    return [setting | {"contender": contender} | timing.columns() for contender, timing in times.items()]
+    case = Case(network, images.shape, None, device=device)  # type: ignore[arg-type]
+    here = results_file.provenance(device)
+    return [results_file.new_row(case, pass_, name, here | timing.columns()) for name, timing in times.items()]
 
 
 def markdown(rows: list[Row]) -> str:
-    """Images a second of the plain network, and the share that each layer leaves: the median of the rounds' ratios."""
+    """Return a table: images per second of the plain network; of one with layers, the percentage of that speed."""
     lines = []
     for (network, shape, contender), group in results_file.grouped(rows, ("layer", "shape", "contender")).items():
         passes = {row["pass"]: row for row in group}
@@ -125,15 +118,15 @@ def _cell(row: Row | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the networks and print the table; 0 if every contender was timed, 1 if not."""
+    """Measure the networks and print the table; return 0 if every contender was timed, 1 if not."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", default=["resnet50"], help="names of timm; default: resnet50")
     parser.add_argument("--pass", nargs="+", default=PASSES, choices=PASSES, dest="passes", help="default: both")
-    parser.add_argument("--batch", type=positive, default=2, help="images in a batch; default: 2")
-    parser.add_argument("--size", type=positive, default=224, help="height and width of the images; default: 224")
-    parser.add_argument("--rounds", type=positive, default=5, help="rounds of samples; default: 5")
-    parser.add_argument("--threads", type=positive, default=2, help="CPU threads; default: 2")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--batch", type=positive, default=2, help=f"images per batch; {DEFAULT}")
+    parser.add_argument("--size", type=positive, default=224, help=f"height and width of the images; {DEFAULT}")
+    parser.add_argument("--rounds", type=positive, default=5, help=f"rounds of samples; {DEFAULT}")
+    parser.add_argument("--threads", type=positive, default=2, help=f"CPU threads; {DEFAULT}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=DEFAULT)
     parser.add_argument("--out", type=Path, metavar="CSV", help="default: benchmarks/results/insertion-DEVICE.csv")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)

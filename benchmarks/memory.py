@@ -39,7 +39,7 @@ class Event(NamedTuple):
 
 
 def measure(step: Step) -> Memory:
-    """The memory of one step, after a first one that fills the caches; gradients of parameters count."""
+    """Return the memory of one step, after a first one that fills the caches; gradients of parameters count."""
     step()
     return _measure_cuda(step) if step.forward().is_cuda else _measure_cpu(step)
 
@@ -48,19 +48,19 @@ def _measure_cpu(step: Step) -> Memory:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         with record_function(_FORWARD):
             out = step.forward()
-        gradients = step.backward(out) if step.backward else ()
+        gradients = step.backward(out)
     before, after = _events(profiler)
     return replay(before, after, _addresses(out, gradients))
 
 
 def _addresses(out: Tensor, gradients: tuple[Tensor, ...]) -> set[int]:
-    """Addresses of the output and of the gradient of the input (the one of the output's shape)."""
+    """Return the addresses of the output and of the gradient of the input (the one of the output's shape)."""
     like_input = [g for g in gradients[:1] if g.shape == out.shape and out.dim()]
     return {t.untyped_storage().data_ptr() for t in (out, *like_input)}
 
 
 def replay(forward: list[Event], backward: list[Event], results: set[int]) -> Memory:
-    """Add up a step's events in order. `results`: addresses of the tensors that `peak_extra` leaves out."""
+    """Return a step's memory from its events. `results`: addresses of the tensors that `peak_extra` leaves out."""
     events = forward + backward
     last = {event.address: i for i, event in enumerate(events) if event.bytes > 0}
     result_events = {last[address] for address in results if address in last}
@@ -80,7 +80,7 @@ def replay(forward: list[Event], backward: list[Event], results: set[int]) -> Me
 
 
 def _events(profiler: profile) -> tuple[list[Event], list[Event]]:
-    """The profile's memory events up to the end of the forward, and those after it."""
+    """Return the profile's memory events up to the end of the forward, and those after it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
@@ -99,7 +99,7 @@ def _measure_cuda(step: Step) -> Memory:
     torch.cuda.reset_peak_memory_stats()
     out = step.forward()
     kept = torch.cuda.memory_allocated() - start - out.untyped_storage().nbytes()
-    gradients = step.backward(out) if step.backward else ()
+    gradients = step.backward(out)
     torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() - start
     outside = sum(t.untyped_storage().nbytes() for t in (out, *gradients[:1]))

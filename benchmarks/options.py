@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from benchmarks.cases import BOTH, DTYPES, LAYERS, LAYOUTS, PASSES, SELECTIONS, SUITES, Grid, Variants, is_detector
+from benchmarks.cases import BOTH, DTYPES, LAYERS, LAYOUTS, PASSES, SELECTIONS, SUITES, Grid, is_detector
 from benchmarks.contenders import contenders
 
+DEFAULT = "default: %(default)s"  # how a help text ends
 DEFAULT_OUT = "benchmarks/results/{device}.csv"
 
 
@@ -21,11 +23,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def parse(arguments: list[str] | None, description: str | None) -> argparse.Namespace:
-    """The options of run.py, and `grids`, the inputs that they ask for."""
+def build_parser(description: str | None) -> Parser:
+    """Return the parser of run.py's options."""
     parser = Parser(prog="benchmarks/run.py", description=description)
-    parser.add_argument("--layer", choices=dict.fromkeys((*SELECTIONS, *LAYERS)), default="all", help="default: all")
-    parser.add_argument("--pass", dest="pass_", choices=(*PASSES, "both"), default="both", help="default: both")
+    parser.add_argument("--layer", choices=dict.fromkeys((*SELECTIONS, *LAYERS)), default="all", help=DEFAULT)
+    parser.add_argument("--pass", dest="pass_", choices=(*PASSES, "both"), default="both", help=DEFAULT)
     parser.add_argument("--shape", type=_shape, nargs="+", metavar="B,C,H,W,G", help="default: the layer's own list")
     parser.add_argument("--suite", choices=SUITES, help="a fixed list of inputs and contenders, not these options")
     parser.add_argument("--batch", type=positive, metavar="B", help="batch size, instead of that of the shapes")
@@ -37,56 +39,42 @@ def parse(arguments: list[str] | None, description: str | None) -> argparse.Name
     parser.add_argument("--graph", action="store_true", help="also every contender in a CUDA graph")
     parser.add_argument("--resume", action="store_true", help="skip what the CSV has of this commit on this machine")
     parser.add_argument("--minutes", type=positive, default=10**6, help="start no input after this; default: no limit")
-    parser.add_argument("--rounds", type=positive, default=15, help="rounds of samples; default: 15")
-    parser.add_argument("--threads", type=positive, default=2, help="CPU threads; default: 2")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples; {DEFAULT}")
+    parser.add_argument("--threads", type=positive, default=2, help=f"CPU threads; {DEFAULT}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=DEFAULT)
     parser.add_argument("--out", type=Path, metavar="CSV", help=f"default: {DEFAULT_OUT.format(device='DEVICE')}")
     parser.add_argument("--list", action="store_true", help="print what would be measured, measure nothing")
-    args = parser.parse_args(arguments)
-    _check(parser, args)
-    variants = Variants(args.compile, args.max_autotune, args.graph)
-    grid = Grid(_layers(args), args.shape, tuple(args.dtype), tuple(args.layout), variants)
-    args.out = args.out or Path(DEFAULT_OUT.format(device=args.device))
-    args.grids = SUITES[args.suite] if args.suite else (grid,)
-    return args
+    return parser
 
 
-def _layers(args: argparse.Namespace) -> tuple[str, ...]:
-    return SELECTIONS.get(args.layer, (args.layer,))
-
-
-def _check(parser: Parser, args: argparse.Namespace) -> None:
-    """What argparse cannot check: shapes against the layer, backends of the layer, whether there is a GPU."""
-    layers = _layers(args)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: torch finds no CUDA device here; choose cpu")
-    if args.device == "cpu" and (args.graph or args.suite):
-        parser.error(f"argument {'--graph' if args.graph else '--suite'}: needs --device cuda")
-    known = list(dict.fromkeys(c.name for layer in layers for c in contenders(layer, args.device)))
-    for name in args.backends or ():
+def find_fault(grid: Grid, suite: str | None, device: str, backends: Sequence[str]) -> str:
+    """Return what argparse cannot find, or "": no GPU, wrong contenders or shapes of the layers."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "--device: torch finds no CUDA device here; choose cpu"
+    if device == "cpu" and (grid.variants.graphs or suite):
+        return f"{'--graph' if grid.variants.graphs else '--suite'}: needs --device cuda"
+    known = list(dict.fromkeys(c.name for layer in grid.layers for c in contenders(layer, device)))
+    for name in backends:
         if name not in known:
-            choice = f"choose from {', '.join(known)}"
-            parser.error(f"argument --backends: {name!r} is not a contender of {args.layer}; {choice}")
-    for shape in args.shape or ():
+            return f"--backends: {name!r} is not a contender of these layers; choose from {', '.join(known)}"
+    for shape in grid.shapes or ():
         text, (_, channels, height, width, groups) = ",".join(map(str, shape)), shape
-        if {"emam", BOTH} & set(layers) and channels % groups:
-            parser.error(f"argument --shape: {text}: EMAM's groups G must divide its channels C")
-        if any(map(is_detector, layers)) and (channels != 3 or min(height, width) < 64):
-            parser.error(f"argument --shape: {text}: the detector takes images, C = 3 and H, W at least 64")
+        if {"emam", BOTH} & set(grid.layers) and channels % groups:
+            return f"--shape: {text}: EMAM's groups G must divide its channels C"
+        if any(map(is_detector, grid.layers)) and (channels != 3 or min(height, width) < 64):
+            return f"--shape: {text}: the detector takes images, C = 3 and H, W at least 64"
+    return ""
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
+    sizes = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
     if len(sizes) != 5 or min(sizes) < 1:
         raise argparse.ArgumentTypeError(f"wanted five positive numbers B,C,H,W,G, got {text!r}")
     return sizes
 
 
 def positive(text: str) -> int:
-    """A positive integer from the command line."""
+    """Return a positive integer from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"wanted a positive number, got {text!r}")
     return int(text)

@@ -1,10 +1,10 @@
-"""A contender on a case as a step that gate, timing and memory run."""
+"""A contender on a case, prepared as a step that gate, timing and memory run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,16 @@ class Step:
     """A forward pass; a training step also has the backward pass, which returns gradients of input and parameters."""
 
     forward: Callable[[], Tensor]
-    backward: Callable[[Tensor], tuple[Tensor, ...]] | None
+    backward: Callable[[Tensor], tuple[Tensor, ...]] = lambda _: ()
     gradient_names: tuple[str, ...] = ()
     graph: bool = False  # one CUDA graph, one launch
 
     def __call__(self) -> None:
-        out = self.forward()
-        if self.backward is not None:
-            self.backward(out)
+        self.backward(self.forward())
 
 
 def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | None = None) -> Step:
-    """The step of a contender; every contender of the case gets the same numbers.
+    """Return the step of a contender; every contender of the case gets the same numbers.
 
     `dtype`: compute in this precision instead of the case's, on the same (already rounded) numbers.
     """
@@ -52,15 +50,16 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
 
 
 def prepare_copy(case: Case, pass_: str) -> Step:
-    """The lower bound: forward, one read and one write of the map; backward, two reads and one write."""
+    """Return the lower bound: forward, one read and one write of the map; backward, two reads and one write."""
     x, grad = draw_input(case), _place(case, _normal(case.shape, SEED + 1))
     out, dx = torch.empty_like(x), torch.empty_like(x)
-    step = Step(lambda: out.copy_(x), None if pass_ == "forward" else lambda _: (torch.add(x, grad, out=dx),))
+    forward = Step(lambda: out.copy_(x))
+    step = forward if pass_ == "forward" else replace(forward, backward=lambda _: (torch.add(x, grad, out=dx),))
     return captured(step) if case.device == "cuda" else step
 
 
 def captured(step: Step) -> Step:
-    """The whole step in one CUDA graph: `forward` replays it, `backward` only returns the gradients."""
+    """Return the whole step in one CUDA graph: `forward` replays it, `backward` only returns the gradients."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -70,47 +69,38 @@ def captured(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = step.forward()
-        gradients = step.backward(out) if step.backward else ()
+        gradients = step.backward(out)
 
     def forward() -> Tensor:
         graph.replay()
         return out
 
-    return Step(forward, (lambda _: gradients) if step.backward else None, step.gradient_names, graph=True)
+    return Step(forward, lambda _: gradients, step.gradient_names, graph=True)
 
 
 def _inference(module: nn.Module, x: Tensor, detector: bool) -> Step:
+    @torch.no_grad()
     def forward() -> Tensor:
-        with torch.no_grad():
-            out = module(x)
-        return out.logits if detector else out
+        return module(x).logits if detector else module(x)
 
-    return Step(forward, None)
+    return Step(forward)
 
 
 def _layer_training(module: nn.Module, x: Tensor, grad: Tensor, names: tuple[str, ...]) -> Step:
     x.requires_grad_()
-    wanted = [x, *module.parameters()]
-
-    def backward(out: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(out, wanted, grad)
-
-    return Step(lambda: module(x), backward, ("input", *names))
+    inputs = [x, *module.parameters()]
+    return Step(lambda: module(x), lambda out: torch.autograd.grad(out, inputs, grad), ("input", *names))
 
 
 def _detector_training(module: nn.Module, images: Tensor, names: tuple[str, ...]) -> Step:
     labels = torch.arange(len(images), device=images.device) % 2
     criterion = PANetLoss()
-    parameters = list(module.parameters())
-
-    def backward(loss: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(loss, parameters, materialize_grads=True)
-
-    return Step(lambda: criterion(module(images), images, labels).total, backward, names)
+    gradients = partial(torch.autograd.grad, inputs=list(module.parameters()), materialize_grads=True)
+    return Step(lambda: criterion(module(images), images, labels).total, gradients, names)
 
 
 def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype) -> nn.Module:
-    """The contender's module with the case's parameters; all contenders that compute the same function share them."""
+    """Return the contender's module with the case's parameters, which all contenders of the same function share."""
     torch.manual_seed(SEED)
     module = contender.build(case)
     torch.manual_seed(SEED)
@@ -125,7 +115,7 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
 
 
 def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
-    """The case's input, in the case's layout."""
+    """Return the case's input, in the case's layout."""
     if case.layer in ("scam", "cbam", BOTH):
         return _place(case, clear_maxima(case.shape), dtype)
     return _place(case, _normal(case.shape, SEED), dtype)
@@ -137,14 +127,14 @@ def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def _place(case: Case, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """The values rounded to the case's dtype, on its device and in its layout."""
+    """Return the values rounded to the case's dtype, on its device and in its layout."""
     rounded = values.to(DTYPES[case.dtype])
     return rounded.to(case.device, dtype or rounded.dtype, memory_format=LAYOUTS[case.layout], copy=True)
 
 
 @lru_cache(maxsize=2)
 def clear_maxima(shape: tuple[int, int, int, int], seed: int = SEED) -> Tensor:
-    """Random maps (B, C, H, W) whose maxima, over channels and over pixels, are well above the second largest value.
+    """Return random maps (B, C, H, W) whose maxima, over channels and over pixels, are well above the other values.
 
     Which of two nearly equal values is the maximum depends on rounding and decides where the gradient goes; the gate
     would report that as an error. Here values are in (-1, 1), except: each pixel's largest channel is 3, and each

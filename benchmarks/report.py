@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a script: import from the checkout, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script
+    import checkout  # noqa: F401
 
 from benchmarks import results_file, tables
 from benchmarks.figures import chart, roofline, speedups
@@ -14,12 +14,12 @@ from benchmarks.options import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print (or write) the table and draw the plots; 0 if all asked for was done, 1 if not."""
+    """Print (or write) the table and draw the plots; return 0 if all asked for was done, 1 if not."""
     parser = Parser(prog="benchmarks/report.py", description=__doc__)
     parser.add_argument("csv", type=Path, metavar="CSV", help="what benchmarks/run.py wrote")
     parser.add_argument("--out", type=Path, metavar="MD", help="where to write the table; default: print it")
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--summary", action="store_true", help="a line an input, a column a contender, in microseconds")
+    kinds.add_argument("--summary", action="store_true", help="a line per input, a column per contender; microseconds")
     kinds.add_argument("--published", action="store_true", help="this package's layers against the published modules")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the speed-ups (needs matplotlib)")
     parser.add_argument("--roofline", type=Path, metavar="PNG", help="where to draw bytes/s against the copy's")

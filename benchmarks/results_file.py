@@ -1,4 +1,4 @@
-"""The CSV file of results: one row for each measurement; measuring again replaces the row."""
+"""The CSV file of results: one row per measurement; measuring again replaces the row."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from benchmarks.cases import Case
 
 KEY = ("device", "layer", "contender", "pass", "shape", "groups", "dtype", "layout", "threads")
 MEASURED = (
@@ -32,7 +34,7 @@ class ResultsError(Exception):
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file of results; an empty list if there is no file."""
+    """Return the rows of a file of results; an empty list if there is no file."""
     if not path.exists():
         return []
     try:
@@ -50,12 +52,19 @@ def read(path: Path) -> list[Row]:
 
 
 def merge(rows: list[Row], new: Iterable[Row]) -> list[Row]:
-    """`rows` and the new ones: a new row replaces the row with the same key, or is added at the end."""
+    """Return `rows` and the new ones: a new row replaces the row with the same key, or is added at the end."""
     return list({key(row): row for row in (*rows, *new)}.values())
 
 
+def new_row(case: Case, pass_: str, contender: str, columns: Row) -> Row:
+    """Return the row of one measurement: what was measured, and the other columns that are known."""
+    what = {"contender": contender, "pass": pass_, "threads": str(torch.get_num_threads())}
+    shape, groups = "x".join(map(str, case.shape)), str(case.groups or "")
+    return dict.fromkeys(COLUMNS, "") | case._asdict() | what | {"shape": shape, "groups": groups} | columns
+
+
 def key(row: Row) -> tuple[str, ...]:
-    """The columns that say what a row measures."""
+    """Return the columns that say what a row measures."""
     return tuple(row[column] for column in KEY)
 
 
@@ -82,7 +91,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def grouped(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, ...], list[Row]]:
-    """Rows by their values in `columns`, in the order of the file."""
+    """Return the rows by their values in `columns`, in the order of the file."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in columns), []).append(row)
@@ -90,7 +99,7 @@ def grouped(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, ...], 
 
 
 def provenance(device: str) -> Row:
-    """The columns that say where, when and with which versions a row is measured."""
+    """Return the columns that say where, when and with which versions a row is measured."""
     return {
         "hardware": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "commit": _commit(),
@@ -114,7 +123,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
-    """The short commit of the checkout; "+" follows it if the measured code has uncommitted changes."""
+    """Return the short commit of the checkout; "+" follows it if the measured code has uncommitted changes."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

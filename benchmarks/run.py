@@ -8,27 +8,34 @@ from itertools import product
 from pathlib import Path
 from time import monotonic
 
-if not __package__:  # run as a script: import from the checkout, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script
+    import checkout  # noqa: F401
 
 import torch
 
 from benchmarks import memory, results_file, timing
-from benchmarks.cases import PASSES, Case, Variants, is_detector
+from benchmarks.cases import PASSES, SELECTIONS, SUITES, Case, Grid, Variants, is_detector
 from benchmarks.contenders import COPY, REFERENCE, Contender, base_name, contenders
 from benchmarks.gate import Gate
-from benchmarks.options import parse
+from benchmarks.options import DEFAULT_OUT, build_parser, find_fault
 from benchmarks.prepared_steps import Step, prepare, prepare_copy
 from benchmarks.results_file import Row
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmarks asked for; 0 if every row was measured, 1 if one was refused or could not be written."""
-    args = parse(arguments, __doc__)
+    """Measure what the arguments ask for; return 0 if every row was measured, 1 if one was refused or not written."""
+    parser = build_parser(__doc__)
+    args = parser.parse_args(arguments)
+    variants = Variants(args.compile, args.max_autotune, args.graph)
+    layers = SELECTIONS.get(args.layer, (args.layer,))
+    grid = Grid(layers, args.shape, tuple(args.dtype), tuple(args.layout), variants)
+    if fault := find_fault(grid, args.suite, args.device, args.backends or ()):
+        parser.error(f"argument {fault}")
+    out = args.out or Path(DEFAULT_OUT.format(device=args.device))
     passes = PASSES if args.pass_ == "both" else (args.pass_,)
     chosen = [
         (case, select(case, grid.variants, args.backends))
-        for grid in args.grids
+        for grid in SUITES.get(args.suite, (grid,))
         for case in grid.cases(args.device, args.batch)
     ]
     if args.list:
@@ -40,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     deadline = monotonic() + 60 * args.minutes
     refused = left = 0
     try:
-        rows = results_file.read(args.out)
+        rows = results_file.read(out)
         for (case, found), pass_ in product(chosen, passes):
             if args.resume and is_measured(case, pass_, found, rows):
                 continue
@@ -49,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             measured, faults = measure(case, pass_, found, args.rounds)
             rows = results_file.merge(rows, measured)
-            results_file.write(args.out, rows)
+            results_file.write(out, rows)
             refused += len(faults)
             show(case, pass_, measured, faults)
     except results_file.ResultsError as error:
@@ -63,22 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def select(case: Case, variants: Variants, backends: Sequence[str] | None) -> list[Contender]:
-    """The case's contenders that were asked for, and always the reference, with which they are compared."""
+    """Return the case's contenders that were asked for, and always the reference, with which they are compared."""
     available = contenders(case.layer, case.device, variants)
     return [c for c in available if not backends or base_name(c.name) in (*backends, REFERENCE)]
 
 
 def is_measured(case: Case, pass_: str, chosen: list[Contender], rows: list[Row]) -> bool:
-    """Whether every contender has a row of this commit on this machine; uncommitted code is always measured again."""
+    """Return whether all contenders have a row of this commit on this machine; uncommitted code is measured again."""
     here = results_file.provenance(case.device)
     same = [column for column in results_file.PROVENANCE if column != "date"]
     known = {results_file.key(row) for row in rows if all(row[column] == here[column] for column in same)}
-    wanted = {results_file.key(case_columns(case, pass_, c.name)) for c in chosen}
+    wanted = {results_file.key(results_file.new_row(case, pass_, c.name, here)) for c in chosen}
     return "+" not in here["commit"] and wanted <= known
 
 
 def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tuple[list[Row], list[str]]:
-    """The rows of one case and pass, and why others were refused."""
+    """Return the rows of one case and pass, and why others were refused."""
     faults: list[str] = []
     steps: dict[str, Step] = {}
     columns: dict[str, Row] = {}
@@ -108,24 +115,17 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
     if not is_detector(case.layer):
         steps[COPY] = prepare_copy(case, pass_)
     times = timing.measure(steps, rounds, timing.EventSampler() if case.device == "cuda" else None)
-    empty = dict.fromkeys(results_file.COLUMNS, "") | results_file.provenance(case.device)
-    rows = [empty | case_columns(case, pass_, name) | times[name].columns() | columns.get(name, {}) for name in steps]
-    return rows, faults
+    here = results_file.provenance(case.device)
+    known = {name: here | time.columns() | columns.get(name, {}) for name, time in times.items()}
+    return [results_file.new_row(case, pass_, name, found) for name, found in known.items()], faults
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def case_columns(case: Case, pass_: str, contender: str) -> Row:
-    """The columns that say what a row measures."""
-    shape, groups = "x".join(map(str, case.shape)), str(case.groups or "")
-    what = {"contender": contender, "pass": pass_, "threads": str(torch.get_num_threads())}
-    return case._asdict() | what | {"shape": shape, "groups": groups}
-
-
 def show(case: Case, pass_: str, rows: list[Row], faults: list[str]) -> None:
-    """Print what was measured, a line for each contender, and why others were refused."""
+    """Print what was measured, a line per contender, and why others were refused."""
     print(f"{case} {pass_}")
     for row in rows:
         line = f"  {row['contender']:20} {float(row['milliseconds']):10.3f} ms {float(row['speedup']):7.2f}x"

@@ -14,13 +14,13 @@ NAMES = {"emam": "EMAM", "cbam": "SCAM"}  # "cbam": SCAM with biases and batch n
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
-    """A table whose first `texts` columns are aligned left, the others, numbers, right."""
+    """Return a table whose first `texts` columns are aligned left, the others, numbers, right."""
     rule = ["---"] * texts + ["---:"] * (len(header) - texts)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
 
 
 def sections(rows: list[Row], section: Callable[[tuple[str, ...], list[Row]], str]) -> str:
-    """A section for each machine, precision and layout: `all_contenders`, `summary` or `against_published`."""
+    """Return a section per machine, precision and layout: `all_contenders`, `summary` or `against_published`."""
     return "\n".join(section(setting, found) for setting, found in grouped(rows, SETTING).items())
 
 
@@ -32,14 +32,14 @@ def _heading(setting: tuple[str, ...], rows: list[Row]) -> str:
 
 
 def all_contenders(setting: tuple[str, ...], rows: list[Row]) -> str:
-    """A line for each contender on each input: milliseconds and memory."""
+    """Return a section with a line per contender and input: milliseconds and memory."""
     header = ["layer", "input", "contender", "forward, ms", "times as fast", "training step, ms", "times as fast"]
     lines = _lines(rows, ("milliseconds", "speedup"), ("kept_bytes", "peak_bytes", "peak_extra"))
     return _heading(setting, rows) + markdown_table([*header, "kept, MB", "peak, MB", "extra, MB"], lines, 3)
 
 
 def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
-    """A line for each published module on each input: its milliseconds and memory, and ours."""
+    """Return a section with a line per published module and input: its milliseconds and memory, and ours."""
     times = [f"{pass_}, {what}" for pass_ in ("forward", "training step") for what in ("ms", "ours", "times as fast")]
     header = ["layer", "input", "compared with", *times, "kept, MB", "ours"]
     figures = ("milliseconds", "our_milliseconds", "times_as_fast")
@@ -48,7 +48,7 @@ def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
 
 
 def comparisons(rows: list[Row]) -> list[Row]:
-    """The rows of published modules with our figures of the same input and pass, in columns of their own.
+    """Return the rows of published modules with our figures of the same input and pass, in columns of their own.
 
     `times_as_fast` is its time / our time. Each was measured against the reference, round by round.
     """
@@ -65,7 +65,7 @@ def comparisons(rows: list[Row]) -> list[Row]:
 
 
 def _lines(rows: list[Row], figures: Sequence[str], memory: Sequence[str]) -> list[list[str]]:
-    """A line for each contender on each input: the figures of each pass, the memory of the training step."""
+    """Return a line per contender and input: the figures of each pass, the memory of the training step."""
     lines = []
     for (layer, shape, groups, contender), found in grouped(rows, (*INPUT, "contender")).items():
         passes = {row["pass"]: row for row in found}
@@ -76,7 +76,7 @@ def _lines(rows: list[Row], figures: Sequence[str], memory: Sequence[str]) -> li
 
 
 def summary(setting: tuple[str, ...], rows: list[Row]) -> str:
-    """A column for each contender: microseconds, gain over the best baseline, share of the copy's speed."""
+    """Return a section, contenders as columns: microseconds, gain over the best baseline, share of the copy's speed."""
     _, hardware, _, dtype, layout = setting
     names = list(dict.fromkeys(row["contender"] for row in rows))
     ours = fastest_of_ours(names)
@@ -97,13 +97,13 @@ def summary(setting: tuple[str, ...], rows: list[Row]) -> str:
 
 
 def fastest_of_ours(names: Iterable[str]) -> str:
-    """The contender that stands for this package: the fused one in a CUDA graph, if it was measured."""
+    """Return the contender that stands for this package: the fused one in a CUDA graph, if it was measured."""
     wanted = (FUSED + GRAPH, FUSED, "collapsed")
     return next((name for name in wanted if name in names), REFERENCE)
 
 
 def _gains(times: dict[str, float], ours: str) -> list[str]:
-    """How many times as fast as the best baseline that is launched alike; the share of the copy's speed."""
+    """Return how many times as fast as the best baseline that is launched alike; the share of the copy's speed."""
     in_graph = ours.endswith(GRAPH)
     baselines = [
         time
@@ -117,12 +117,12 @@ def _gains(times: dict[str, float], ours: str) -> list[str]:
 
 
 def input_name(shape: str, groups: str) -> str:
-    """An input as the tables and plots show it."""
+    """Return an input as the tables and plots show it."""
     return shape + (f", G={groups}" if groups else "")
 
 
 def _short(value: str | float | None, unit: float = 1) -> str:
-    """A number in that unit with three digits, without an exponent; nothing for no number."""
+    """Return a number in that unit with three digits, without an exponent; "" for no number."""
     if value in (None, ""):
         return ""
     number = float(value) / unit

@@ -33,7 +33,7 @@ class Timing(NamedTuple):
     rounds: int
 
     def columns(self) -> dict[str, str]:
-        """The same as columns of the file of results."""
+        """Return the same as columns of the file of results."""
         return {
             "milliseconds": f"{self.milliseconds:.4g}",
             "speedup": f"{self.speedup:.3g}",
@@ -48,9 +48,9 @@ def measure(
     sample: Sample | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Timing]:
-    """Time the steps and compare them with the first; up to three times as many rounds if half are disturbed.
+    """Return the time of each step, compared with the first; up to three times as many rounds if half are disturbed.
 
-    `sample(step, calls)`: seconds a call, from that many calls; by default from the clock.
+    `sample(step, calls)`: seconds per call, from that many calls; by default from the clock.
     """
     sample = sample or partial(_sample, clock=clock)
     calls = {name: _calls_per_sample(step, sample) for name, step in steps.items()}
@@ -68,7 +68,7 @@ def measure(
 
 
 def compare(samples: dict[str, list[float]]) -> dict[str, Timing]:
-    """The statistic of each contender from its seconds in every round; the first is the baseline."""
+    """Return the statistic of each contender from its seconds in every round; the first is the baseline."""
     baseline = next(iter(samples.values()))
     return {name: _compare(baseline, own) for name, own in samples.items()}
 
@@ -80,7 +80,7 @@ def _compare(baseline: list[float], own: list[float]) -> Timing:
 
 
 def _calm_rounds(*columns: list[float]) -> list[int]:
-    """The rounds in which no column was disturbed; at least the least disturbed `LEAST_KEPT`."""
+    """Return the rounds in which no column was disturbed; at least the least disturbed `LEAST_KEPT`."""
     lows = [_lower_quartile(column) for column in columns]
     disturbance = [max(t / low for t, low in zip(row, lows)) for row in zip(*columns, strict=True)]
     calm = sorted(range(len(disturbance)), key=disturbance.__getitem__)
@@ -105,7 +105,7 @@ def _sample(step: Callable[[], object], calls: int, clock: Callable[[], float]) 
 
 
 class EventSampler:
-    """Seconds a call between two events; the L2 cache is flushed before each.
+    """Seconds per call between two events; the L2 cache is flushed before each.
 
     Eager steps start on an idle GPU, so the host's time to launch them counts. Graphs are queued behind the flush, so
     only the GPU's time counts.

@@ -19,6 +19,11 @@ def check_input(x: Tensor, channels: int | None, layer: str) -> None:
         raise ValueError(f"{layer} needs at least one channel and one pixel, got {tuple(x.shape)}")
 
 
+def suggest_divisor(groups: int, channels: int) -> str:
+    """Return the end of an error message where groups does not divide channels: the next smaller number that does."""
+    return f"choose a divisor, such as {next(n for n in range(min(groups, channels), 0, -1) if channels % n == 0)}"
+
+
 def check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
     """Raise ValueError where SCAM's batch normalisation trains on a single pixel, which has no variance."""
     if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:

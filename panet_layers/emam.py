@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import functional
 from .backends import check_backend
-from .checks import check_convolutions
+from .checks import check_convolutions, suggest_divisor
 from .tracing import fx_leaf
 
 
@@ -51,9 +51,8 @@ class EMAM(nn.Module):
         if channels < 1 or groups < 1:
             raise ValueError(f"channels and groups must be positive, got channels={channels}, groups={groups}")
         if channels % groups:
-            divisor = next(n for n in range(min(groups, channels), 0, -1) if channels % n == 0)
             raise ValueError(
-                f"groups={groups} does not divide channels={channels}; choose a divisor, such as {divisor}"
+                f"groups={groups} does not divide channels={channels}; {suggest_divisor(groups, channels)}"
             )
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")

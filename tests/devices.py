@@ -1,11 +1,11 @@
-"""The devices that fused kernels are tested on, each skips, with the reason, where it is missing."""
+"""The devices that the fused kernels are tested on; where one is missing, its tests are skipped with the reason."""
 
 import pytest
 import torch
 
 
 def on_interpreter() -> torch.device:
-    """The CPU, where Triton's interpreter runs the kernels."""
+    """Return the CPU, where Triton's interpreter runs the kernels."""
     from panet_layers.ops import availability
 
     if not (availability.HAS_TRITON and availability.INTERPRETING):
@@ -14,7 +14,7 @@ def on_interpreter() -> torch.device:
 
 
 def on_gpu() -> torch.device:
-    """The current GPU."""
+    """Return the current GPU."""
     from panet_layers.ops import availability
 
     if not torch.cuda.is_available():

@@ -8,20 +8,29 @@ import json
 from pathlib import Path
 
 import panet_layers
-from panet_layers import functional
+from panet_layers import checkpoints, functional, insertion, models
 
 SURFACE = Path(__file__).with_name("api_surface.json")
+MODULES = (panet_layers, checkpoints, functional, insertion, models)
+
+
+def public(module):
+    """Return what `__all__` names, or else the functions that the module defines, by name from panet_layers on."""
+    functions = inspect.getmembers(module, lambda o: inspect.isfunction(o) and o.__module__ == module.__name__)
+    names = getattr(module, "__all__", [name for name, _ in functions if not name.startswith("_")])
+    return {f"{module.__name__}.{name}".removeprefix("panet_layers."): getattr(module, name) for name in names}
 
 
 def surface():
-    names = {name: getattr(panet_layers, name) for name in panet_layers.__all__}
-    public = [name for name in vars(functional) if not name.startswith("_")]
-    functions = {f"functional.{name}": getattr(functional, name) for name in public}
-    functions = {
-        name: f for name, f in functions.items() if inspect.isfunction(f) and f.__module__ == functional.__name__
-    }
-    described = {name: str(inspect.signature(o)) if callable(o) else type(o).__name__ for name, o in names.items()}
-    return dict(sorted((described | {name: str(inspect.signature(f)) for name, f in functions.items()}).items()))
+    values = {name: value for module in MODULES for name, value in public(module).items()}
+    return {name: described(value) for name, value in sorted(values.items())}
+
+
+def described(value):
+    """Return a signature, or the fields of a named tuple, whose types each version of Python prints differently."""
+    if hasattr(value, "_fields"):
+        return f"({', '.join(value._fields)})"
+    return str(inspect.signature(value)) if callable(value) else type(value).__name__
 
 
 def test_the_surface_is_as_written():
@@ -29,8 +38,7 @@ def test_the_surface_is_as_written():
 
 
 def test_every_public_name_says_what_it_is():
-    for name in panet_layers.__all__:
-        value = getattr(panet_layers, name)
+    for name, value in {name: value for module in MODULES for name, value in public(module).items()}.items():
         assert isinstance(value, str) or inspect.getdoc(value), name
 
 

@@ -28,7 +28,7 @@ class Cost(NamedTuple):
     activation_bytes: int
 
     def times(self, calls: int) -> Cost:
-        """The cost of several calls of the same layer."""
+        """Return the cost of several calls of the same layer."""
         return Cost(self.parameters, calls * self.macs, calls * self.activation_bytes)
 
 
@@ -42,13 +42,13 @@ class Row(NamedTuple):
 
 
 class CostReport(NamedTuple):
-    """The attention layers of a model, a row each. Print it for a table with totals."""
+    """The attention layers of a model, one row per layer. Print it for a table with totals."""
 
     rows: tuple[Row, ...]
 
     @property
     def total(self) -> Cost:
-        """The sums over all rows."""
+        """Return the sums over all rows."""
         return Cost(*(sum(row.cost[i] for row in self.rows) for i in range(len(Cost._fields))))
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class CostReport(NamedTuple):
 
 
 def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
-    """The cost of `layer` on one image's map of `shape` (C, H, W), measured on a copy.
+    """Return the cost of `layer` on one image's map of `shape` (C, H, W), measured on a copy.
 
     The MACs of EMAM and SCAM are those of the reference backend. Raises ValueError where the layer changes the map's
     shape or dtype.
@@ -85,7 +85,7 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
 
 
 def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
-    """Bytes of the storages that autograd keeps of the layer's forward pass, without those of its parameters."""
+    """Return the bytes that autograd keeps of the layer's forward pass, without those of its parameters."""
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ class Stage(NamedTuple):
 
 
 def feature_host(model: nn.Module) -> nn.Module | None:
-    """The outermost module that has a `feature_info`, or None."""
+    """Return the outermost module that has a `feature_info`, or None."""
     return next((module for _, module in _hosts(model)), None)
 
 
 def stages(model: nn.Module) -> list[Stage]:
-    """The model's feature stages, with module names relative to `model` where such modules exist; [] where it has none.
+    """Return the model's feature stages, named relative to `model` where such modules exist; [] where it has none.
 
     Raises ValueError where the model holds several networks that have stages.
     """
@@ -43,7 +43,7 @@ def stages(model: nn.Module) -> list[Stage]:
 
 
 def _hosts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module that has a `feature_info`, outer before inner, with its name and a dot."""
+    """Return every module that has a `feature_info`, outer before inner, with its name and a dot."""
     return ((f"{name}." if name else "", module) for name, module in model.named_modules() if _entries(module))
 
 
@@ -55,5 +55,5 @@ def _entries(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _spelling(name: str, known: set[str]) -> str:
-    """The name in a model built with features_only, whose modules are flattened or wrapped."""
+    """Return the name in a model built with features_only, whose modules are flattened or wrapped."""
     return next((spelt for spelt in (name, name.replace(".", "_"), f"model.{name}") if spelt in known), name)

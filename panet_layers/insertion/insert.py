@@ -72,7 +72,7 @@ def remove_attention(model: nn.Module) -> None:
 
 
 def _forget_compiled(model: nn.Module) -> None:
-    """Have the model compiled again: some versions of torch do not check whether hooks have changed."""
+    """Have torch compile the model again: some versions of torch do not check whether hooks have changed."""
     if any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules()):
         torch.compiler.reset()
 

@@ -45,7 +45,7 @@ class Layout:
         return f"{self.kind}{behind} {self.channels}x{self.height}x{self.width}"
 
     def grid(self, tokens: int) -> tuple[int, int]:
-        """Rows and columns of a map of so many tokens: those of the dry run, or others in the same proportions.
+        """Return the rows and columns of a map of so many tokens: those of the dry run, or in the same proportions.
 
         Raises ValueError where no map of these proportions has so many tokens.
         """
@@ -65,7 +65,7 @@ class Layout:
 def read_layout(
     shape: tuple[int, ...], image: Image, channels: int | None = None, reduction: float | None = None
 ) -> list[Layout]:
-    """The layouts that fit a tensor's shape best: none, one, or two where it may be NCHW or NHWC.
+    """Return the layouts that fit a tensor's shape best: none, one, or two where it may be NCHW or NHWC.
 
     A map must have the image's proportions, except in a shape that is `ChannelsFirst`.
 
@@ -80,7 +80,7 @@ def read_layout(
 
 
 def at_reduction(layout: Layout, image: Image, reduction: float | None) -> bool:
-    """Whether the map is about `reduction` times smaller than the image."""
+    """Return whether the map is about `reduction` times smaller than the image."""
     if reduction is None:
         return True
     expected = image.height / reduction
@@ -88,20 +88,20 @@ def at_reduction(layout: Layout, image: Image, reduction: float | None) -> bool:
 
 
 def with_order(layout: Layout, order: Tensor) -> Layout:
-    """The layout of tokens that are not in row-major order; `order` (H, W) holds the index of each pixel's token."""
+    """Return the layout of tokens that are not in row-major order; `order` (H, W) holds each pixel's index."""
     return replace(layout, height=order.shape[0], width=order.shape[1], order=tuple(order.flatten().tolist()))
 
 
 def _maps(shape: tuple[int, ...], image: Image) -> list[Layout]:
     _, a, b, c = shape
-    if isinstance(shape, ChannelsFirst) and not a == b == c:  # a cube is refused from every module alike
+    if isinstance(shape, ChannelsFirst) and not a == b == c:  # C = H = W stays ambiguous, from any module
         return [Layout("NCHW", a, b, c)]
     read = Layout("NCHW", a, b, c), Layout("NHWC", c, a, b)
     return [layout for layout in read if _mismatch(layout, image) <= 2]  # unpadded convolutions drop a row or two
 
 
 def _tokens(shape: tuple[int, ...], image: Image, reduction: float | None) -> list[Layout]:
-    """The map nearest to the reduction; where that is unknown, the one behind the fewest tokens."""
+    """Return the map nearest to the reduction; where that is unknown, the one behind the fewest tokens."""
     _, tokens, channels = shape
     found = []
     for prefix in (prefix for prefix in PREFIXES if prefix < tokens):
@@ -114,12 +114,12 @@ def _tokens(shape: tuple[int, ...], image: Image, reduction: float | None) -> li
 
 
 def _distance(layout: Layout, image: Image, reduction: float | None) -> float:
-    """By how many rows and columns the map's size differs from the image's at a reduction."""
+    """Return by how many rows and columns the map's size differs from the image's at a reduction."""
     if reduction is None:
         return 0.0
     return abs(layout.height - image.height / reduction) + abs(layout.width - image.width / reduction)
 
 
 def _mismatch(layout: Layout, image: Image) -> float:
-    """By how many rows the map is too high or too low for the image's proportions."""
+    """Return by how many rows the map is too high or too low for the image's proportions."""
     return abs(layout.height - layout.width * image.height / image.width)

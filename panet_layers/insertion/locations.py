@@ -44,7 +44,7 @@ class FeatureMap(NamedTuple):
 
 
 def find_locations(at: str | Sequence[str], seen: Observation) -> list[Location]:
-    """The locations in the observed model that `at` names.
+    """Return the locations in the observed model that `at` names.
 
     Raises ValueError, naming the module and what it returned, where one can't take a layer.
     """
@@ -60,7 +60,7 @@ def find_locations(at: str | Sequence[str], seen: Observation) -> list[Location]
 
 
 def _matching_names(model: nn.Module, at: str | Sequence[str]) -> list[str]:
-    """The names of the modules that `at` matches, in its order, each module once."""
+    """Return the names of the modules that `at` matches, in its order, each module once."""
     patterns: list[Any] = [at] if isinstance(at, str) else list(at) if isinstance(at, Iterable) else []
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise ValueError(f"at must be a module's name, a pattern, or several of them, got {at!r}")
@@ -80,7 +80,7 @@ def _matching_names(model: nn.Module, at: str | Sequence[str]) -> list[str]:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a name fits a pattern, part by part: a star ends at a dot, as in a path it ends at a slash."""
+    """Return whether a name fits a pattern, part by part: a star ends at a dot, as in a path it ends at a slash."""
     parts, wanted = name.split("."), pattern.split(".")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
@@ -110,7 +110,7 @@ def _named_location(name: str, seen: Observation) -> Location:
 
 
 def _used_elsewhere(named: nn.Module, last: nn.Module, seen: Observation) -> bool:
-    """Whether a container's last module also runs outside it: by calls, or by names if the container is not called."""
+    """Return whether a container's last module also runs outside it: by calls, or by names if it is not called."""
     if named in seen.outputs:
         return len(seen.outputs[named]) != len(seen.outputs[last])
     modules = [module for _, module in seen.model.named_modules(remove_duplicate=False)]
@@ -135,7 +135,7 @@ def _check_not_scripted(name: str, module: nn.Module) -> None:
 
 
 def _stage_location(stage: Stage, seen: Observation) -> Location:
-    """The stage's own module where it returns the map that timm describes, else the last module that does.
+    """Return the stage's own module where it returns the map that timm describes, else the last module that does.
 
     A few of timm's names do not exist, or belong to modules that are never called or return something else.
     """
@@ -156,7 +156,7 @@ def _stage_location(stage: Stage, seen: Observation) -> Location:
 
 
 def _last_with(stage: Stage, seen: Observation) -> Location | None:
-    """The last module that returns the stage's map, of those that are not inside one that returns something else."""
+    """Return the last module that returns the stage's map and is not inside one that returns something else."""
     names = _names(seen.model)
     found = {names[module]: (module, _described_map(module, stage, seen)) for module in seen.outputs if module in names}
     for name, (module, feature_map) in reversed(found.items()):
@@ -167,7 +167,7 @@ def _last_with(stage: Stage, seen: Observation) -> Location | None:
 
 
 def _first_map(shapes: Shapes, seen: Observation) -> FeatureMap | None:
-    """The first feature map in an output."""
+    """Return the first feature map in an output."""
     for element, shape in _tensor_shapes(shapes):
         layouts = read_layout(shape, seen.image)
         if layouts:
@@ -176,7 +176,7 @@ def _first_map(shapes: Shapes, seen: Observation) -> FeatureMap | None:
 
 
 def _described_map(module: nn.Module, stage: Stage, seen: Observation, by_name: bool = False) -> FeatureMap | None:
-    """The map of the stage's channels and reduction in the output of the module's first call, or None.
+    """Return the map of the stage's channels and reduction in the output of the module's first call, or None.
 
     by_name: the module has the stage's name, so that in a single output the channels are enough: unpadded convolutions
         make small maps smaller than the reduction says.
@@ -191,13 +191,13 @@ def _described_map(module: nn.Module, stage: Stage, seen: Observation, by_name: 
 
 
 def _tensor_shapes(shapes: Shapes) -> list[tuple[Element, tuple[int, ...]]]:
-    """The shapes of an output's tensors, each with its element."""
+    """Return the shapes of an output's tensors, each with its element."""
     parts = shapes.items() if isinstance(shapes, dict) else [(None, shapes)]
     return [(element, shape) for element, shape in parts if isinstance(shape, tuple)]
 
 
 def _likeliest(layouts: list[Layout], model: nn.Module) -> Layout:
-    """The only layout; of NCHW and NHWC, where both fit the shape, the one that timm's model says it returns."""
+    """Return the only layout; of NCHW and NHWC, where both fit the shape, the one that timm's model says it returns."""
     if len(layouts) == 1:
         return layouts[0]
     host = feature_host(model)
@@ -211,7 +211,7 @@ def _likeliest(layouts: list[Layout], model: nn.Module) -> Layout:
 
 
 def _with_token_order(model: nn.Module, name: str, layout: Layout) -> Layout:
-    """The layout, with the order of Hiera's tokens, which are sorted by mask units and not in row-major order."""
+    """Return the layout, with the order of Hiera's tokens, which are sorted by mask units, not row by row."""
     reroll: Any = getattr(feature_host(model), "reroll", None)
     block = re.search(r"blocks\.(\d+)", name)
     if reroll is None or block is None or layout.kind != "tokens":

@@ -40,7 +40,7 @@ class Observation(NamedTuple):
 
 
 def observe(model: nn.Module, example_input: Any = None) -> Observation:
-    """What every module returns in a dry run of the model. Raises as `dry_run` does."""
+    """Return what every module returns in a dry run of the model. Raises as `dry_run` does."""
     outputs: dict[nn.Module, list[Shapes]] = {}
     makers: dict[Origin, Origin] = {}
     seen: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
@@ -65,7 +65,7 @@ def observe(model: nn.Module, example_input: Any = None) -> Observation:
 
 
 def dry_run(model: nn.Module, example_input: Any = None) -> Image:
-    """Run the model once, in evaluation mode, without gradients and without changing it; returns the images' size.
+    """Run the model once, in evaluation mode, without gradients and without changing it, and return the images' size.
 
     Raises ValueError where there is no input to run it on, or where it fails.
     """
@@ -89,7 +89,7 @@ def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], d
 
 
 def _default_input(model: nn.Module) -> Tensor:
-    """Two black images (2, C, H, W): the size from timm's configuration, the channels from the network itself."""
+    """Return two black images (2, C, H, W): H and W from timm's configuration, C from the network itself."""
     host = feature_host(model)
     config = getattr(host, "pretrained_cfg", None) or {}
     size = config.get("input_size")
@@ -101,7 +101,7 @@ def _default_input(model: nn.Module) -> Tensor:
 
 
 def _channels(host: nn.Module, configured: int) -> int:
-    """Channels of the images that the network was built for (`in_chans`), which its configuration may not know."""
+    """Return the channels of the images that the network was built for; its configuration may not know them."""
     first = next((module.in_channels for module in host.modules() if isinstance(module, nn.Conv2d)), configured)
     return getattr(host, "in_chans", first if first < FOLDED else configured)
 
@@ -116,7 +116,7 @@ def _image(inputs: tuple[Any, ...]) -> Image:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """The contents of lists, tuples and mappings, however deeply nested."""
+    """Yield the contents of lists, tuples and mappings, however deeply nested."""
     parts = _elements(value)
     if not parts:
         yield value
@@ -132,7 +132,7 @@ def _shapes(output: Any, channels_first: bool = False) -> Shapes:
 
 
 def _elements(output: Any) -> list[tuple[Element, Any]]:
-    """The contents of a list, tuple or mapping, each with its index or key; [] for anything else."""
+    """Return the contents of a list, tuple or mapping, each with its index or key; [] for anything else."""
     if isinstance(output, Mapping):
         return list(output.items())
     return list(enumerate(output)) if isinstance(output, (tuple, list)) else []
@@ -140,7 +140,7 @@ def _elements(output: Any) -> list[tuple[Element, Any]]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, each module's own mode afterwards.
+    """Set evaluation mode inside, each module's own mode afterwards.
 
     Sets the flag itself: a module's own `train()` may do more, such as merging an adapter's weights.
     """

@@ -18,9 +18,9 @@ LAYERS = (EMAM, SCAM, ChannelAttention, SpatialAttention)
 
 
 def profile(model: nn.Module, example_input: Any = None) -> CostReport:
-    """The cost of every EMAM, SCAM and inserted layer in `model`, by the same dry run as in `insert_attention`.
+    """Return the cost of every EMAM, SCAM and inserted layer in `model`, by the same dry run as in `insert_attention`.
 
-    Returns a report with a row for each layer that ran: its name, its class, the map (C, H, W) of its first call, its
+    Returns a report with a row per layer that ran: its name, its class, the map (C, H, W) of its first call, its
     parameters, and for one image its MACs and the bytes that it keeps for the backward pass. Print it. Scripted layers
     are left out.
 
@@ -48,13 +48,13 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
 
 
 def _cost(layer: nn.Module, maps: list[tuple[int, ...]]) -> Cost:
-    """The cost of all calls of the layer, given the map of each."""
+    """Return the cost of all calls of the layer, given the map of each."""
     calls = [cost(layer, shape) for shape in maps]
     return Cost(calls[0].parameters, sum(c.macs for c in calls), sum(c.activation_bytes for c in calls))
 
 
 def _layers(model: nn.Module) -> dict[nn.Module, str]:
-    """The outermost attention layers in the model, with their names."""
+    """Return the outermost attention layers in the model, with their names."""
     found: dict[nn.Module, str] = {}
     inner: set[nn.Module] = set()
     for name, module in model.named_modules():

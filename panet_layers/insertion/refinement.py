@@ -43,7 +43,7 @@ class Refinement(nn.Module):
 
     @fx_leaf
     def forward(self, output: Any) -> Any:
-        """The module's output, refined."""
+        """Return the module's output, refined."""
         if self.element is None:
             return self._refine(output)
         refined = self._refine(output[self.element])
@@ -112,7 +112,7 @@ def detach(module: nn.Module) -> None:
 
 
 def refine(module: nn.Module, args: Any, output: Any) -> Any:
-    """The forward hook of a module with refinements."""
+    """Return the module's output, refined: the forward hook of a module with refinements."""
     holder, name = holder_of(module)
     kept: Any = holder._modules.get(name)
     if kept is None:
@@ -126,7 +126,7 @@ def refine(module: nn.Module, args: Any, output: Any) -> Any:
 
 
 def output_of(module: nn.Module) -> nn.Module:
-    """The module that computes `module`'s output: the last one inside a Sequential or ModuleList, else `module` itself.
+    """Return the module that computes the output: the last one in a Sequential or ModuleList, else `module` itself.
 
     Many models loop over such a container's modules and never call it. Of a compiled module, the module inside.
     """
@@ -143,7 +143,7 @@ def _inner(module: nn.Module) -> nn.Module | None:
 
 
 def holder_of(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds `module`'s refinements as a child, and the child's name.
+    """Return the module that holds `module`'s refinements as a child, and the child's name.
 
     A container may run every child that it has, or loop over them, so its last module holds them.
     """
@@ -154,5 +154,5 @@ def holder_of(module: nn.Module) -> tuple[nn.Module, str]:
 
 
 def _own(module: nn.Module) -> list[nn.Module]:
-    """A container's children without inserted ones; an empty container holds its refinements itself."""
+    """Return a container's children without inserted ones; an empty container holds its refinements itself."""
     return [child for child in module.children() if not isinstance(child, Refinements)]

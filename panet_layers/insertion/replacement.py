@@ -88,7 +88,7 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
 
 
 def _replacement(module: nn.Module, model: nn.Module) -> tuple[nn.Module | None, str]:
-    """The layer that computes what the module computes; or None and why not, without a reason for unrelated modules."""
+    """Return the layer that computes what the module computes; or None and why not ("" for unrelated modules)."""
     if not _is_candidate(module):
         named = _NAMES.search(type(module).__name__) and not isinstance(module, (Refinement, Refinements))
         return None, "does not have the parameters of EMA or CBAM" if named else ""
@@ -109,7 +109,7 @@ def _replacement(module: nn.Module, model: nn.Module) -> tuple[nn.Module | None,
 
 
 def _separates_shared(module: nn.Module, new: nn.Module, model: nn.Module) -> bool:
-    """Whether the model uses, outside the module, a parameter of it that the new layer holds as a copy."""
+    """Return whether the model uses, outside the module, a parameter of it that the new layer holds as a copy."""
     copied = set(module.parameters()) - set(new.parameters())
     names = tuple(f"{name}." for name, part in model.named_modules(remove_duplicate=False) if part is module)
     return any(
@@ -119,14 +119,14 @@ def _separates_shared(module: nn.Module, new: nn.Module, model: nn.Module) -> bo
 
 
 def _is_candidate(module: nn.Module) -> bool:
-    """Whether one of our layers accepts the module's weights, and no module inside it is a candidate itself."""
+    """Return whether one of our layers accepts the module's weights, and no module inside it is a candidate itself."""
     if isinstance(module, (Refinement, Refinements)) or next(_candidates(module), None) is None:
         return False
     return not any(_is_candidate(child) for child in module.children())
 
 
 def _candidates(module: nn.Module) -> Iterator[EMAM | SCAM]:
-    """Our layers that accept the module's weights, holding them."""
+    """Yield our layers that accept the module's weights, holding them."""
     yield from _as_emam(module)
     yield from _as_scam(module)
 
@@ -137,7 +137,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _difference(old: nn.Module, new: nn.Module) -> str:
-    """How the outputs of two modules differ on random maps; "" where they do not."""
+    """Return how the outputs of two modules differ on random maps; "" where they do not."""
     channels = new.channels
     assert isinstance(channels, int)
     x = torch.randn(3, channels, 9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -158,12 +158,12 @@ def _run(module: nn.Module, x: Tensor, training: bool) -> Tensor:
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
-    """The modules inside that hold parameters directly."""
+    """Return the modules inside that hold parameters directly."""
     return [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
 
 
 def _as_emam(module: nn.Module) -> Iterator[EMAM]:
-    """EMAM made of the module's parts, if they are a 1x1 and a 3x3 convolution and a group normalisation."""
+    """Yield EMAM made of the module's parts, if they are a 1x1 and a 3x3 convolution and a group normalisation."""
     parts: list[Any] = sorted(_parts(module), key=_size)
     groups = getattr(module, "groups", None)
     if [type(part) for part in parts] != [nn.GroupNorm, nn.Conv2d, nn.Conv2d] or not isinstance(groups, int):
@@ -176,7 +176,7 @@ def _as_emam(module: nn.Module) -> Iterator[EMAM]:
 
 
 def _as_scam(module: nn.Module) -> Iterator[SCAM]:
-    """SCAM with the module's weights, if its parts are those of CBAM.
+    """Yield SCAM with the module's weights, if its parts are those of CBAM.
 
     These are two linear layers or 1x1 convolutions, a convolution of two maps, and perhaps a batch normalisation. The
     first candidate takes the two maps for [mean, max], the second for [max, mean].
@@ -204,7 +204,7 @@ def _as_scam(module: nn.Module) -> Iterator[SCAM]:
 
 
 def _as_linear(part: nn.Module) -> nn.Linear | None:
-    """A linear layer as it is, a 1x1 convolution as a linear layer; None for anything else."""
+    """Return a linear layer as it is, a 1x1 convolution as a linear layer; None for anything else."""
     if type(part) is nn.Linear:
         return part
     if type(part) is not nn.Conv2d or part.kernel_size != (1, 1):
@@ -216,7 +216,7 @@ def _as_linear(part: nn.Module) -> nn.Linear | None:
 
 
 def _plain_norm(norm: nn.Module) -> nn.Module:
-    """A copy of the batch normalisation without what a subclass adds (timm's adds an activation, unused in CBAM)."""
+    """Return a copy of the batch normalisation without what a subclass adds (timm's: an activation, unused in CBAM)."""
     if not isinstance(norm, nn.BatchNorm2d):
         return copy.deepcopy(norm)
     plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)

@@ -23,7 +23,7 @@ class PANetOutput(NamedTuple):
 
     logits: (B, num_classes); with one class, sigmoid(logit) is the probability of "fake".
     reconstruction: (B, 3, H, W) in [-1, 1], or None where the detector has no decoder.
-    embeddings: L2-normalised (B, C_i), one for each feature map that the metric loss uses; () without a decoder.
+    embeddings: L2-normalised (B, C_i), one per feature map that the metric loss uses; () without a decoder.
     """
 
     logits: Tensor
@@ -61,7 +61,7 @@ class Detector(
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Detector:
-        """A detector with random weights, built from a `config`. A ValueError names a key or value that is wrong."""
+        """Return a detector with random weights, built from a `config`. Raises ValueError for a wrong key or value."""
         arguments = dict(config)
         architectures = {known.architecture: known for known in Detector.__subclasses__()}
         name = arguments.pop("architecture", "panet")

@@ -71,20 +71,20 @@ class XceptionEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def common(self, images: Tensor) -> Tensor:
-        """The common features (Eq. 1), (B, variant.common, about H/16, about W/16), 19x19 at 299x299: up to block 4."""
+        """Return the common features (Eq. 1) after block 4, (B, variant.common, ~H/16, ~W/16), or 19x19 at 299x299."""
         features = self.act1(self.bn1(self.conv1(images)))
         features = self.act2(self.bn2(self.conv2(features)))
         return self.blocks(features, 1, 4)
 
     def blocks(self, features: Tensor, first: int, last: int) -> Tensor:
-        """Features after the blocks `first` to `last`, both included, that this variant has."""
+        """Return the features after the blocks `first` to `last`, both included, that this variant has."""
         for number in range(first, last + 1):
             if hasattr(self, f"block{number}"):
                 features = getattr(self, f"block{number}")(features)
         return features
 
     def final(self, features: Tensor) -> Tensor:
-        """The final features, which are classified: after blocks 9-12 and the last two separable convolutions."""
+        """Return the final features, which are classified: after blocks 9-12 and two separable convolutions."""
         features = self.blocks(features, 9, 12)
         features = self.act3(self.bn3(self.conv3(features)))
         return self.act4(self.bn4(self.conv4(features)))
@@ -94,21 +94,21 @@ class XceptionEncoder(nn.Module):
 
     @staticmethod
     def common_size(height: int, width: int) -> tuple[int, int]:
-        """Height and width of the common features of an image of this height and width."""
+        """Return the height and width of the common features of an image of this height and width."""
         sizes = ((size - 3) // 2 - 1 for size in (height, width))  # conv1 (stride 2) and conv2, without padding
         height, width = ((size + 7) // 8 for size in sizes)  # blocks 1-3: stride 2, padded
         return height, width
 
 
 def find_variant(name: str) -> Variant:
-    """The variant of this name. Raises ValueError for an unknown one."""
+    """Return the variant of this name. Raises ValueError for an unknown one."""
     if name not in VARIANTS:
         raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {name!r}")
     return VARIANTS[name]
 
 
 def build_encoder(variant: str, pretrained: bool = False) -> XceptionEncoder:
-    """The encoder of a variant; `pretrained` downloads timm's ImageNet weights, which only "paper" has."""
+    """Return the encoder of a variant; `pretrained` downloads timm's ImageNet weights, which only "paper" has."""
     encoder = XceptionEncoder(VARIANTS[variant])
     if pretrained:
         if variant != "paper":

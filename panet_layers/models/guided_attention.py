@@ -25,7 +25,7 @@ class GuidedAttention(nn.Module):
         self.dropout = nn.Dropout(drop_rate)
 
     def attention_map(self, images: Tensor, reconstruction: Tensor, size: tuple[int, int]) -> Tensor:
-        """The map (B, 1, *size) in [0, 1] of images and their reconstruction, both (B, 3, H, W)."""
+        """Return the map (B, 1, *size) in [0, 1] of images and their reconstruction, both (B, 3, H, W)."""
         error = (images - reconstruction).abs()
         return self.gate(F.interpolate(error, size, mode="bilinear", align_corners=True))
 

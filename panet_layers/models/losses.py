@@ -87,13 +87,13 @@ class PANetLoss(nn.Module):
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor, real: Tensor) -> Tensor:
-    """Eq. 9: the mean absolute error per pixel and channel over the images where the mask `real` (B,) is true."""
+    """Return Eq. 9: the mean absolute error per pixel and channel over the images that the mask `real` (B,) selects."""
     error = (_precise(reconstruction) - _precise(images)).abs().mean((1, 2, 3))
     return _masked_mean(error, real)
 
 
 def metric_loss(embedding: Tensor, real: Tensor) -> Tensor:
-    """Eq. 10 for one embedding (B, C) of the images, real where the mask `real` (B,) is true."""
+    """Return Eq. 10 for one embedding (B, C) of the images, of which the mask `real` (B,) selects the real ones."""
     unit = F.normalize(_precise(embedding), dim=1)
     with torch.autocast(unit.device.type, enabled=False):
         distance = (1 - unit @ unit.T) / 2  # Eq. 11
@@ -104,7 +104,7 @@ def metric_loss(embedding: Tensor, real: Tensor) -> Tensor:
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values[mask], 0 for an empty mask. (Indexing by a mask makes the CPU wait for the GPU.)"""
+    """Return the mean of values[mask], 0 for an empty mask. (Indexing by a mask makes the CPU wait for the GPU.)"""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import suggest_divisor
 from ..emam import EMAM
 from ..scam import SCAM
 from .baseline import XceptionBaseline
@@ -83,7 +84,7 @@ class PANet(Detector):
         channels = dict.fromkeys(LOCATIONS, common) | {"final": final}
         if emam is not None and channels[emam] % groups:
             wrong = f"groups={groups} does not divide the {channels[emam]} channels at emam={emam!r}"
-            raise ValueError(f"{wrong}; choose a divisor, such as 8")
+            raise ValueError(f"{wrong}; {suggest_divisor(groups, channels[emam])}")
         self.emam_at, self.scam_at, self.noise_std = emam, scam, noise_std
 
         self.encoder = build_encoder(variant, encoder_pretrained)
@@ -113,7 +114,7 @@ class PANet(Detector):
         return PANetOutput(logits, reconstruction, (_embed(common), _embed(features_x2), _embed(features_x4)))
 
     def attend(self, location: str, features: Tensor) -> Tensor:
-        """Features refined by the attention layers at `location`, if any: EMAM first, then SCAM."""
+        """Return the features refined by the attention layers at `location`, if any: EMAM first, then SCAM."""
         if self.emam is not None and self.emam_at == location:
             features = self.emam(features)
         if self.scam is not None and self.scam_at == location:
@@ -121,13 +122,13 @@ class PANet(Detector):
         return features
 
     def attention_map(self, images: Tensor, reconstruction: Tensor) -> Tensor:
-        """The map (B, 1, h, w) in [0, 1] of reconstruction-guided attention, of images and their reconstruction."""
+        """Return the map (B, 1, h, w) in [0, 1] of reconstruction-guided attention, from images and reconstruction."""
         check_images(images)
         return self.guided_attention.attention_map(images, reconstruction, self.encoder.common_size(*_size(images)))
 
     @staticmethod
     def xception_baseline(num_classes: int = 1, **options: Any) -> XceptionBaseline:
-        """The plain Xception classifier of Table I; the arguments are those of `XceptionBaseline`."""
+        """Return the plain Xception classifier of Table I; the arguments are those of `XceptionBaseline`."""
         return XceptionBaseline(num_classes, **options)
 
 
@@ -136,6 +137,6 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _embed(features: Tensor) -> Tensor:
-    """Global average pooling (B, C, h, w) -> (B, C), L2-normalised, under autocast in float32."""
+    """Return the averages (B, C) of features (B, C, h, w), L2-normalised, under autocast in float32."""
     precision = torch.promote_types(features.dtype, torch.float32)
     return F.normalize(features.mean((2, 3), dtype=precision), dim=1)

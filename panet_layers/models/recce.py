@@ -46,7 +46,7 @@ class RecceWeights(NamedTuple):
 
 
 def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
-    """The tensors of a published RECCE checkpoint under PANet's names.
+    """Return the tensors of a published RECCE checkpoint under PANet's names.
 
     The checkpoint may be the state_dict itself or hold it under "model" or "state_dict", with or without DDP's prefix
     "module.". Raises ValueError, naming them, for tensors that are missing, unknown or of another shape.
@@ -75,7 +75,7 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 @cache
 def _recce_shapes() -> dict[str, torch.Size]:
-    """The shapes of RECCE's tensors under its own names, taken from our model."""
+    """Return the shapes of RECCE's tensors under its own names, taken from our model."""
     from .panet import PANet
 
     with torch.device("meta"):

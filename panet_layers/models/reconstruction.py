@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def add_white_noise(images: Tensor, std: float) -> Tensor:
-    """Images (B, 3, H, W) with Gaussian noise (Eq. 1), each with probability 1/2, clipped to [-1, 1]."""
+    """Return images (B, 3, H, W) with Gaussian noise (Eq. 1), each with probability 1/2, clipped to [-1, 1]."""
     # docs/choices.md: noise
     noisy = (images + std * torch.randn_like(images)).clamp(-1, 1)
     chosen = torch.rand(images.shape[0], 1, 1, 1, device=images.device) < 0.5

@@ -27,7 +27,7 @@ def test_memory_is_as_counted_by_hand():
     assert memory.measure(step) == (0, 3 * size, size)
 
     # A forward alone: the temporary is released, but counts in the peak.
-    step = Step(lambda: x.detach().double().sum(), None)
+    step = Step(lambda: x.detach().double().sum())
     assert memory.measure(step) == (0, 8 * elements + 8, 8 * elements)
 
 
@@ -97,7 +97,7 @@ def test_time_by_events_leaves_the_flush_out(monkeypatch):
     def forward():
         FakeEvent.now += 3
 
-    step = Step(forward, None)
+    step = Step(forward)
     assert sample(step, 4) == pytest.approx(3e-3) and len(waits) == 5  # each step starts on an idle GPU
     assert sample(dataclasses.replace(step, graph=True), 4) == pytest.approx(3e-3) and len(waits) == 6
     assert timing.measure({"a": step, "b": step}, 3, sample)["b"].milliseconds == pytest.approx(3)

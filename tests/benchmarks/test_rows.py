@@ -179,7 +179,7 @@ def test_a_csv_file_of_something_else_is_not_overwritten(tmp_path, capsys):
         (["--layer", "emam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
         (["--layer", "emam-scam", "--shape", "1,9,3,3,8"], "1,9,3,3,8: EMAM's groups G must divide"),
         (["--layer", "detector", "--shape", "1,3,32,32,8"], "at least 64"),
-        (["--backends", "warp"], "'warp' is not a contender of all; choose from reference, collapsed"),
+        (["--backends", "warp"], "'warp' is not a contender of these layers; choose from reference, collapsed"),
         (["--rounds", "0"], "wanted a positive number, got '0'"),
         (["--threads", "two"], "'two'"),
         (["--dtype", "int8"], "int8"),

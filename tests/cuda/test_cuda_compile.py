@@ -9,6 +9,7 @@ from panet_layers.ops.emam import autograd as emam_autograd
 from panet_layers.ops.scam import autograd as scam_autograd
 from tests.cuda.on_device import LAYOUTS, SMALL, placed
 from tests.layers.cases import assert_same, run
+from tests.layers.exporting import exported
 
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
@@ -51,12 +52,12 @@ def test_new_sizes_compile_nothing_new(case, device):
         assert_same(outcome, run(eager, x, grad), tolerance(device))
 
 
-def exported(case, device):
-    """The layer for inference, and its program for any batch and size."""
+def exported_for_inference(case, device):
+    """Return the layer for inference, and its program for any batch and size."""
     layer, x, _ = placed(case, device)
     layer = layer.eval().requires_grad_(False)
     with torch.no_grad():
-        return layer, torch.export.export(layer, (x,), dynamic_shapes=(DYNAMIC,))
+        return layer, exported(layer, x, DYNAMIC)
 
 
 def check_inference(program, layer, case, device):
@@ -67,7 +68,7 @@ def check_inference(program, layer, case, device):
 
 @CASE
 def test_export(case, device):
-    layer, program = exported(case, device)
+    layer, program = exported_for_inference(case, device)
     targets = [str(node.target) for node in program.graph.nodes]
     assert sum("_fused_forward" in target for target in targets) == 1
     check_inference(program.module(), layer, case, device)
@@ -76,7 +77,7 @@ def test_export(case, device):
 @pytest.mark.cuda
 @pytest.mark.parametrize("case", SMALL[:2], ids=str)
 def test_package_of_aot_inductor(case, gpu, tmp_path):
-    layer, program = exported(case, gpu)
+    layer, program = exported_for_inference(case, gpu)
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
     check_inference(torch._inductor.aoti_load_package(path), layer, case, gpu)
 

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from panet_layers.ops.emam.nchw import fits, forward, tiling, whole
-from tests.kernels.helpers import (
-    assert_non_finite_alike,
-    check_budget,
-    check_large_offset,
-    outcomes,
-    skip_truncation,
-)
+from tests.kernels import helpers
 from tests.layers.cases import (
     EMAM_CASES,
     LOW_PRECISION,
@@ -71,14 +65,14 @@ def either_forward(request):
 
 @pytest.mark.parametrize("case", [*TABLE, *interpreted(MORE, on_gpus=set())], ids=str)
 def test_parity(case, device, either_forward):
-    assert_same(*outcomes(case.layer(), *tensors(case), device))
+    assert_same(*helpers.outcomes(case.layer(), *tensors(case), device))
 
 
 @pytest.mark.parametrize("k, height, on_chip", [(4, 32, True), (5, 32, False), (4, 33, False)])
 def test_parity_where_instances_just_fit_and_do_not(k, height, on_chip, device, on_the_chip):
     case = EmamCase(1, k, 1, height, 32)
     assert fits(k, height * 32, torch.float64) == on_chip
-    assert_same(*outcomes(case.layer(), *tensors(case), device))
+    assert_same(*helpers.outcomes(case.layer(), *tensors(case), device))
 
 
 def test_which_instances_fit_on_the_chip(monkeypatch):
@@ -108,14 +102,14 @@ def test_parity_in_small_tiles(case, enough_warps, device, small_tiles, monkeypa
     monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
     cut = tiling.tiling(case.height, case.width)
     assert cut.across * cut.down > 1
-    assert_same(*outcomes(case.layer(), *tensors(case), device))
+    assert_same(*helpers.outcomes(case.layer(), *tensors(case), device))
 
 
 @pytest.mark.parametrize("enough_warps", [1, 1000], ids=["whole", "split"])
 def test_parity_in_shares_of_channels(enough_warps, device, in_passes, monkeypatch):
     monkeypatch.setattr(forward, "ENOUGH_WARPS", enough_warps)
     case = EmamCase(1, 9, 1, 3, 4)
-    assert_same(*outcomes(case.layer(), *tensors(case), device))
+    assert_same(*helpers.outcomes(case.layer(), *tensors(case), device))
 
 
 @pytest.mark.parametrize("pixels", [tiling.PIXELS, 128])
@@ -133,34 +127,34 @@ def test_tiles_cover_the_map(pixels, small_tiles, monkeypatch):
 @pytest.mark.parametrize("layout", NCHW)
 def test_parity_in_every_layout(layout, device, either_forward):
     x, grad = map(LAYOUTS[layout], tensors(SMALL))
-    actual, expected = outcomes(SMALL.layer(), x, grad, device)
+    actual, expected = helpers.outcomes(SMALL.layer(), x, grad, device)
     assert_same(actual, expected)
 
 
 def test_gradient_of_another_layout(device):
     x, grad = tensors(SMALL)
-    assert_same(*outcomes(SMALL.layer(), x, grad.contiguous(memory_format=torch.channels_last), device))
-    assert_same(*outcomes(SMALL.layer(), x, grad.new_ones(()).expand(grad.shape), device))
+    assert_same(*helpers.outcomes(SMALL.layer(), x, grad.contiguous(memory_format=torch.channels_last), device))
+    assert_same(*helpers.outcomes(SMALL.layer(), x, grad.new_ones(()).expand(grad.shape), device))
 
 
 @pytest.mark.parametrize("values", sorted(set(VALUES) - {"normal"}))
 def test_parity_on_special_values(values, device, either_forward):
     case = SMALL._replace(batch=1)
     x, grad = tensors(case)
-    assert_same(*outcomes(case.layer(), VALUES[values](x), grad, device))
+    assert_same(*helpers.outcomes(case.layer(), VALUES[values](x), grad, device))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
 def test_non_finite_input_spreads_alike(value, device, either_forward):
     x, grad = tensors(SMALL)
     x[0, 1, 2, 3] = value
-    assert_non_finite_alike(*outcomes(SMALL.layer(), x, grad, device))
+    helpers.assert_non_finite_alike(*helpers.outcomes(SMALL.layer(), x, grad, device))
 
 
 def test_offsets_of_64_bits(device, either_forward, monkeypatch):
     """The code for planes of more than 2^31 elements, on a small plane."""
     monkeypatch.setattr(tiling, "WIDE", 0)
-    assert_same(*outcomes(SMALL.layer(), *tensors(SMALL), device))
+    assert_same(*helpers.outcomes(SMALL.layer(), *tensors(SMALL), device))
 
 
 @pytest.mark.xdist_group("most of the GPU's memory")
@@ -192,19 +186,19 @@ def test_maps_of_more_pixels_than_32_bits_count():
 def test_parity_on_drawn_cases(groups, channels, sizes, layout, seed, device):
     case = EmamCase(sizes[0], groups * channels, groups, *sizes[1:])
     x, grad = (LAYOUTS[layout](t) for t in tensors(case, seed))
-    assert_same(*outcomes(case.layer(seed), x, grad, device))
+    assert_same(*helpers.outcomes(case.layer(seed), x, grad, device))
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 def test_error_budget(dtype, shift, device, either_forward):
-    skip_truncation(dtype, device)
+    helpers.skip_truncation(dtype, device)
     by_kernels = lambda layer, x, grad: run(with_backend(layer, "triton"), x, grad)  # noqa: E731
-    check_budget(by_kernels, EmamCase(1, 6, 2, 9, 7), dtype, shift, draws=3, device=device)
+    helpers.check_budget(by_kernels, EmamCase(1, 6, 2, 9, 7), dtype, shift, draws=3, device=device)
 
 
 def test_a_large_offset_in_float32(device, either_forward):
-    check_large_offset(EmamCase(1, 2, 1, 18, 9), torch.contiguous_format, device)
+    helpers.check_large_offset(EmamCase(1, 2, 1, 18, 9), torch.contiguous_format, device)
 
 
 def test_two_runs_are_equal_bit_for_bit(device, either_forward):

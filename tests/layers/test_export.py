@@ -10,6 +10,7 @@ from torch import nn
 from torch.export import Dim
 
 from tests.layers.cases import BACKENDS, SMALL, assert_same, run, tensors, with_backend
+from tests.layers.exporting import exported
 from tests.layers.hosts import LAYERS, NETWORKS, build, images, outputs, sizes
 
 DYNAMIC = {0: Dim("batch", min=1), 2: Dim("height", min=2), 3: Dim("width", min=2)}
@@ -31,7 +32,7 @@ def test_export_and_then_use(case, backend, strict):
     layer = with_backend(case.layer(), backend).eval()
     expected = run(layer, x, grad)
 
-    program = torch.export.export(layer, (x,), dynamic_shapes=(DYNAMIC,), strict=strict)
+    program = exported(layer, x, DYNAMIC, strict=strict)
 
     check(program, layer, case)
     assert_same(run(layer, x, grad), expected)
@@ -42,7 +43,7 @@ def test_export_without_gradients_keeps_the_operator(case):
     """For deployment: one operator for each layer, which decomposition does not change."""
     layer = with_backend(case.layer(), "collapsed").eval().requires_grad_(False)
     with torch.no_grad():
-        program = torch.export.export(layer, (tensors(case)[0],), dynamic_shapes=(DYNAMIC,))
+        program = exported(layer, tensors(case)[0], DYNAMIC)
         program = program.run_decompositions()
     operators = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert sum(name.startswith("panet_layers.") for name in operators) == 1
@@ -53,7 +54,7 @@ def test_save_and_load(tmp_path):
     for case in EVALUATED:
         layer = with_backend(case.layer(), "collapsed").eval()
         path = tmp_path / "layer.pt2"
-        torch.export.save(torch.export.export(layer, (tensors(case)[0],), dynamic_shapes=(DYNAMIC,)), path)
+        torch.export.save(exported(layer, tensors(case)[0], DYNAMIC), path)
         check(torch.export.load(path), layer, case)
 
 
@@ -63,22 +64,17 @@ def test_export_for_training_updates_the_running_statistics():
     x, _ = tensors(case)
     layer = with_backend(case.layer(), "collapsed")
     program = torch.export.export(with_backend(layer, "collapsed"), (x,))
-    exported = program.module()
-    out, expected = exported(x), layer(x)
+    module = program.module()
+    out, expected = module(x), layer(x)
     assert_same({"output": out.detach()}, {"output": expected.detach()})
-    assert_same(dict(exported.named_buffers()), dict(layer.named_buffers()))
-
-
-def exported(model, name):
-    x = images(name, *sizes(name)[0]).to(next(model.parameters()).dtype)
-    return torch.export.export(model, (x,), dynamic_shapes=(dict.fromkeys((0, 2, 3), Dim.AUTO),))
+    assert_same(dict(module.named_buffers()), dict(layer.named_buffers()))
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_without_a_named_backend_a_graph_has_no_operator_of_this_package(name):
     """And no constant of the traced size: other sizes are right too."""
     model = build(name, torch.float64)
-    program = exported(model, name)
+    program = exported(model, images(name, *sizes(name)[0]).double())
     assert "panet_layers" not in str(program.graph)
     module = program.module()
     for size in sizes(name):
@@ -113,14 +109,14 @@ def run_without_us(tmp_path, model, name, program, package=""):
 
 def test_saved_program_runs_without_this_package(tmp_path):
     model = build("timm")
-    run_without_us(tmp_path, model, "timm", exported(model, "timm"))
+    run_without_us(tmp_path, model, "timm", exported(model, images("timm", *sizes("timm")[0])))
 
 
 @pytest.mark.slow  # about a minute: the C++ compiler
 def test_package_of_aot_inductor_runs_without_this_package(tmp_path):
     model = build("timm")
     with torch.no_grad():
-        program = exported(model, "timm")
+        program = exported(model, images("timm", *sizes("timm")[0]))
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "timm.pt2"))
     run_without_us(tmp_path, model, "timm", program, package)
 
@@ -132,7 +128,7 @@ def test_package_of_aot_inductor_with_a_named_backend(tmp_path):
     layers = layers.eval().requires_grad_(False)
     bounded = {0: Dim("batch", min=1, max=64), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
     with torch.no_grad():
-        program = torch.export.export(layers, (tensors(EVALUATED[0])[0],), dynamic_shapes=(bounded,))
+        program = exported(layers, tensors(EVALUATED[0])[0], bounded)
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layers.pt2"))
     run_package = torch._inductor.aoti_load_package(path)
     for batch, height, width in NEW_SIZES:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.layers.cases import assert_same
+from tests.layers.exporting import exported
 from tests.layers.hosts import LAYERS, build, images, outputs, sizes
 
 onnx = pytest.importorskip("onnx", reason="ONNX needs the packages of the extra `export`")
@@ -23,7 +24,7 @@ def quiet_exporter(caplog):
     caplog.set_level(logging.ERROR)
 
 
-def exported(model, x, path, **options):
+def onnx_graph(model, x, path, **options):
     torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=DYNAMIC, verbose=False, **options)
     return onnx.load(path)
 
@@ -52,7 +53,7 @@ def budget(model, x):
 @pytest.mark.parametrize("name", HOSTS)
 def test_any_batch_and_size(name, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"
-    graph = exported(model, images(name, *sizes(name)[0]), path)
+    graph = onnx_graph(model, images(name, *sizes(name)[0]), path)
     assert {opset.domain for opset in graph.opset_import} == {""} and graph.opset_import[0].version >= 18
     assert not graph.functions
     assert not [node.op_type for node in graph.graph.node if "Pool" in node.op_type and "Global" in node.op_type]
@@ -62,7 +63,7 @@ def test_any_batch_and_size(name, tmp_path):
 @pytest.mark.parametrize("name", LAYERS)
 def test_opset_18(name, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"
-    graph = exported(model, images(name, *sizes(name)[0]), path, opset_version=18)
+    graph = onnx_graph(model, images(name, *sizes(name)[0]), path, opset_version=18)
     assert graph.opset_import[0].version == 18
     check(model, path, name)
 
@@ -83,9 +84,7 @@ def test_nothing_but_the_model_and_an_input(name, tmp_path):
 def test_a_program_that_torch_export_made(name, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"
     x = images(name, *sizes(name)[0])
-    dynamic = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
-    program = torch.export.export(model, (x,), dynamic_shapes=dynamic)
-    torch.onnx.export(program, (), path, dynamo=True, verbose=False)
+    torch.onnx.export(exported(model, x), (), path, dynamo=True, verbose=False)
     check(model, path, name)
 
 
@@ -103,7 +102,7 @@ def test_exporter_by_torchscript(name, tmp_path):
 def test_half_precision(name, tmp_path):
     """A model in float16 gives a graph in float16, statistics and gates in float32 as in PyTorch."""
     model, path = build(name), tmp_path / "model.onnx"
-    exported(copy.deepcopy(model).half(), images(name, *sizes(name)[0]).half(), path)
+    onnx_graph(copy.deepcopy(model).half(), images(name, *sizes(name)[0]).half(), path)
     for size in sizes(name):
         x = images(name, *size)
         actual = run_onnx(path, x.half())
@@ -115,5 +114,5 @@ def test_half_precision(name, tmp_path):
 def test_conversion_to_float16(name, tmp_path):
     convert = pytest.importorskip("onnxruntime.transformers.float16").convert_float_to_float16
     model, path = build(name), tmp_path / "model.onnx"
-    onnx.save(convert(exported(model, images(name, *sizes(name)[0]), path), keep_io_types=True), path)
+    onnx.save(convert(onnx_graph(model, images(name, *sizes(name)[0]), path), keep_io_types=True), path)
     check(model, path, name, tolerance=1e-2)

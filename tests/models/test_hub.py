@@ -89,7 +89,7 @@ def test_map_location(folder):
         ({"architecture": "xception"}, r"unknown keys in the configuration of XceptionBaseline: \['emam'"),
         ({"variant": "huge"}, "variant must be one of .* got 'huge'"),
         ({"emam": "nowhere"}, "emam must be one of .* got 'nowhere'"),
-        ({"groups": 7}, "groups=7 does not divide the 96 channels at emam='guided'; choose a divisor"),
+        ({"groups": 7}, "groups=7 does not divide the 96 channels at emam='guided'; choose a divisor, such as 6$"),
         ({"groups": 4}, r"conv1x1.weight \(12, 12, 1, 1\) instead of \(24, 24, 1, 1\)"),
         ({"num_classes": 1}, r"2 of another shape \(classifier.weight \(2, 192\) instead of \(1, 192\)"),
         ({"emam": None}, r"6 unknown \(emam.conv1x1"),

@@ -159,7 +159,7 @@ def test_images_that_do_not_fit_are_refused(build, batch, error, message):
         ({"variant": "big"}, r"variant must be one of \('paper', 'tiny'\), got 'big'"),
         ({"emam": "middle"}, r"emam must be one of \('common', .*\) or None, got 'middle'"),
         ({"scam": True}, r"scam must be one of \('common', .*\) or None, got True"),
-        ({"groups": 5}, "groups=5 does not divide the 96 channels at emam='common'; choose a divisor"),
+        ({"groups": 5}, "groups=5 does not divide the 96 channels at emam='common'; choose a divisor, such as 4$"),
         ({"groups": 0}, "groups must be a positive int, got 0"),
         ({"reduction": -1}, "reduction must be a positive int, got -1"),
         ({"drop_rate": 1.0}, "drop_rate must be .* at least 0 and below 1, got 1.0"),
