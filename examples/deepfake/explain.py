@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_input_options(parser)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the pictures")
-    parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="frames of a video to show (default: 4)")
+    parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="per video (default: %(default)s)")
     add_compute_options(parser, batch_size=8)
     return parser
 

@@ -1,4 +1,4 @@
-"""Predict how likely images and videos are fake: one JSON object a line on standard output.
+"""Predict how likely images and videos are fake: one JSON object per line on standard output.
 
     python examples/deepfake/predict.py runs/demo photo.jpg clip.mp4 folder/
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_input_options(parser)
-    parser.add_argument("--frames", type=positive_int, default=32, help="frames of a video to score (default: 32)")
+    parser.add_argument("--frames", type=positive_int, default=32, help="scored per video (default: %(default)s)")
     parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="write pictures with box and probability here")
     parser.add_argument("--clip", action="store_true", help="write annotated videos there too (H.264)")
     add_compute_options(parser)

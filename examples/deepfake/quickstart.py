@@ -22,7 +22,7 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, positive_int
 from deepfake.common.files import read_json
 from deepfake.demo import drawn_images
-from deepfake.evaluating.evaluation import METRICS, results_folder
+from deepfake.evaluating.evaluation import METRICS_FILE, results_folder
 from deepfake.training.checkpoint import CONFIG
 
 EXAMPLE = 1  # of the demo's test images: the first fake
@@ -55,7 +55,7 @@ def _run(title: str, command: Callable[[list[str]], int | None], arguments: list
 
 def _summary(out: Path) -> str:
     results = results_folder(out, "demo")
-    metrics: dict[str, Any] = read_json(results / METRICS)
+    metrics: dict[str, Any] = read_json(results / METRICS_FILE)
     return f"""\
 == Done. A DEMONSTRATION on drawn faces: not a result, and not FaceForensics++.
 

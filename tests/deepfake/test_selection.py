@@ -25,7 +25,7 @@ from tests.deepfake.prepare_for_tests import OPTIONS, clip, crops, moving, probl
 
 def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):
     (tmp_path / "original_sequences").mkdir()
-    sources = find_sources(tmp_path, Selection())
+    sources = find_sources(tmp_path, Selection("c23"))
     images: Counter[tuple[str, int]] = Counter()
     for source, count in zip(sources, frame_counts(sources, "recce"), strict=True):
         images[source.split, source.label] += count
@@ -93,7 +93,7 @@ def test_a_video_that_an_index_lists_in_several_splits_is_in_one(tmp_path, capsy
 
     tree = {"train": under("a0", "b0", "c0", "a_x", "c_x"), "val": under("a0", "b0", "a_x"), "test": under("a0", "a_x")}
     (tmp_path / "a.json").write_text(json.dumps({"Celeb-DF-v2": tree}))
-    found = find_sources(tmp_path, Selection(splits=splits, indices=(tmp_path / "a.json",)))
+    found = find_sources(tmp_path, Selection("c23", splits=splits, indices=(tmp_path / "a.json",)))
     assert {source.video: source.split for source in found} == expected and len(found) == len(expected)
     several = splits is None or len(splits) > 1
     assert ("test goes before val" in capsys.readouterr().err) == several

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +71,12 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UserError(f"cannot write to the folder {path}")
     return path
+
+
+def free_space(folder: Path) -> int:
+    """Free bytes on the disk where `folder` is, or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
