@@ -82,8 +82,8 @@ def _case(text: str) -> Case:
     return emam, scam
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--data", type=non_empty, required=True, metavar="demo|FOLDER", help="what to train and test on"
     )

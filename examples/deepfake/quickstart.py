@@ -9,7 +9,6 @@ finished one is evaluated again. The faces are drawn: this shows that everything
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +67,8 @@ the image predicted                          {out / "example.annotated.png"}
 Next: your own photos with --data FOLDER (see examples/deepfake/README.md)."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=cli.path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
     parser.add_argument("--epochs", type=positive_int, help="passes over the drawn faces (default: train.py's)")
     return parser

@@ -171,8 +171,8 @@ def _words(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("source", type=cli.path, metavar="FFPP", help="FaceForensics++'s folder, or forge.py's")
     parser.add_argument("out", type=cli.path, metavar="OUT", help="folder for crops, runs and the report")
     parser.add_argument(

@@ -21,7 +21,7 @@ from deepfake.common import files
 from deepfake.common.cli import UserError
 from deepfake.dataset.batches import TrainBatches, load
 from deepfake.dataset.images import open_split
-from tests.deepfake.small_run import assert_same_run, train_small, write_images
+from tests.deepfake.short_trainings import assert_same_run, train_small, write_images
 
 SCRIPT = Path(cache.__file__)
 

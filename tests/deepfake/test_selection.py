@@ -197,7 +197,9 @@ def test_boxes_replace_the_detector(tmp_path, capsys):
 def test_boxes_of_unknown_paths_are_named(tmp_path, path):
     path = path.format(root=photos(tmp_path / "in"))
     (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
-    with pytest.raises(UserError, match=re.escape(f"boxes.csv: path {path!r} is nothing in {tmp_path}/in")) as caught:
+    with pytest.raises(
+        UserError, match=re.escape(f"boxes.csv: path {path!r} leads to no file in {tmp_path}/in")
+    ) as caught:
         run_here(tmp_path / "in", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 

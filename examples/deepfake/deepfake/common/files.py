@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON ({error}); restore it or write it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
     return value

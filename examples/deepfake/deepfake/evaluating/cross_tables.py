@@ -1,4 +1,4 @@
-"""Cross-manipulation and cross-dataset tables: each run on each method of each data set, one row a run.
+"""Cross-manipulation and cross-dataset tables: each run on each method of each data set, one row per run.
 
 A cell holds the metrics of one method's fakes against the data set's reals; in the column "all", of all methods. Cells
 that a run was trained for (the same data, and the method among those trained on) are marked; the other cells show how

@@ -56,7 +56,7 @@ def grid_examples(model: nn.Module, images: Images, scores: NDArray[np.float64])
 
 
 def grid_figure(examples: Sequence[Example], title: str) -> Figure:
-    """A column an example: input, reconstruction, its error, attention map; of a plain classifier only the input."""
+    """One column per example: input, reconstruction, its error, attention map; of a plain classifier only the input."""
     rows = 1 if examples[0].seen.reconstruction is None else 4
     with styled_figure(1.25 * len(examples) + 1.3, 1.3 * rows + 1.0) as figure:
         grid = figure.subplots(rows, len(examples), squeeze=False)
@@ -98,7 +98,7 @@ def _show_reconstructions(figure: Figure, grid: NDArray[Any], columns: Sequence[
 
 
 def heat_figure(rows: Sequence[tuple[str, Seen]], title: str) -> Figure:
-    """A row an image, with its text: the input, its reconstruction if there is one, then each map over the grey input.
+    """One row per image, with its text: input, reconstruction if there is one, then each map over the grey input.
 
     The range of a map is written below it. The reconstruction's error is drawn alone, on one scale for all rows.
     """

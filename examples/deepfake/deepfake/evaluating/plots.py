@@ -63,8 +63,8 @@ def roc_figure(
             text = f"{name}: AUC {roc_auc_score(y, s):.3f}, EER {eer:.1%}"
             axes.plot(fpr, tpr, color=colour, linestyle=line, linewidth=1.8, label=text, clip_on=False)
             axes.plot(eer, 1 - eer, "o", color=colour, markersize=5, zorder=3)
-        trivial = "no training split" if baseline_auc is None else f"AUC {baseline_auc:.3f}"
-        axes.plot([], [], " ", label=f"trivial cues alone: {trivial}")
+        trivial = ": no training split" if baseline_auc is None else f" alone: AUC {baseline_auc:.3f}"
+        axes.plot([], [], " ", label=f"trivial cues{trivial}")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance: AUC 0.500")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=wrapped(title, 58))

@@ -1,4 +1,4 @@
-"""The table that evaluate.py prints: figures with their intervals, the yardsticks, and the paper's Table I."""
+"""The table that evaluate.py prints: figures with their intervals, the baselines, and the paper's Table I."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW_FORMAT = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
 
 
 def report(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The table: this run's figures in %, the yardsticks, the paper's Table I, and whether they can be compared."""
+    """The table: this run's figures in %, the baselines, the paper's Table I, and whether they can be compared."""
     epoch = metrics["checkpoint_epoch"]
     lines = [title_of(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
     lines.append(ROW_FORMAT.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))

@@ -61,7 +61,7 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
             if run["fingerprint"] != fingerprint:
                 other = f"{run['fingerprint']}, not {fingerprint}"
                 raise UserError(
-                    f"{run_folder(out, case, seed)}: tested on other images than the other runs ({other}); move it away"
+                    f"{run_folder(out, case, seed)}: tested on other images ({other}); move this folder out of OUT"
                 )
         row: dict[str, Any] = dict(zip(("emam", "scam"), case), seeds=list(runs), fingerprint=fingerprint)
         row |= {f"{level}.{key}": _summary([run[level][key] for run in runs.values()]) for level, key in LEVEL_METRICS}

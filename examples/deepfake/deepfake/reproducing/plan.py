@@ -114,7 +114,7 @@ def _training(experiment: Experiment, compression: str, model: str, seed: int, n
     given += ["--cache", experiment.cached(compression)] if experiment.cache else []
     name, done = f"train {compression} {model} seed {seed}", partial(is_trained, run, epochs)
     arguments = (*given, *experiment.train)
-    return Step(name, "train.py", arguments, done, needs, begun=run / CONFIG, processes=experiment.processes)
+    return Step(name, "train.py", arguments, done, needs, started_file=run / CONFIG, processes=experiment.processes)
 
 
 def _evaluation(experiment: Experiment, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:

@@ -175,6 +175,7 @@ def _option(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     free = ", ".join(_option(item.name) for item in fields(Settings) if item.name in FREE_ON_RESUME - {"data", "out"})
     parser = Parser(
+        argparse.HelpFormatter,
         prog="train.py",
         description="Train PANet, RECCE or the Xception baseline to tell forged faces from real ones. The defaults are "
         "the paper's: Adam, 40 epochs of batch 32, horizontal flips only.",
