@@ -32,7 +32,7 @@ from deepfake.training.checkpoint import CONFIG
 
 SETTINGS = "ablate.json"
 DEFAULT = [case for case in ALL if "none" in case or case[0] == PANET[0] or case[1] == PANET[1]]
-OWN = {"seed", "emam", "scam", "model"}  # the options of train.py that ablate.py sets
+SET_HERE = {"seed", "emam", "scam", "model"}  # the options of train.py that ablate.py sets
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,8 +67,8 @@ def run_once(data: str, out: Path, case: Case, seed: int, for_train: Sequence[st
 def training_options(data: str, out: Path, for_train: Sequence[str]) -> dict[str, Any]:
     """The given options of train.py that decide the results. UserError, before any work, if they are wrong."""
     given, resume = settings.parse(for_train)
-    if resume or OWN & given.keys():
-        option = "resume" if resume else min(OWN & given.keys())
+    if resume or SET_HERE & given.keys():
+        option = "resume" if resume else min(SET_HERE & given.keys())
         raise UserError(f"--{option} is set by ablate.py; use --cases or --seeds, or repeat the command to resume", 2)
     settings.settle({**given, "data": data, "out": str(out)})
     free = settings.FREE_ON_RESUME - {"epochs"}
@@ -82,8 +82,8 @@ def _case(text: str) -> Case:
     return emam, scam
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--data", type=non_empty, required=True, metavar="demo|FOLDER", help="what to train and test on"
     )

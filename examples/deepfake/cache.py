@@ -10,21 +10,22 @@ The batches equal those without a cache, bit for bit. An array takes 3 * size^2 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deepfake.common.cli import Parser, UserError, in_range, path, positive_int, reading_input, run
-from deepfake.common.files import make_folder, write_json
+from deepfake.common.files import free_space, make_folder, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
-from deepfake.dataset.cached_pixels import array_file, description, open_cached
+from deepfake.dataset.cached_pixels import array_file, description, is_cached
 from deepfake.dataset.images import Images, open_split, square
 from deepfake.dataset.manifest import SPLITS
 from deepfake.media.image_files import read_rgb
+from deepfake.training.settings import Settings
 
 CHUNK_IMAGES = 64
 
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description="Decode the images of a data folder once, into arrays for train.py --cache.")
     parser.add_argument("data", type=path, metavar="DATA", help="folder with real/ and fake/, or with a manifest.jsonl")
     parser.add_argument("cache", type=path, metavar="CACHE", help="folder for the arrays")
-    parser.add_argument("--image-size", type=in_range(int, 16, 4096), default=299, help="default: %(default)s")
+    size = Settings.image_size
+    parser.add_argument("--image-size", type=in_range(int, 16, 4096), default=size, help="default: %(default)s")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="default: train val")
     parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
     arguments = parser.parse_args(argv)
@@ -59,28 +61,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_space(cache: Path, data: dict[str, Images]) -> None:
     """UserError, before any work begins, if the disk has no room for the arrays to build."""
-    left = [images for split, images in data.items() if not is_built(images, cache, split)]
+    left = [images for split, images in data.items() if not is_cached(cache, split, described(images))]
     needed = sum(3 * images.image_size**2 * len(images) for images in left)
-    parent = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(parent).free
+    free = free_space(cache)
     if needed > free:
         raise UserError(f"{cache}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
 
 
-def is_built(images: Images, cache: Path, split: str) -> bool:
-    """Whether a split's array exists, is complete, and is of these images."""
-    try:
-        open_cached(cache, split, description(images.fingerprint, len(images), images.image_size))
-    except UserError:
-        return False
-    return True
+def described(images: Images) -> dict[str, Any]:
+    """The description of the array of these images."""
+    return description(images.fingerprint, len(images), images.image_size)
 
 
 def build(images: Images, cache: Path, split: str, workers: int) -> None:
     """Write a split's array and, last, its description, unless both exist and are of these images."""
-    wanted = description(images.fingerprint, len(images), images.image_size)
     file = array_file(cache, split, images.image_size)
-    if is_built(images, cache, split):
+    if is_cached(cache, split, described(images)):
         print(f"{file}: already built")
         return
     file.with_suffix(".json").unlink(missing_ok=True)
@@ -102,7 +98,7 @@ def build(images: Images, cache: Path, split: str, workers: int) -> None:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    write_json(file.with_suffix(".json"), wanted)
+    write_json(file.with_suffix(".json"), described(images))
     print(f"{file}: {len(images)} images, {file.stat().st_size / 1e9:.2f} GB")
 
 

@@ -5,7 +5,7 @@
 metrics.json has `frame` and `video`, each with {"acc", "balanced_acc", "auc", "ap", "eer", "n_real", "n_fake", "ci95"},
 and `methods`: for each method, the same two, of its fakes against all reals. `ci95` is a 95 % interval of each figure
 (evaluating/bootstrap.py). The file also says what was evaluated (`run`, `model`, `checkpoint_epoch`, `data`,
-`description`, `fingerprint`, `split`, `image_size`) and has two yardsticks: `always_fake_acc`, the accuracy of calling
+`description`, `fingerprint`, `split`, `image_size`) and has two baselines: `always_fake_acc`, the accuracy of calling
 everything fake, and `trivial_baseline_auc`, the AUC of a logistic regression on trivial cues (spectrum, colours, noise,
 file size; null if the data have no training split). All metrics are fractions. A video's score is the mean of its
 frames' probabilities.
@@ -17,7 +17,6 @@ cross.json, .md and .png then show all results, method by method (evaluating/cro
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,8 @@ def _distinct(names: list[str], what: str) -> list[str]:
     return names
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "run", type=cli.path, nargs="+", metavar="RUN", help="run folder of train.py, or one of save_pretrained"
     )

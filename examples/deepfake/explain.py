@@ -12,7 +12,6 @@ cropped as in predict.py, and errors are reported alike; a video's probability i
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -62,11 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     return each_input(args.paths, explain)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     add_input_options(parser)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the pictures")
-    parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="frames of a video to show (default: 4)")
+    parser.add_argument("--frames", type=in_range(int, 1, 64), default=4, help="per video (default: %(default)s)")
     add_compute_options(parser, batch_size=8)
     return parser
 

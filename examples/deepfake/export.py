@@ -7,7 +7,6 @@ The file's metadata say how to prepare an image, and how to read the logit (PROC
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def export(run: Path, out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="default: RUN/model.onnx")
     args = parser.parse_args(argv)

@@ -28,14 +28,14 @@ from deepfake.common.files import make_folder, replacing, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.dataset.manifest import SPLITS
-from deepfake.forging.camera import COMPRESSIONS, FPS, OVERSAMPLING, ClipTask, make_clip
+from deepfake.forging.camera import FPS, OVERSAMPLING, RATE_FACTORS, ClipTask, make_clip
 from deepfake.forging.pairing import Pairing, choose_people, draw_pairing
 from deepfake.forging.portrait_files import SIDECAR, Photo, Portrait, find_faces, list_photos
 from deepfake.forging.recipes import METHODS
 from deepfake.media.faces import face_detector
 
 SETTINGS = "forge.json"
-RECIPE = 2  # raise when the same arguments give other pixels
+VERSION = 2  # raise when the same arguments give other pixels
 LEAST_SIZE = 200  # the detector needs faces of 80 pixels; a face is half as wide as its clip, or up to a fifth less
 README = """# Not FaceForensics++
 
@@ -103,7 +103,7 @@ def describe(
 ) -> dict[str, Any]:
     """All that decides the set's bytes, as forge.json keeps it: a run continues only a set with the same values."""
     return {
-        "recipe": RECIPE,
+        "recipe": VERSION,
         "seed": seed,
         "methods": recipes,
         "identities": len({portrait.person for portrait in portraits}),
@@ -111,7 +111,7 @@ def describe(
         "frames": frames,
         "fps": FPS,
         "blended_at": OVERSAMPLING * size,
-        "crf": COMPRESSIONS,
+        "crf": RATE_FACTORS,
         "detector": face_detector().name,
         "versions": {"av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
         "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest() if sidecar.is_file() else None,

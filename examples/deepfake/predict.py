@@ -1,4 +1,4 @@
-"""Predict how likely images and videos are fake: one JSON object a line on standard output.
+"""Predict how likely images and videos are fake: one JSON object per line on standard output.
 
     python examples/deepfake/predict.py runs/demo photo.jpg clip.mp4 folder/
 
@@ -15,7 +15,6 @@ input that fails is one line on standard error; the other inputs still have thei
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -56,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     return each_input(args.paths, predict)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     add_input_options(parser)
-    parser.add_argument("--frames", type=positive_int, default=32, help="frames of a video to score (default: 32)")
+    parser.add_argument("--frames", type=positive_int, default=32, help="scored per video (default: %(default)s)")
     parser.add_argument("--annotate", type=cli.path, metavar="DIR", help="write pictures with box and probability here")
     parser.add_argument("--clip", action="store_true", help="write annotated videos there too (H.264)")
     add_compute_options(parser)

@@ -32,10 +32,10 @@ from deepfake.dataset.manifest import MANIFEST, SPLITS
 from deepfake.media.faces import CROP_SCALE
 from deepfake.media.tracks import POLICIES
 from deepfake.preparing.crops import is_done, prepare_one
-from deepfake.preparing.frame_counts import PROFILES
+from deepfake.preparing.frame_counts import DEFAULT_PROFILE, PROFILES
 from deepfake.preparing.manifest_lines import write_manifest
-from deepfake.preparing.tasks import CropSettings, Task, check_missing, list_tasks
-from deepfake.sources.source import Selection
+from deepfake.preparing.tasks import CropSettings, Request, Task, check_missing, list_tasks
+from deepfake.sources.source import COMPRESSIONS, Selection
 
 SETTINGS = "prepare.json"
 
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare what the command line asks for."""
     args = parse_arguments(argv)
     with reading_input():
-        tasks, missing, settings = list_tasks(args.source, args.destination, *chosen(args))
+        tasks, missing, settings = list_tasks(args)
         check_missing(missing, args.source, args.allow_missing)
-        report_without_boxes(tasks, args.boxes)
+        report_without_boxes(tasks, args.boxes_file)
         claim_destination(args.destination, SETTINGS, settings)
     number, count = args.shard
     lock = args.destination / f".{number}of{count}.lock"
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_manifest(tasks, missing, args.destination)
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> Request:
     """The command line's options. UserError with exit code 2 on a wrong one."""
     parser = Parser(description="Cut face crops out of videos or photos and list them in a manifest.")
     parser.add_argument("source", type=path, metavar="SOURCE", help="folder of FF++, Celeb-DF or DFDC, or with real/ "
@@ -69,12 +69,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("destination", type=path, metavar="DEST", help="folder to create, or to continue")
 
     what = parser.add_argument_group("what to take")
-    what.add_argument("--compression", choices=["raw", "c23", "c40"], default="c23", help="default: %(default)s")
+    what.add_argument("--compression", choices=COMPRESSIONS, default="c23", help="default: %(default)s")
     what.add_argument("--methods", nargs="+", metavar="METHOD", help="forgeries to take (default: all)")
     what.add_argument("--splits", nargs="+", choices=SPLITS, metavar="SPLIT", help="splits to take (default: all)")
     profiles = "; ".join(f"{name}: {rule}" for name, rule in PROFILES.items())
     frames = what.add_mutually_exclusive_group()
-    frames.add_argument("--profile", choices=list(PROFILES), help=f"frames per video (default: bench32). {profiles}")
+    text = f"frames per video (default: {DEFAULT_PROFILE}; with --index, all that it lists). {profiles}"
+    frames.add_argument("--profile", choices=list(PROFILES), help=text)
     frames.add_argument("--frames", type=positive_int, help="frames of every video, instead of a profile")
     what.add_argument("--index", type=path, nargs="+", metavar="FILE", help="index files (DeepfakeBench's JSON, "
         "RECCE's pickles): take the videos, frames, labels and splits that they list")  # fmt: skip
@@ -97,17 +98,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     work = parser.add_argument_group("work")
     work.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
     work.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do part i of n, i from 1 to n")
-    arguments = parser.parse_args(argv)
-    if arguments.boxes and arguments.crop == "none":
+    args = parser.parse_args(argv)
+    if args.boxes and args.crop == "none":
         raise UserError("--boxes needs --crop face", exit_code=2)
-    return arguments
-
-
-def chosen(args: argparse.Namespace) -> tuple[Selection, str | int | None, CropSettings, Path | None]:
-    """What the options say to `list_tasks`: what to take, how many frames, how to crop, the boxes file."""
     wanted = Selection(args.compression, args.methods, args.splits, args.index or ())
     crop = CropSettings(args.crop, args.size, args.scale, args.format, args.missing)
-    return wanted, args.frames or args.profile, crop, args.boxes
+    taken = args.source, args.destination, wanted, args.frames or args.profile, crop, args.boxes
+    return Request(*taken, args.allow_missing, args.workers, args.shard)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -9,7 +9,6 @@ finished one is evaluated again. The faces are drawn: this shows that everything
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, positive_int
 from deepfake.common.files import read_json
 from deepfake.demo import drawn_images
-from deepfake.evaluating.evaluation import METRICS, results_folder
+from deepfake.evaluating.evaluation import METRICS_FILE, results_folder
 from deepfake.training.checkpoint import CONFIG
 
 EXAMPLE = 1  # of the demo's test images: the first fake
@@ -55,7 +54,7 @@ def _run(title: str, command: Callable[[list[str]], int | None], arguments: list
 
 def _summary(out: Path) -> str:
     results = results_folder(out, "demo")
-    metrics: dict[str, Any] = read_json(results / METRICS)
+    metrics: dict[str, Any] = read_json(results / METRICS_FILE)
     return f"""\
 == Done. A DEMONSTRATION on drawn faces: not a result, and not FaceForensics++.
 
@@ -68,8 +67,8 @@ the image predicted                          {out / "example.annotated.png"}
 Next: your own photos with --data FOLDER (see examples/deepfake/README.md)."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=cli.path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
     parser.add_argument("--epochs", type=positive_int, help="passes over the drawn faces (default: train.py's)")
     return parser

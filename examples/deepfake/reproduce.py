@@ -24,17 +24,19 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.destination import claim_destination
 from deepfake.common.files import read_json
-from deepfake.preparing.tasks import Task, check_missing, list_tasks
+from deepfake.preparing.frame_counts import PROFILES
+from deepfake.preparing.tasks import Request, Task, check_missing, list_tasks
 from deepfake.reproducing.estimates import print_estimate
 from deepfake.reproducing.plan import Experiment, plan
 from deepfake.reproducing.report import write_report
 from deepfake.reproducing.steps import Step, print_plan, run_step, run_steps
 from deepfake.reproducing.table_one import MODELS
+from deepfake.sources.source import COMPRESSIONS
 from deepfake.training import settings as config
 from deepfake.training.settings import Settings
 
 RECIPE = "reproduce.json"
-OWN = {
+REFUSED = {
     **dict.fromkeys(("seed", "model", "data", "out", "resume", "watch_test"), "the plan sets it"),
     "cache": "give reproduce.py --cache, which makes one for all trainings",
     "emam": "PANet has it where the paper has it; ablate.py moves it",
@@ -42,8 +44,6 @@ OWN = {
     "methods": "Table I is of all methods; --prepare '--methods ...' takes fewer for train and test alike",
 }
 """The options of train.py that --train does not take, and why."""
-FREE = {"source", "destination", "workers", "shard", "allow_missing"}
-"""The arguments of prepare.py that do not change a crop: the manifest lists what is missing."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,23 +91,24 @@ def _settings(for_train: Sequence[str], model: str) -> Settings:
     try:
         given, resume = config.parse(for_train)
         for name in [*given, *(["resume"] if resume else [])]:
-            if name in OWN:
-                raise UserError(f"takes no --{name.replace('_', '-')}: {OWN[name]}")
+            if name in REFUSED:
+                raise UserError(f"takes no --{name.replace('_', '-')}: {REFUSED[name]}")
         return config.settle({**given, "model": model, "data": "data", "out": "out"})
     except UserError as error:
         raise UserError(f"--train {error}") from error
 
 
-def prepare_arguments(experiment: Experiment, compression: str, more: Sequence[str]) -> argparse.Namespace:
+def prepare_arguments(experiment: Experiment, compression: str, more: Sequence[str]) -> Request:
     """prepare.py's arguments for a compression. UserError if --prepare is wrong."""
-    given = [str(experiment.source), "unused", "--compression", compression, "--profile", experiment.profile, *more]
+    folders = [str(experiment.source), str(experiment.data_folders[compression])]
+    given = [*folders, "--compression", compression, "--profile", experiment.profile, *more]
     try:
         arguments = prepare.parse_arguments(given)
     except UserError as error:
         raise UserError(f"--prepare {error}") from error
-    planned = (compression, experiment.profile, None, (1, 1), None)
-    found = tuple(getattr(arguments, name) for name in ("compression", "profile", "frames", "shard", "index"))
-    if found != planned:
+    wanted = arguments.wanted
+    found = wanted.compression, arguments.frames, arguments.shard, wanted.indices
+    if found != (compression, experiment.profile, (1, 1), ()):
         raise UserError("--prepare takes no --compression, --profile, --frames, --shard or --index", exit_code=2)
     return arguments
 
@@ -119,7 +120,7 @@ def tasks_left(experiment: Experiment, steps: list[Step]) -> dict[str, list[Task
     for compression in experiment.compressions:
         if f"prepare {compression}" in left:
             arguments = prepare_arguments(experiment, compression, experiment.prepare)
-            found[compression], missing, _ = list_tasks(experiment.source, experiment.out, *prepare.chosen(arguments))
+            found[compression], missing, _ = list_tasks(arguments)
             check_missing(missing, experiment.source, arguments.allow_missing)
             if not found[compression]:
                 raise UserError(f"{experiment.source}: has no video in {compression}")
@@ -132,20 +133,25 @@ def recipe_of(experiment: Experiment) -> dict[str, Any]:
     Later commands may add seeds, models and compressions, move the videos, and change what affects speed only.
     """
     settings = next(iter(experiment.models.values()))
-    free = (config.FREE_ON_RESUME - {"epochs"}) | OWN.keys()
+    free = (config.FREE_ON_RESUME - {"epochs"}) | REFUSED.keys()
     defaults = Settings(data="", out="")
     trained = {name: value for name, value in vars(settings).items() if value != getattr(defaults, name)}
     first = experiment.compressions[0]
-    usual = vars(prepare_arguments(experiment, first, []))
-    given = vars(prepare_arguments(experiment, first, experiment.prepare))
-    prepared = {name: value for name, value in given.items() if value != usual[name] and name not in FREE}
+    usual, given = (_crop_options(prepare_arguments(experiment, first, more)) for more in ([], experiment.prepare))
     return {
         "profile": experiment.profile,
         "train": {name: value for name, value in trained.items() if name not in free},
-        "prepare": {name: value.name if isinstance(value, Path) else value for name, value in prepared.items()},
+        "prepare": {name: value for name, value in given.items() if value != usual[name]},
         "processes": experiment.processes,
         "also_chosen_on_test": experiment.also_chosen_on_test,
     }
+
+
+def _crop_options(arguments: Request) -> dict[str, Any]:
+    """The options of prepare.py that change a crop, but for those that the plan sets."""
+    wanted, boxes = arguments.wanted, arguments.boxes_file
+    chosen = {"methods": wanted.methods, "splits": wanted.splits, "boxes": boxes and boxes.name}
+    return {**chosen, **vars(arguments.crop)}
 
 
 def claim(out: Path, recipe: dict[str, Any]) -> None:
@@ -165,20 +171,20 @@ def _words(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("source", type=cli.path, metavar="FFPP", help="FaceForensics++'s folder, or forge.py's")
     parser.add_argument("out", type=cli.path, metavar="OUT", help="folder for crops, runs and the report")
     parser.add_argument(
-        "--compressions", nargs="+", choices=("c23", "c40", "raw"), default=["c23", "c40"], help="default: c23 c40"
+        "--compressions", nargs="+", choices=COMPRESSIONS, default=["c23", "c40"], help="default: c23 c40"
     )
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all three")
-    parser.add_argument("--seeds", type=positive_int, default=3, help="trainings of each model (default: 3)")
-    parser.add_argument("--profile", choices=("recce", "bench32"), default="recce", help="frames (default: recce)")
+    parser.add_argument("--seeds", type=positive_int, default=3, help="trainings of each model (default: %(default)s)")
+    parser.add_argument("--profile", choices=list(PROFILES), default="recce", help="frames (default: %(default)s)")
     parser.add_argument("--train", type=_words, default=[], metavar="'ARGS'", help="more arguments for train.py")
     parser.add_argument("--prepare", type=_words, default=[], metavar="'ARGS'", help="more arguments for prepare.py")
     parser.add_argument("--cache", action="store_true", help="decode the crops once, for all trainings (cache.py)")
-    parser.add_argument("--processes", type=positive_int, default=1, help="GPUs of one training (default: 1)")
+    parser.add_argument("--processes", type=positive_int, default=1, help="GPUs of one training (default: %(default)s)")
     parser.add_argument("--plan", action="store_true", help="print the steps, their time and space; run nothing")
     parser.add_argument("--no-estimate", dest="estimate", action="store_false", help="print the plan without timing")
     parser.add_argument("--step", type=positive_int, metavar="N", help="run only step N of the plan; no report")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def train_from(argv: Sequence[str] | None) -> None:
         with run.folder(fresh=saved is None):
             log = RunLog(run.out, settings.epochs, run.progress.epoch, processes.is_main)
             announce(run, data, log)
-            with Interrupt() as interrupt, log:
+            with Interrupt() as interrupt, closing(log):
                 train(run, data, log, interrupt)
 
 

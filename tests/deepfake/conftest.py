@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deepfake.small_run import train_small, write_images
+from tests.deepfake.short_trainings import train_small, write_images
 
 
 @pytest.fixture(scope="session")

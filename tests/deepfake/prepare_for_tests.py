@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 
 import prepare
 from deepfake.media.video import write_clip
+from tests.deepfake import scripts
 from tests.deepfake.portraits_for_tests import astronaut_as
 
 SCRIPT = Path(prepare.__file__)
@@ -22,7 +22,7 @@ METHODS = ("Deepfakes", "FaceSwap")
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run prepare.py as a user does."""
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+    return scripts.run_script("prepare.py", *arguments)
 
 
 def run_here(*arguments: object) -> None:

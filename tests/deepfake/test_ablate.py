@@ -6,12 +6,12 @@ import statistics
 import pytest
 
 import ablate
-from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.common.destination import claim_destination
 from deepfake.common.files import read_json, write_json
 from deepfake.reproducing.ablation_table import gather, markdown
-from tests.deepfake.small_run import log_rows, write_images
+from tests.deepfake.scripts import call
+from tests.deepfake.short_trainings import log_rows, write_images
 
 SMALL = ["--variant", "tiny", "--epochs", "1", "--batch-size", "8"]
 SMALL += ["--workers", "0", "--threads", "1", "--device", "cpu"]
@@ -20,13 +20,6 @@ SMALL += ["--workers", "0", "--threads", "1", "--device", "cpu"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp("data") / "noise")
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as exit:
-        cli.run(lambda: ablate.main([str(argument) for argument in arguments]))
-    printed = capsys.readouterr()
-    return exit.value.code, printed.out, printed.err.strip().splitlines()
 
 
 def save_results(out, case, seed, auc, acc=0.5, fingerprint="f00d"):
@@ -57,10 +50,10 @@ def test_trains_evaluates_and_continues_where_it_stopped(data, tmp_path, capsys,
             raise KeyboardInterrupt  # trained, not evaluated
 
     monkeypatch.setattr(ablate.train, "main", stop_after_the_second)
-    code, _, _ = call(capsys, *command, "--seeds", 0, 1)
+    code, _, _ = call(ablate.main, capsys, *command, "--seeds", 0, 1)
     assert code == 130
     assert [row["seeds"] for row in read_json(tmp_path / "out" / "ablation.json")["cases"]] == [[0]]
-    code, printed, _ = call(capsys, *command, "--seeds", 0, 1)
+    code, printed, _ = call(ablate.main, capsys, *command, "--seeds", 0, 1)
     assert code == 0
     assert len(trained) == 5  # one of them resumed with nothing left to train
     assert "seed0: done already" in printed
@@ -82,7 +75,7 @@ def test_trains_evaluates_and_continues_where_it_stopped(data, tmp_path, capsys,
                 assert row[name]["values"][i] == found[level][key]
     assert (tmp_path / "out" / "ablation.md").read_text() in printed
 
-    code, _, errors = call(capsys, *command, "--lr", "0.1")
+    code, _, errors = call(ablate.main, capsys, *command, "--lr", "0.1")
     assert (code, len(errors)) == (2, 1) and "made with another training" in errors[0]
 
 
@@ -129,7 +122,7 @@ def test_runs_on_other_images_are_not_put_together(tmp_path):
 
 def test_other_images_are_refused_before_anything_is_trained(data, tmp_path, capsys):
     claim_destination(tmp_path, "ablate.json", {"dataset": "f00d", "training": {"variant": "tiny"}})
-    code, printed, errors = call(capsys, "--data", data, "--out", tmp_path, "--variant", "tiny")
+    code, printed, errors = call(ablate.main, capsys, "--data", data, "--out", tmp_path, "--variant", "tiny")
     assert (code, printed, len(errors)) == (2, "", 1)
     assert "made with another dataset" in errors[0]
 
@@ -141,9 +134,9 @@ def test_the_machine_and_the_folder_of_the_data_may_change(data, tmp_path, capsy
     shutil.copytree(data, tmp_path / "moved")
     for place, machine in ((data, ["--workers", "0"]), (tmp_path / "moved", ["--threads", "1", "--device", "cpu"])):
         command = ["--data", place, "--out", tmp_path / "out", "--cases", "none/none", "--seeds", 0, "--epochs", 1]
-        assert call(capsys, *command, *machine)[0] == 0
+        assert call(ablate.main, capsys, *command, *machine)[0] == 0
     assert ran == [str(data), str(tmp_path / "moved")]
-    assert call(capsys, *command, "--epochs", 2)[0] == 2
+    assert call(ablate.main, capsys, *command, "--epochs", 2)[0] == 2
 
 
 def test_without_none_none_there_is_no_difference(tmp_path):
@@ -166,8 +159,8 @@ def test_without_none_none_there_is_no_difference(tmp_path):
         (["--variant", "tiny", "--pretrained"], "--pretrained"),
     ],
 )
-def test_bad_arguments_give_one_line_before_anything_is_begun(arguments, words, tmp_path, capsys):
-    code, printed, errors = call(capsys, "--data", "demo", "--out", tmp_path / "out", *arguments)
+def test_bad_arguments_give_one_line_before_any_work_starts(arguments, words, tmp_path, capsys):
+    code, printed, errors = call(ablate.main, capsys, "--data", "demo", "--out", tmp_path / "out", *arguments)
     assert (code, printed, len(errors)) == (2, "", 1)
     assert words in errors[0]
     assert not (tmp_path / "out").exists()

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 import cache
+from deepfake.common import files
 from deepfake.common.cli import UserError
 from deepfake.dataset.batches import TrainBatches, load
 from deepfake.dataset.images import open_split
-from tests.deepfake.small_run import assert_same_run, train_small, write_images
+from tests.deepfake.short_trainings import assert_same_run, train_small, write_images
 
 SCRIPT = Path(cache.__file__)
 
@@ -146,7 +147,7 @@ def test_bad_input_is_refused_and_writes_nothing(
 
     assert "no such folder" in refusal(str(tmp_path / "none"), str(tmp_path / "c"))
     assert "not a whole number from 16" in refusal(str(noise_images), str(tmp_path / "c"), "--image-size", "3")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
     assert "GB are free" in refusal(str(noise_images), str(tmp_path / "c"))
 
 

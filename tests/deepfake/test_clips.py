@@ -1,4 +1,4 @@
-"""Curves and annotated clips of judged videos: every frame, at the video's own rate, with box and caption."""
+"""Curves and annotated clips of scored videos: every frame, at the video's own rate, with box and caption."""
 
 from fractions import Fraction
 

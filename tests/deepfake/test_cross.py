@@ -7,17 +7,16 @@ import pytest
 from PIL import Image
 
 import evaluate
-from deepfake.common import cli
 from deepfake.common.files import read_json, write_json
 from deepfake.dataset.images import open_split
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.metrics import evaluate_scores
-from tests.deepfake.evaluations import evaluated
+from tests.deepfake.scripts import call, evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def folders(tmp_path_factory):
     """Two runs, and two data sets: one method, and two."""
     root = tmp_path_factory.mktemp("cross")
     save_run(root / "first", build("recce"))
@@ -35,22 +34,15 @@ def places(tmp_path_factory):
     return root
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as exit:
-        cli.run(lambda: evaluate.main([str(argument) for argument in arguments]))
-    printed = capsys.readouterr()
-    return exit.value.code, printed.out, printed.err.splitlines()
-
-
-def test_each_run_on_each_method(places, tmp_path, capsys):
-    runs, data = [places / "first", places / "second"], [places / "one", places / "two_methods"]
-    code, printed, _ = call(capsys, *runs, "--data", *data, "--out", tmp_path, "--resamples", 20)
+def test_each_run_on_each_method(folders, tmp_path, capsys):
+    runs, data = [folders / "first", folders / "second"], [folders / "one", folders / "two_methods"]
+    code, printed, _ = call(evaluate.main, capsys, *runs, "--data", *data, "--out", tmp_path, "--resamples", 20)
     assert code == 0
     found = json.loads((tmp_path / "cross.json").read_text())["cells"]
-    places_of = [(cell["run"], cell["data"], cell["method"]) for cell in found]
+    cell_keys = [(cell["run"], cell["data"], cell["method"]) for cell in found]
     columns = [("one", "swap"), ("two_methods", "all"), ("two_methods", "blend|er"), ("two_methods", "swap")]
-    assert places_of == [(run, *column) for run in ("first", "second") for column in columns]
-    assert [place for cell, place in zip(found, places_of) if cell["trained_on_it"]] == [
+    assert cell_keys == [(run, *column) for run in ("first", "second") for column in columns]
+    assert [place for cell, place in zip(found, cell_keys) if cell["trained_on_it"]] == [
         ("first", "two_methods", "swap")
     ]
     for cell in found:
@@ -67,8 +59,8 @@ def test_each_run_on_each_method(places, tmp_path, capsys):
     assert printed.count("this run, by frame") == 4
 
 
-def test_a_method_is_its_fakes_against_all_reals(places, tmp_path):
-    metrics = evaluated(places / "second", places / "two_methods", tmp_path, "--resamples", 0)
+def test_a_method_is_its_fakes_against_all_reals(folders, tmp_path):
+    metrics = evaluated(folders / "second", folders / "two_methods", tmp_path, "--resamples", 0)
     rows = [line.split(",") for line in (tmp_path / "scores.csv").read_text().splitlines()[1:]]
     mine = [row for row in rows if row[2] in ("real", "blend|er")]
     scores = [float(row[4]) for row in mine]
@@ -77,9 +69,9 @@ def test_a_method_is_its_fakes_against_all_reals(places, tmp_path):
     assert "ci95" not in metrics["frame"] and "bootstrap" not in metrics
 
 
-def test_one_run_on_several_sets_goes_into_its_folder(places, tmp_path, capsys):
+def test_one_run_on_several_sets_goes_into_its_folder(folders, tmp_path, capsys):
     run = save_run(tmp_path / "run", build("xception"))
-    code, _, _ = call(capsys, run, "--data", places / "one", places / "two_methods")
+    code, _, _ = call(evaluate.main, capsys, run, "--data", folders / "one", folders / "two_methods")
     assert code == 0
     assert {path.name for path in run.iterdir()} >= {"cross-test", "one-test", "two_methods-test"}
     assert len(json.loads((run / "cross-test" / "cross.json").read_text())["cells"]) == 4
@@ -113,16 +105,20 @@ def test_a_method_called_all_and_a_name_of_two_lines(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_known_before_anything_is_scored(arguments, words, code, places, tmp_path, capsys):
-    found, printed, errors = call(capsys, *(text.format(places, tmp_path / "out") for text in arguments))
+def test_what_is_wrong_is_known_before_anything_is_scored(arguments, words, code, folders, tmp_path, capsys):
+    found, printed, errors = call(
+        evaluate.main, capsys, *(text.format(folders, tmp_path / "out") for text in arguments)
+    )
     assert (found, printed, len(errors)) == (code, "", 1)
     assert words in errors[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_calibration_as_a_command(places, tmp_path, capsys):
-    data = places / "two_methods"
-    code, printed, _ = call(capsys, places / "first", "--data", data, "--out", tmp_path, "--calibration")
+def test_calibration_as_a_command(folders, tmp_path, capsys):
+    data = folders / "two_methods"
+    code, printed, _ = call(
+        evaluate.main, capsys, folders / "first", "--data", data, "--out", tmp_path, "--calibration"
+    )
     result = read_json(tmp_path / "calibration.json")
     assert code == 0
     assert f"temperature {result['temperature']:.3f}" in printed

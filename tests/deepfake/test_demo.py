@@ -1,4 +1,4 @@
-"""The demo's drawn faces: the same in every run, honest between the classes, disjoint between the splits."""
+"""The demo's drawn faces: the same in every run, classes that differ by the forgery only, no person in two splits."""
 
 import hashlib
 import itertools
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepfake.demo import demo_faces, demo_forgery, demo_people, drawn_images
-
-EXAMPLE = Path(drawn_images.__file__).parents[2]
+from tests.deepfake.scripts import environment
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def test_same_pixels_with_any_number_of_workers(drawn: drawn_images.Drawn) -> No
 def test_same_pixels_in_another_process(drawn: drawn_images.Drawn) -> None:
     code = """import hashlib; from deepfake.demo import drawn_images as demo
 print(hashlib.sha256(demo.draw_split("test", count=8).pixels).hexdigest(), demo.fingerprint())"""
-    other = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
+    other = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert other.stdout.split() == [hashlib.sha256(drawn.pixels[:8]).hexdigest(), drawn_images.fingerprint()]
 
 
@@ -127,10 +126,10 @@ def test_save_image_writes_the_dataset_s_own_pixels(tmp_path: Path, drawn: drawn
     assert not (tmp_path / "no.png").exists()
 
 
-def test_it_says_aloud_that_it_is_no_result() -> None:
+def test_a_warning_says_once_that_it_is_no_result() -> None:
     draw = "drawn_images.draw_split('val', count=2)"
     code = f"from deepfake.demo import drawn_images; {draw}; {draw}"
-    told = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
-    assert told.stderr.count("NO result") == 1
-    assert told.stdout == ""  # left to a command's own output
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stderr.count("NO result") == 1
+    assert done.stdout == ""  # left to a command's own output
     assert "no result" in drawn_images.DESCRIPTION

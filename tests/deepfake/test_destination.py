@@ -74,7 +74,7 @@ def test_a_folder_is_claimed_after_a_killed_claim(tmp_path):
     (tmp_path / ".made.json.0123.tmp").write_text("{")
     claim_destination(tmp_path, "made.json", {"size": 1})
     (tmp_path / "made.json").rename(tmp_path / "mine.json")
-    with pytest.raises(UserError, match="neither empty nor begun"):
+    with pytest.raises(UserError, match=r"has files but no made\.json"):
         claim_destination(tmp_path, "made.json", {"size": 1})
 
 

@@ -18,7 +18,7 @@ from deepfake.training.checkpoint import load_run
 from deepfake.training.sync_norm import SyncedBatchNorm2d, synchronise_batch_norm
 from tests.deepfake import two_processes
 from tests.deepfake.scripts import SCRIPTS, environment
-from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
+from tests.deepfake.short_trainings import arguments, last_state, log_rows, train_small, write_images
 from tests.deepfake.two_processes import (
     CPU,
     SHARES,

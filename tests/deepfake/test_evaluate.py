@@ -21,7 +21,7 @@ from deepfake.evaluating.picture_grids import choose_examples
 from deepfake.evaluating.scoring import score_logits, to_probabilities
 from deepfake.evaluating.summary_table import report
 from panet_layers.models import PANetOutput
-from tests.deepfake.evaluations import evaluated
+from tests.deepfake.scripts import evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 PICTURES = ("roc.png", "scores.png", "grid.png")

@@ -32,6 +32,7 @@ from deepfake.forging.pairing import split_sizes
 from deepfake.media.faces import FaceDetector
 from deepfake.media.video import decode_frames
 from deepfake.sources import ffpp
+from tests.deepfake import scripts
 from tests.deepfake.portraits_for_tests import astronaut_as, save_people, save_rgb
 
 SCRIPT = Path(forge.__file__)
@@ -40,7 +41,7 @@ SIDE = 256
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+    return scripts.run_script("forge.py", *arguments)
 
 
 def run_here(*arguments: object) -> None:

@@ -1,7 +1,5 @@
 """Heat maps: gates are what the layers multiply by, Grad-CAM is the textbook's, and the command draws them all."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from PIL import Image
 from skimage.data import astronaut
 
 import explain
-from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.evaluating.heatmaps import Seen, emam_gates, grad_cam, heat_maps, last_layer, scam_gate
 from deepfake.evaluating.picture_grids import Example, grid_figure, heat_figure
@@ -18,6 +15,7 @@ from deepfake.evaluating.scoring import to_probabilities
 from deepfake.media.video import write_clip
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
+from tests.deepfake.scripts import call_json
 from tests.deepfake.tiny_runs import build, save_run
 
 
@@ -112,13 +110,6 @@ def test_a_model_with_more_outputs_is_refused():
         heat_maps(PANet(num_classes=2, variant="tiny").eval(), random_images())
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as exit:
-        cli.run(lambda: explain.main([str(argument) for argument in arguments]))
-    printed = capsys.readouterr()
-    return exit.value.code, [json.loads(line) for line in printed.out.splitlines()], printed.err.splitlines()
-
-
 @pytest.mark.parametrize("kind", ["panet", "xception"])
 def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
     run, source, out = save_run(tmp_path / "run", build(kind)), tmp_path / "source", tmp_path / "out"
@@ -126,7 +117,7 @@ def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
     Image.fromarray(astronaut()).save(source / "face.png")
     write_clip(source / "face.mp4", [astronaut()[:300, 60:420]] * 5, crf=18)
     (source / "none.png").write_bytes(b"no picture")
-    code, lines, errors = call(capsys, run, source, "--out", out, "--frames", 3, "--batch-size", 2)
+    code, lines, errors = call_json(explain.main, capsys, run, source, "--out", out, "--frames", 3, "--batch-size", 2)
     assert code == 1
     assert len(errors) == 1 and "none.png" in errors[0]
     assert [line["explained"] for line in lines] == [str(out / f"{n}.explained.png") for n in ("face", "face-2")]
@@ -135,7 +126,7 @@ def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
         with Image.open(line["explained"]) as picture:
             heights.append(picture.height / picture.width)
     assert heights[0] > 2 * heights[1]  # three rows, one row
-    code, again, _ = call(capsys, run, out, "--out", out)
+    code, again, _ = call_json(explain.main, capsys, run, out, "--out", out)
     assert (code, again) == (1, [])  # its own pictures are no inputs
 
 
@@ -151,7 +142,7 @@ def test_the_words_of_a_narrow_picture_are_inside():
 def test_the_probability_is_predicts(tmp_path, capsys):
     run = save_run(tmp_path / "run", build("panet"))
     Image.fromarray(astronaut()[:120, 160:280]).save(tmp_path / "face.png")
-    _, (line,), _ = call(capsys, run, tmp_path / "face.png", "--out", tmp_path, "--crop", "none")
+    _, (line,), _ = call_json(explain.main, capsys, run, tmp_path / "face.png", "--out", tmp_path, "--crop", "none")
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "face.png").resize((64, 64), Image.Resampling.BICUBIC)))
     (seen,) = heat_maps(build("panet").eval(), pixels.permute(2, 0, 1)[None] / 127.5 - 1)
     assert line["fake_probability"] == pytest.approx(to_probabilities(np.array([seen.logit]))[0], abs=1e-6)
@@ -167,7 +158,7 @@ def test_the_probability_is_predicts(tmp_path, capsys):
     ],
 )
 def test_bad_arguments_give_one_line(arguments, words, code, tmp_path, capsys):
-    found, lines, errors = call(capsys, *(text.format(tmp_path) for text in arguments))
+    found, lines, errors = call_json(explain.main, capsys, *(text.format(tmp_path) for text in arguments))
     assert (found, lines, len(errors)) == (code, [], 1)
     assert words in errors[0]
     assert not (tmp_path / "out").exists()
@@ -177,7 +168,9 @@ def test_damaged_weights_explain_nothing(tmp_path, capsys):
     model = build("panet")
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     Image.fromarray(astronaut()).save(tmp_path / "face.png")
-    code, lines, errors = call(capsys, save_run(tmp_path / "run", model), tmp_path / "face.png", "--out", tmp_path)
+    code, lines, errors = call_json(
+        explain.main, capsys, save_run(tmp_path / "run", model), tmp_path / "face.png", "--out", tmp_path
+    )
     assert (code, lines) == (1, []) and "not finite" in errors[0]
     assert not list(tmp_path.glob("*.explained.png"))
     assert last_layer(model) is model.scam

@@ -11,8 +11,8 @@ from deepfake.common.files import read_json
 from deepfake.dataset.images import open_split
 from deepfake.dataset.subset import of_methods
 from deepfake.evaluating import cross_tables
-from tests.deepfake.evaluations import evaluated
-from tests.deepfake.small_run import arguments
+from tests.deepfake.scripts import evaluated
+from tests.deepfake.short_trainings import arguments
 from tests.deepfake.tiny_runs import save_images
 
 

@@ -1,6 +1,5 @@
-"""predict.py: the pipeline of training and evaluation, one JSON line an input, errors that spare the others."""
+"""predict.py: the pipeline of training and evaluation, one JSON line per input; a failed input does not stop it."""
 
-import json
 import weakref
 
 import numpy as np
@@ -10,13 +9,12 @@ from PIL import Image
 from skimage.data import astronaut
 
 import predict
-from deepfake.common import cli
 from deepfake.dataset.images import square, to_unit_range
 from deepfake.media.faces import FaceDetector, square_crop
 from deepfake.media.video import decode_frames, write_clip
 from deepfake.predicting.annotation import FAKE_COLOUR, REAL_COLOUR, annotated
 from deepfake.predicting.views import ViewFinder
-from tests.deepfake.evaluations import evaluated
+from tests.deepfake.scripts import call_json, evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
 
 
@@ -42,14 +40,6 @@ def score(crop):
         return build("panet").eval()(to_unit_range(pixels)).logits.double().sigmoid().item()
 
 
-def call(capsys, *arguments):
-    """Exit code, JSON lines and error lines of the command."""
-    with pytest.raises(SystemExit) as exit:
-        cli.run(lambda: predict.main([str(argument) for argument in arguments]))
-    printed = capsys.readouterr()
-    return exit.value.code, [json.loads(line) for line in printed.out.splitlines()], printed.err.splitlines()
-
-
 def save(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -58,7 +48,7 @@ def save(path, pixels):
 
 def test_the_face_is_found_and_cropped_as_for_training(run, tmp_path, capsys):
     photo = save(tmp_path / "photo.png", astronaut())
-    code, (line,), errors = call(capsys, run, photo)
+    code, (line,), errors = call_json(predict.main, capsys, run, photo)
     assert (code, errors) == (0, [])
     face = FaceDetector().largest(astronaut())
     assert line["box"] == pytest.approx(face.box, abs=0.05)
@@ -69,7 +59,7 @@ def test_the_face_is_found_and_cropped_as_for_training(run, tmp_path, capsys):
 
 def test_no_crop_takes_the_picture_as_it_is(run, tmp_path, capsys):
     drawing = save(tmp_path / "drawing.png", astronaut()[:120, 160:280])
-    code, (line,), _ = call(capsys, run, drawing, "--crop", "none")
+    code, (line,), _ = call_json(predict.main, capsys, run, drawing, "--crop", "none")
     assert (code, line["box"]) == (0, None)
     assert line["fake_probability"] == pytest.approx(score(astronaut()[:120, 160:280]), abs=1e-6)
 
@@ -79,7 +69,7 @@ def test_prediction_and_evaluation_agree(run, tmp_path, capsys):
     out = tmp_path / "out"
     evaluated(run, folder, out)
     capsys.readouterr()
-    code, lines, _ = call(capsys, run, folder, "--crop", "none")
+    code, lines, _ = call_json(predict.main, capsys, run, folder, "--crop", "none")
     listed = {row.split(",")[0]: float(row.split(",")[4]) for row in (out / "scores.csv").read_text().splitlines()[1:]}
     found = {line["path"].removeprefix(f"{folder}/"): line["fake_probability"] for line in lines}
     assert code == 0
@@ -87,7 +77,7 @@ def test_prediction_and_evaluation_agree(run, tmp_path, capsys):
 
 
 def test_a_video_is_the_mean_of_its_frames_with_a_face(run, clip, capsys):
-    code, (line,), _ = call(capsys, run, clip, "--batch-size", 3)
+    code, (line,), _ = call_json(predict.main, capsys, run, clip, "--batch-size", 3)
     frames = line["frames"]
     assert code == 0
     assert "box" not in line
@@ -107,7 +97,7 @@ def test_a_video_s_frames_are_not_held_in_full(clip, monkeypatch):
 
 
 def test_frames_are_spread_over_the_video(run, clip, capsys):
-    _, (line,), _ = call(capsys, run, clip, "--frames", 3, "--crop", "none")
+    _, (line,), _ = call_json(predict.main, capsys, run, clip, "--frames", 3, "--crop", "none")
     assert [frame["frame"] for frame in line["frames"]] == [2, 6, 10]  # floor((i + 0.5) 13 / 3)
     assert all(frame["box"] is None for frame in line["frames"])
 
@@ -127,13 +117,13 @@ def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, cap
     (tmp_path / "a" / "clip.annotated.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
-    code, lines, errors = call(capsys, run, tmp_path, "--crop", "none", "--frames", 1)
+    code, lines, errors = call_json(predict.main, capsys, run, tmp_path, "--crop", "none", "--frames", 1)
     assert (code, errors) == (0, [])
     names = [line["path"].removeprefix(f"{tmp_path}/") for line in lines]
     assert names == ["a/clip.mp4", "a/z.JPG", "b.png", "c/d/e.webp"]
 
 
-def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys):
+def test_inputs_that_fail_are_named_and_the_others_scored(run, tmp_path, capsys):
     good = save(tmp_path / "good.png", astronaut())
     faceless = save(tmp_path / "faceless.png", np.full((200, 200, 3), 120, np.uint8))
     broken, video, empty = tmp_path / "broken.jpg", tmp_path / "broken.mp4", tmp_path / "empty"
@@ -141,7 +131,9 @@ def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys)
     video.write_bytes(b"this is no video")
     empty.mkdir()
     missing, endless = tmp_path / "missing.png", tmp_path / ("x" * 300)
-    code, lines, errors = call(capsys, run, broken, faceless, good, video, empty, missing, endless, good)
+    code, lines, errors = call_json(
+        predict.main, capsys, run, broken, faceless, good, video, empty, missing, endless, good
+    )
     assert code == 1
     assert [line["path"] for line in lines] == [str(good)] * 2
     assert len(errors) == 6
@@ -166,7 +158,7 @@ def test_inputs_that_fail_are_named_and_the_others_judged(run, tmp_path, capsys)
     ],
 )
 def test_bad_arguments_give_one_line(arguments, words, code, run, tmp_path, capsys):
-    found, lines, errors = call(capsys, *(text.format(run=run, tmp=tmp_path) for text in arguments))
+    found, lines, errors = call_json(predict.main, capsys, *(text.format(run=run, tmp=tmp_path) for text in arguments))
     assert (found, lines, len(errors)) == (code, [], 1)
     assert words in errors[0]
 
@@ -174,7 +166,7 @@ def test_bad_arguments_give_one_line(arguments, words, code, run, tmp_path, caps
 def test_a_pickle_in_place_of_the_weights_is_refused(tmp_path, capsys):
     run = save_run(tmp_path / "bad", build("panet"))
     torch.save({"weights": torch.zeros(2)}, run / "best" / "model.safetensors")
-    code, lines, errors = call(capsys, run, tmp_path)
+    code, lines, errors = call_json(predict.main, capsys, run, tmp_path)
     assert (code, lines, len(errors)) == (2, [], 1)
     assert "model.safetensors" in errors[0]
 
@@ -183,7 +175,7 @@ def test_pictures_are_drawn_apart_from_their_sources(run, clip, tmp_path, capsys
     pixels = astronaut()
     photos = [save(tmp_path / name, pixels) for name in ("a/photo.png", "b/photo.png")]
     out = tmp_path / "a"
-    code, lines, _ = call(capsys, run, *photos, clip, "--annotate", out, "--clip")
+    code, lines, _ = call_json(predict.main, capsys, run, *photos, clip, "--annotate", out, "--clip")
     assert code == 0
     drawn = [line["annotated"] for line in lines]
     assert drawn == [str(out / name) for name in ("photo.annotated.png", "photo-2.annotated.png", "clip.annotated.png")]
@@ -223,6 +215,6 @@ def test_damaged_weights_are_no_prediction(tmp_path, capsys):
         model.classifier.bias.fill_(float("nan"))
     run = save_run(tmp_path / "nan", model)
     photo = save(tmp_path / "photo.png", astronaut())
-    code, lines, errors = call(capsys, run, photo, "--crop", "none")
+    code, lines, errors = call_json(predict.main, capsys, run, photo, "--crop", "none")
     assert (code, lines, len(errors)) == (1, [], 1)
     assert "photo.png: the model's score is not finite" in errors[0]

@@ -141,7 +141,7 @@ def test_a_folder_of_version_0_1_is_continued(tmp_path, monkeypatch):
     for name in ("real/test0.png", "fake/swap/test0.png"):
         save_rgb(tmp_path / "in/test" / name, astronaut_as(0))
     args = prepare.parse_arguments([str(tmp_path / "in"), str(tmp_path / "0.1/data"), "--crop", "none", "--size", "64"])
-    listed, _, settings = tasks.list_tasks(args.source, args.destination, *prepare.chosen(args))
+    listed, _, settings = tasks.list_tasks(args)
     assert settings == stored
     listed[0].source.path.write_bytes(b"0" * record["source"][0])
     assert is_done(listed[0], copied=True)

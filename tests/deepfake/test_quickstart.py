@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 import quickstart
 from deepfake.common.cli import UserError
 from deepfake.demo import drawn_images
+from tests.deepfake.scripts import environment
 
 SCRIPT = Path(quickstart.__file__)
 
@@ -67,9 +67,8 @@ def test_a_run_on_other_data_is_left_alone(few_people, tmp_path):
 @pytest.mark.slow
 def test_the_whole_example_learns(tmp_path):
     run = tmp_path / "demo"
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
     command = [sys.executable, str(SCRIPT), "--out", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((run / "demo-test" / "metrics.json").read_text())
     assert metrics["frame"]["auc"] >= 0.90

@@ -42,11 +42,11 @@ def test_a_step_is_run_once(tmp_path):
     assert result.read_text() == "x"
 
 
-def test_a_step_that_was_begun_is_resumed(tmp_path):
-    begun = tmp_path / "config.json"
-    step = Step("one", "train.py", ("--out", "x"), done=lambda: False, begun=begun)
+def test_a_step_that_was_started_is_resumed(tmp_path):
+    started = tmp_path / "config.json"
+    step = Step("one", "train.py", ("--out", "x"), done=lambda: False, started_file=started)
     assert "--resume" not in step.command()
-    begun.touch()
+    started.touch()
     assert step.command()[-1] == "--resume"
 
 

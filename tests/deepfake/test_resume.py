@@ -26,7 +26,7 @@ from deepfake.training.checkpoint import load_run
 from deepfake.training.log import write_csv
 from deepfake.training.run import LOCK, Run
 from tests.deepfake.scripts import REPOSITORY, SCRIPTS, environment
-from tests.deepfake.small_run import arguments, assert_same_run, last_state, log_rows, train_small, write_images
+from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, log_rows, train_small, write_images
 
 
 class Killed(BaseException):

@@ -25,7 +25,7 @@ from tests.deepfake.prepare_for_tests import OPTIONS, clip, crops, moving, probl
 
 def test_recce_takes_36000_of_each_class_of_ffpp(tmp_path):
     (tmp_path / "original_sequences").mkdir()
-    sources = find_sources(tmp_path, Selection())
+    sources = find_sources(tmp_path, Selection("c23"))
     images: Counter[tuple[str, int]] = Counter()
     for source, count in zip(sources, frame_counts(sources, "recce"), strict=True):
         images[source.split, source.label] += count
@@ -93,7 +93,7 @@ def test_a_video_that_an_index_lists_in_several_splits_is_in_one(tmp_path, capsy
 
     tree = {"train": under("a0", "b0", "c0", "a_x", "c_x"), "val": under("a0", "b0", "a_x"), "test": under("a0", "a_x")}
     (tmp_path / "a.json").write_text(json.dumps({"Celeb-DF-v2": tree}))
-    found = find_sources(tmp_path, Selection(splits=splits, indices=(tmp_path / "a.json",)))
+    found = find_sources(tmp_path, Selection("c23", splits=splits, indices=(tmp_path / "a.json",)))
     assert {source.video: source.split for source in found} == expected and len(found) == len(expected)
     several = splits is None or len(splits) > 1
     assert ("test goes before val" in capsys.readouterr().err) == several
@@ -197,7 +197,9 @@ def test_boxes_replace_the_detector(tmp_path, capsys):
 def test_boxes_of_unknown_paths_are_named(tmp_path, path):
     path = path.format(root=photos(tmp_path / "in"))
     (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
-    with pytest.raises(UserError, match=re.escape(f"boxes.csv: path {path!r} is nothing in {tmp_path}/in")) as caught:
+    with pytest.raises(
+        UserError, match=re.escape(f"boxes.csv: path {path!r} leads to no file in {tmp_path}/in")
+    ) as caught:
         run_here(tmp_path / "in", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 

@@ -74,7 +74,7 @@ def test_splits_in_the_tree_replace_the_official_ones(tmp_path):
     }  # fmt: skip
     for method in METHODS:
         (tmp_path / f"manipulated_sequences/{method}/c23/videos").mkdir(parents=True)
-    found = by_split(find_sources(tmp_path, Selection()))
+    found = by_split(find_sources(tmp_path, Selection("c23")))
     assert found["val"] == {"real/002", "real/003"} | {f"{m}/{v}" for m in METHODS for v in ("002_003", "003_002")}
 
 
@@ -102,16 +102,16 @@ def test_donor_from_another_split_is_refused(tmp_path, name, expected):
     write_splits(tmp_path, **PAIRS)
     touch(tmp_path, f"manipulated_sequences/Deepfakes/c23/videos/{name}.mp4")
     with pytest.raises(UserError, match=expected):
-        find_sources(tmp_path, Selection())
+        find_sources(tmp_path, Selection("c23"))
 
 
 def test_methods_choose_the_fakes(tmp_path):
     write_splits(tmp_path, **PAIRS)
     touch(tmp_path, *(f"manipulated_sequences/{method}/c23/videos/000_001.mp4" for method in METHODS))
-    found = find_sources(tmp_path, Selection(methods=("FaceSwap",)))
+    found = find_sources(tmp_path, Selection("c23", methods=("FaceSwap",)))
     assert {source.method for source in found} == {"real", "FaceSwap"}
     with pytest.raises(UserError, match=r"no method 'Magic'.*found Deepfakes, FaceSwap"):
-        find_sources(tmp_path, Selection(methods=("Magic",)))
+        find_sources(tmp_path, Selection("c23", methods=("Magic",)))
 
 
 # Celeb-DF v2
@@ -129,7 +129,7 @@ def celeb_df(root: Path, *listed: str) -> Path:
 
 def test_the_test_list_of_celeb_df_is_the_test_split(tmp_path):
     listed = ("1 Celeb-real/id1_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4", "1 YouTube-real/00099.mp4")
-    found = find_sources(celeb_df(tmp_path, *listed), Selection())
+    found = find_sources(celeb_df(tmp_path, *listed), Selection("c23"))
     assert by_split(found)["test"] == {"real/id1_0000", "Celeb-synthesis/id0_id1_0000", "real/00099"}
     assert [source.path.name for source in found if not source.path.exists()] == ["00099.mp4"]
     assert all(source.label == (source.method != "real") for source in found) and len(found) == 7
@@ -140,10 +140,10 @@ def test_the_test_list_of_celeb_df_is_the_test_split(tmp_path):
 @pytest.mark.parametrize("line", ["0 Celeb-real/id1_0000.mp4", "1 Elsewhere/a.mp4", "Celeb-real/id1_0000.mp4", ""])
 def test_a_bad_test_list_is_named(tmp_path, line):
     with pytest.raises(UserError, match=r"List_of_testing_videos\.txt(, line 1|: names no)"):
-        find_sources(celeb_df(tmp_path, line), Selection())
+        find_sources(celeb_df(tmp_path, line), Selection("c23"))
     (tmp_path / "List_of_testing_videos.txt").unlink()
     with pytest.raises(UserError, match="says what the test split is"):
-        find_sources(tmp_path, Selection())
+        find_sources(tmp_path, Selection("c23"))
 
 
 # DFDC
@@ -158,18 +158,18 @@ def dfdc(root: Path, **rows: dict) -> Path:
 def test_splits_in_the_metadata_of_dfdc_count(tmp_path):
     real, fake = {"label": "REAL", "original": None}, {"label": "FAKE", "original": "a.mp4"}
     dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "train"}, c=real | {"split": "validation"})
-    found = find_sources(tmp_path, Selection())
+    found = find_sources(tmp_path, Selection("c23"))
     assert by_split(found) == {"train": {"real/a", "fake/b"}, "val": {"real/c"}}
     assert found[0].path == tmp_path / "part_0/a.mp4"
     dfdc(tmp_path, a=real | {"split": "train"}, b=fake | {"split": "test"})
     with pytest.raises(UserError, match=r"b\.mp4 is in test, but others of a are in train"):
-        find_sources(tmp_path, Selection())
+        find_sources(tmp_path, Selection("c23"))
 
 
 def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     reals = {f"r{number}": {"label": "REAL", "split": "train"} for number in range(30)}
     fakes = {f"f{number}": {"label": "FAKE", "split": "train", "original": f"r{number}.mp4"} for number in range(30)}
-    split = {source.video: source.split for source in find_sources(dfdc(tmp_path, **reals, **fakes), Selection())}
+    split = {source.video: source.split for source in find_sources(dfdc(tmp_path, **reals, **fakes), Selection("c23"))}
     assert set(split.values()) == {"train", "val", "test"}
     assert all(split[f"f{number}"] == split[f"r{number}"] for number in range(30))
 
@@ -177,7 +177,7 @@ def test_dfdc_with_one_split_is_split_by_original(tmp_path):
 @pytest.mark.parametrize("row", [{"label": "MAYBE"}, {"split": "train"}, {"label": "REAL", "split": "dev"}, 3])
 def test_bad_metadata_is_named(tmp_path, row):
     with pytest.raises(UserError, match=r"part_0/metadata\.json: .*a\.mp4"):
-        find_sources(dfdc(tmp_path, a=row), Selection())
+        find_sources(dfdc(tmp_path, a=row), Selection("c23"))
 
 
 # Any other folder
@@ -188,7 +188,7 @@ def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
         for name in ("real", "fake"):
             save_rgb(tmp_path / f"{name}/{person}_{name}.png", np.zeros((8, 8, 3), np.uint8))
     expected = {record.path: record.split for record in list_images(tmp_path)[0]}
-    sources = find_sources(tmp_path, Selection())
+    sources = find_sources(tmp_path, Selection("c23"))
     found = {source.path.relative_to(tmp_path).as_posix(): source.split for source in sources}
     assert found == expected and len(set(found.values())) > 1
 
@@ -196,10 +196,10 @@ def test_photos_without_split_folders_split_by_group_as_training_does(tmp_path):
 def test_missing_methods_are_named(tmp_path):
     for name in ("real/a.png", "fake/Swap/b.png", "fake/Blend/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    assert {source.method for source in find_sources(tmp_path, Selection(methods=("Swap",)))} == {"real", "Swap"}
+    assert {source.method for source in find_sources(tmp_path, Selection("c23", methods=("Swap",)))} == {"real", "Swap"}
     for methods in (("Swap", "Magic"), ("Magic",)):
         with pytest.raises(UserError, match=r"no method 'Magic' \(found Blend, Swap\)"):
-            find_sources(tmp_path, Selection(methods=methods))
+            find_sources(tmp_path, Selection("c23", methods=methods))
 
 
 def test_linked_folders_are_read_but_loops_of_links_are_not(tmp_path):
@@ -210,14 +210,14 @@ def test_linked_folders_are_read_but_loops_of_links_are_not(tmp_path):
     (tmp_path / "in/real/a/up").symlink_to("../../real")
     expected = ["fake/Swap/b.png", "real/a/c.png", "real/linked/b.png"]
     assert sorted(record.path for record in list_images(tmp_path / "in")[0]) == expected
-    found = find_sources(tmp_path / "in", Selection())
+    found = find_sources(tmp_path / "in", Selection("c23"))
     assert sorted(source.path.relative_to(tmp_path / "in").as_posix() for source in found) == expected
 
 
 def test_a_folder_named_real_inside_fake_is_refused(tmp_path):
     for name in ("real/a.png", "fake/real/a.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    for read in (list_images, lambda root: find_sources(root, Selection())):
+    for read in (list_images, lambda root: find_sources(root, Selection("c23"))):
         with pytest.raises(UserError, match="a folder real/ inside fake/"):
             read(tmp_path)
 
@@ -249,7 +249,7 @@ def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
             touch(tmp_path, f"{name}/0000.png", f"{name}/0001.png")
         touch(tmp_path, f"real/{person:03d}.png", f"fake/Swap/{person:03d}_998.png")
     records, _ = list_images(tmp_path)
-    sources = find_sources(tmp_path, Selection())
+    sources = find_sources(tmp_path, Selection("c23"))
     split = {source.path.relative_to(tmp_path).as_posix(): source.split for source in sources}
     assert split == {record.path: record.split for record in records} and len(set(split.values())) > 1
     groups = {(re.sub("(real|fake/Swap)/", "", path)[:3], split[path]) for path in split}
@@ -266,7 +266,7 @@ def test_frames_in_a_folder_are_one_video_in_one_split(tmp_path):
 def test_videos_in_folders_split_by_the_first_folder(tmp_path):
     for person in range(20):
         touch(tmp_path, *(f"{top}/{person}/{n}.mp4" for top in ("real", "fake/Swap") for n in range(3)))
-    sources = find_sources(tmp_path, Selection())
+    sources = find_sources(tmp_path, Selection("c23"))
     assert len({(source.video.split("__")[0], source.split) for source in sources}) == 20
     assert len({(source.method, source.manifest_video) for source in sources}) == 120, "each is one video"
 
@@ -274,7 +274,7 @@ def test_videos_in_folders_split_by_the_first_folder(tmp_path):
 def test_donors_of_another_split_are_told(tmp_path, capsys):
     touch(tmp_path, *(f"real/{person:03d}_a.png" for person in range(20)))
     touch(tmp_path, *(f"fake/Swap/000_{person:03d}/{frame}.png" for person in range(20) for frame in range(2)))
-    find_sources(tmp_path, Selection())
+    find_sources(tmp_path, Selection("c23"))
     splits = {f"{person:03d}": split_of_group(f"{person:03d}") for person in range(20)}
     others = sorted(person for person in splits if splits[person] != splits["000"])
     (line,) = capsys.readouterr().err.splitlines()
@@ -286,10 +286,10 @@ def test_numbers_that_are_not_people_are_not_donors(tmp_path, capsys):
     """A number that every split has, or that is the whole name, is not a person."""
     touch(tmp_path, "train/real/0.png", "train/real/1.png", "train/real/7.png", "train/fake/2.png", "test/real/1.png")
     touch(tmp_path, "test/fake/0.png", "test/fake/x_1.png", "train/fake/7_1.png")
-    find_sources(tmp_path, Selection())
+    find_sources(tmp_path, Selection("c23"))
     assert not capsys.readouterr().err
     touch(tmp_path, "test/fake/Swap/7_1.mp4")
-    find_sources(tmp_path, Selection())
+    find_sources(tmp_path, Selection("c23"))
     assert "1 fakes are named after a real of another split" in capsys.readouterr().err
 
 
@@ -297,14 +297,14 @@ def test_numbers_that_are_not_people_are_not_donors(tmp_path, capsys):
 def test_an_id_with_a_separator_is_refused(tmp_path):
     touch(tmp_path, "real/a\\b.mp4", "fake/Swap/a.mp4")
     with pytest.raises(UserError, match=r"b\.mp4: id 'a.*b' \(wanted a folder's name"):
-        find_sources(tmp_path, Selection())
+        find_sources(tmp_path, Selection("c23"))
 
 
 def test_two_files_of_one_id_are_refused(tmp_path):
     for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UserError, match=r"real/a\.jpg .*real/a\.png .*same id real/a"):
-        find_sources(tmp_path, Selection())
+        find_sources(tmp_path, Selection("c23"))
 
 
 @pytest.mark.parametrize("what, wanted", [("absent", "no such folder"), ("empty", "no real"), ("one", "no fake")])
@@ -314,4 +314,4 @@ def test_bad_sources(tmp_path, what, wanted):
     if what == "one":
         save_rgb(tmp_path / "in/real/a.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UserError, match=wanted):
-        find_sources(tmp_path / "in", Selection())
+        find_sources(tmp_path / "in", Selection("c23"))

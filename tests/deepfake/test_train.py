@@ -24,7 +24,7 @@ from deepfake.training import loop
 from deepfake.training.checkpoint import load_run
 from deepfake.training.settings import defaults, settle
 from tests.deepfake.scripts import SCRIPTS, environment
-from tests.deepfake.small_run import arguments, last_state, log_rows, train_small, write_images
+from tests.deepfake.short_trainings import arguments, last_state, log_rows, train_small, write_images
 
 
 def test_a_run_leaves_config_log_and_checkpoints(finished_run: Path, noise_images: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -27,7 +27,10 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line (no usage text) with exit code 2."""
+    """An ArgumentParser that keeps its description's lines; its errors are one line (no usage text), exit code 2."""
+
+    def __init__(self, formatter_class: Any = argparse.RawDescriptionHelpFormatter, **options: Any) -> None:
+        super().__init__(formatter_class=formatter_class, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)", exit_code=2)
@@ -54,7 +57,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 @contextlib.contextmanager
 def reading_input() -> Iterator[None]:
-    """Give a UserError inside exit code 2, as for bad arguments: the input is wrong, and no work has begun."""
+    """Give a UserError inside exit code 2, as for bad arguments: the input is wrong, and no work has started."""
     try:
         yield
     except UserError as error:
@@ -85,7 +88,7 @@ non_negative_float = _number(float, "a number of at least 0", lambda value: valu
 def non_empty(text: str) -> str:
     """An argparse type: a text that is not empty. As a path, an empty one would mean the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("is empty")
+        raise argparse.ArgumentTypeError("is empty: give a name")
     return text
 
 

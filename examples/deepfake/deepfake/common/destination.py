@@ -12,10 +12,10 @@ from .files import is_partial, make_folder, put_if_absent, read_json, write_json
 def check_destination(folder: Path, settings_name: str) -> None:
     """UserError unless the folder is missing, empty, or holds the settings file of an earlier command."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: not a folder")
-    begun = folder.is_dir() and not all(is_partial(path) for path in folder.iterdir())
-    if begun and not (folder / settings_name).is_file():  # after the listing: another process writes its settings first
-        raise UserError(f"{folder}: neither empty nor begun by this command; choose a new or empty folder")
+        raise UserError(f"{folder}: is a file; choose a new or empty folder")
+    in_use = folder.is_dir() and not all(is_partial(path) for path in folder.iterdir())
+    if in_use and not (folder / settings_name).is_file():  # after the listing: another process may write
+        raise UserError(f"{folder}: has files but no {settings_name}; choose a new or empty folder")
 
 
 def claim_destination(folder: Path, settings_name: str, settings: dict[str, Any]) -> None:

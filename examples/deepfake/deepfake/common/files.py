@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def free_space(folder: Path) -> int:
+    """Free bytes on the disk where `folder` is, or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder that have one of these suffixes (in any case) and are not hidden, sorted.
 
@@ -112,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON ({error}); restore it or write it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
     return value

@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from .cli import UserError
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system without locks
+CANNOT_WRITE = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS, errno.ENOSPC)
+"""Errors of the file. Any other error is that of a file system without locks, which have no common error number."""
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def locked(file: Path, message: str) -> Iterator[None]:
     except Timeout:
         raise UserError(message, exit_code=2) from None
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno in CANNOT_WRITE:
             raise UserError(f"cannot write {file}: {error.strerror or error}") from error
     try:
         yield

@@ -18,7 +18,7 @@ from .cli import UserError
 
 LOG_SECONDS = 30  # between two lines of progress that go to a file
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -29,7 +29,7 @@ def cores() -> int:
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, description: str
+    function: Callable[[Item], Result], tasks: Sequence[Item], workers: int, description: str
 ) -> Iterator[Result]:
     """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
 

@@ -26,7 +26,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def seed_for(*numbers: int) -> int:
-    """A 63-bit seed computed from several numbers; close numbers give unrelated seeds."""
+    """A 63-bit seed computed from several numbers; numbers that differ by 1 give independent seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

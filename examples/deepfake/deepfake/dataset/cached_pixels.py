@@ -59,3 +59,12 @@ def open_cached(cache: Path, split: str, wanted: dict[str, Any]) -> CachedPixels
     if array.shape != (wanted["images"], wanted["image_size"], wanted["image_size"], 3) or array.dtype != np.uint8:
         raise UserError(f"{file}: an array of {array.dtype} {array.shape}; {advice}", exit_code=2)
     return CachedPixels(file)
+
+
+def is_cached(cache: Path, split: str, wanted: dict[str, Any]) -> bool:
+    """Whether a split's array exists, is complete, and is of these images."""
+    try:
+        open_cached(cache, split, wanted)
+    except UserError:
+        return False
+    return True

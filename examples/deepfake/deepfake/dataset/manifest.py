@@ -115,7 +115,8 @@ def files_of_classes(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Pa
             folder = root / split / name
             for path in files_below(folder, suffixes):
                 method, identity = _method_and_identity(path.relative_to(folder), label, root)
-                yield path, label, split or split_of_group(_group_of_path(identity)), method, identity
+                group = group_of(identity.with_suffix("").parts[0])  # of the first folder, else of the file's name
+                yield path, label, split or split_of_group(group), method, identity
 
 
 def _method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:
@@ -131,11 +132,6 @@ def _method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Pat
 def folder_of_frames(identity: Path) -> Path | None:
     """The folder whose images are the frames of one video; None for an image outside such a folder."""
     return identity.parent if len(identity.parts) > 1 else None
-
-
-def _group_of_path(identity: Path) -> str:
-    """The group of a path inside a class or method: from its first folder or, without one, from the file's name."""
-    return group_of(identity.parts[0] if len(identity.parts) > 1 else identity.stem)
 
 
 def group_of(name: str) -> str:
@@ -185,7 +181,7 @@ def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise UserError(f"{where}: not JSON (wanted one JSON object a line)") from None
+        raise UserError(f"{where}: not JSON (wanted one JSON object per line)") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: a JSON {type(row).__name__} (wanted an object)")
     if "problem" in row and "path" not in row:

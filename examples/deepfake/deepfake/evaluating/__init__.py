@@ -1,1 +1,1 @@
-"""How good a detector is: scores, metrics with intervals, yardsticks, robustness, calibration, plots, heat maps."""
+"""How good a detector is: scores, metrics with intervals, baselines, robustness, calibration, plots, heat maps."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -119,8 +118,7 @@ def reliability_figure(result: dict[str, Any], title: str) -> Figure:
         ("before", "as trained", plots.ORANGE, "o", "-"),
         ("after", f"temperature {temperature:.3g}", plots.BLUE, "s", "--"),
     )
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(4.6, 6.2), layout="constrained")
+    with plots.styled_figure(4.6, 6.2) as figure:
         top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
         top.plot([0, 1], [0, 1], color=plots.GREY, linewidth=0.8, linestyle=":", label="calibrated")
         for key, name, colour, marker, line in looks:

@@ -1,4 +1,4 @@
-"""Cross-manipulation and cross-dataset tables: each run on each method of each data set, one row a run.
+"""Cross-manipulation and cross-dataset tables: each run on each method of each data set, one row per run.
 
 A cell holds the metrics of one method's fakes against the data set's reals; in the column "all", of all methods. Cells
 that a run was trained for (the same data, and the method among those trained on) are marked; the other cells show how
@@ -78,8 +78,7 @@ def cross_figure(found: Sequence[dict[str, Any]], title: str) -> Figure:
     by_run = _by_run(found)
     values = np.array([[cell["video"]["auc"] for cell in row] for row in by_run.values()])
     names = [f"{cell['data']} {cell['method']}" for cell in next(iter(by_run.values()))]
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(2.6 + 1.0 * len(names), 1.7 + 0.5 * len(by_run)), layout="constrained")
+    with plots.styled_figure(2.6 + 1.0 * len(names), 1.7 + 0.5 * len(by_run)) as figure:
         axes = figure.add_subplot()
         for (row, column), auc in np.ndenumerate(values):
             trained = [*by_run.values()][row][column]["trained_on_it"]

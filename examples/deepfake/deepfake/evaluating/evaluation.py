@@ -24,7 +24,7 @@ from .scoring import score_logits, to_probabilities
 from .summary_table import name_of, report, title_of
 from .trivial_cues import baseline_of
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 ABOUT = ("run", "model", "checkpoint_epoch", "data", "fingerprint", "split", "image_size")
 """What each JSON file of an evaluation says of its origin."""
 
@@ -77,7 +77,7 @@ def write_results(
 
     _write_pictures(out, model, images, scores, metrics)
     _write_scores(out / "scores.csv", images, scores)
-    write_json(out / METRICS, metrics)
+    write_json(out / METRICS_FILE, metrics)
     print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
     if val is not None:
         result = calibration.calibrate((val.labels, score(val)), (images.labels, logits), images.videos)

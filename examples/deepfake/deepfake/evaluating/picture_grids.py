@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -19,7 +18,7 @@ from ..dataset.images import Images, to_unit_range
 from ..dataset.manifest import CLASSES
 from .heatmaps import ERROR, GUIDED, Seen, heat_maps
 from .metrics import THRESHOLD, verdict
-from .plots import GREY, ORANGE, STYLE, wrapped
+from .plots import GREY, ORANGE, styled_figure, wrapped
 
 PER_CLASS = 4  # columns of the grid for each class, up to half of them wrong answers
 SEED = 0  # of the random choice
@@ -57,10 +56,9 @@ def grid_examples(model: nn.Module, images: Images, scores: NDArray[np.float64])
 
 
 def grid_figure(examples: Sequence[Example], title: str) -> Figure:
-    """A column an example: input, reconstruction, its error, attention map; of a plain classifier only the input."""
+    """One column per example: input, reconstruction, its error, attention map; of a plain classifier only the input."""
     rows = 1 if examples[0].seen.reconstruction is None else 4
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.25 * len(examples) + 1.3, 1.3 * rows + 1.0), layout="constrained")
+    with styled_figure(1.25 * len(examples) + 1.3, 1.3 * rows + 1.0) as figure:
         grid = figure.subplots(rows, len(examples), squeeze=False)
         _hide_axes(grid)
         for axes, example in zip(grid[0], examples, strict=True):
@@ -100,15 +98,14 @@ def _show_reconstructions(figure: Figure, grid: NDArray[Any], columns: Sequence[
 
 
 def heat_figure(rows: Sequence[tuple[str, Seen]], title: str) -> Figure:
-    """A row an image, with its text: the input, its reconstruction if there is one, then each map over the grey input.
+    """One row per image, with its text: input, reconstruction if there is one, then each map over the grey input.
 
     The range of a map is written below it. The reconstruction's error is drawn alone, on one scale for all rows.
     """
     first = rows[0][1]
     names = [*(["reconstruction"] if first.reconstruction is not None else []), *first.maps]
-    with matplotlib.rc_context(STYLE):
-        columns = 1 + len(names)
-        figure = Figure(figsize=(1.6 * columns + 0.4, 1.75 * len(rows) + 0.9), layout="constrained")
+    columns = 1 + len(names)
+    with styled_figure(1.6 * columns + 0.4, 1.75 * len(rows) + 0.9) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         _hide_axes(grid)
         for axes, name in zip(grid[0], ["input", *names], strict=True):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ STYLE: Any = {
 }
 
 
+@contextmanager
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
+    """A new figure, sizes in inches; what is drawn inside the block has STYLE."""
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
 def roc_figure(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -46,8 +55,7 @@ def roc_figure(
             ("frames", labels, scores, BLUE, "-"),
             ("videos", videos.labels, videos.scores, ORANGE, (0, (5, 1.5))),
         ]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 4.9), layout="constrained")
+    with styled_figure(4.6, 4.9) as figure:
         axes = figure.add_subplot()
         for name, y, s, colour, line in curves:
             fpr, tpr, _ = roc_curve(y, s)
@@ -55,7 +63,8 @@ def roc_figure(
             text = f"{name}: AUC {roc_auc_score(y, s):.3f}, EER {eer:.1%}"
             axes.plot(fpr, tpr, color=colour, linestyle=line, linewidth=1.8, label=text, clip_on=False)
             axes.plot(eer, 1 - eer, "o", color=colour, markersize=5, zorder=3)
-        axes.plot([], [], " ", label=_baseline_text(baseline_auc))
+        trivial = ": no training split" if baseline_auc is None else f" alone: AUC {baseline_auc:.3f}"
+        axes.plot([], [], " ", label=f"trivial cues{trivial}")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance: AUC 0.500")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.set(xlabel="reals called fake", ylabel="fakes called fake", title=wrapped(title, 58))
@@ -68,8 +77,7 @@ def roc_figure(
 def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: str) -> Figure:
     """Histograms of the fake probability of reals and of fakes, in % of each class."""
     bins = np.linspace(0, 1, 25).tolist()
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+    with styled_figure(5.6, 3.3) as figure:
         axes = figure.add_subplot()
         for label, name, colour, hatch in ((0, "real", BLUE, ""), (1, "fake", ORANGE, "////")):
             mine = scores[labels == label]
@@ -91,10 +99,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # in a file's name: the title then shows a box, no more
         figure.savefig(file, format="png", dpi=150)
-
-
-def _baseline_text(auc: float | None) -> str:
-    return "trivial cues: no training split" if auc is None else f"trivial cues alone: AUC {auc:.3f}"
 
 
 def wrapped(text: str, width: int) -> str:

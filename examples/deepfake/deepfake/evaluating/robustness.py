@@ -12,9 +12,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -77,16 +75,17 @@ def robustness_figure(result: dict[str, Any], title: str) -> Figure:
 
     `result` has the curves, and in "clean" the metrics without degradation.
     """
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    looks: Any = (("frame", plots.BLUE, "-", "o"), ("video", plots.ORANGE, (0, (5, 1.5)), "s"))
+    with plots.styled_figure(9.6, 5.6) as figure:
         panels = figure.subplots(2, 3, sharey=True).ravel()
         for axes, (kind, degradation) in zip(panels, DEGRADATIONS.items(), strict=False):
-            for level, colour, line, marker in (
-                ("frame", plots.BLUE, "-", "o"),
-                ("video", plots.ORANGE, (0, (5, 1.5)), "s"),
-            ):
+            for level, colour, line, marker in looks:
                 points = [result["clean"][level], *(row[level] for row in result[kind])]
-                _curve(axes, points, level, colour, line, marker)
+                values = [point["auc"] for point in points]
+                axes.plot(values, color=colour, linestyle=line, marker=marker, markersize=4, label=f"by {level}")
+                if "ci95" in points[0]:
+                    low, high = zip(*(point["ci95"]["auc"] for point in points), strict=True)
+                    axes.fill_between(range(len(points)), low, high, color=colour, alpha=0.12, linewidth=0)
             axes.axhline(0.5, color=plots.GREY, linewidth=0.8, linestyle=":", label="chance")
             ticks = ["none", *(f"{strength:g}" for strength in degradation.strengths)]
             axes.set_xticks(range(len(ticks)), ticks)
@@ -98,11 +97,3 @@ def robustness_figure(result: dict[str, Any], title: str) -> Figure:
         panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", title="bands: 95 % intervals")
         figure.suptitle(plots.wrapped(title, 120), fontsize=9, x=0.01, ha="left")
     return figure
-
-
-def _curve(axes: Axes, points: list[dict[str, Any]], level: str, colour: str, line: Any, marker: str) -> None:
-    values = [point["auc"] for point in points]
-    axes.plot(values, color=colour, linestyle=line, marker=marker, markersize=4, label=f"by {level}")
-    if "ci95" in points[0]:
-        low, high = zip(*(point["ci95"]["auc"] for point in points), strict=True)
-        axes.fill_between(range(len(points)), low, high, color=colour, alpha=0.12, linewidth=0)

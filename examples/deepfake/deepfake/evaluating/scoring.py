@@ -28,7 +28,7 @@ def add_compute_options(parser: argparse.ArgumentParser, batch_size: int = 32) -
 
 def add_amp_option(parser: argparse.ArgumentParser) -> None:
     """--amp, for commands that only score."""
-    parser.add_argument("--amp", choices=list(AMP_DTYPES), default="none", help="mixed precision (default: none)")
+    parser.add_argument("--amp", choices=AMP_DTYPES, default="none", help="mixed precision (default: %(default)s)")
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=non_negative_int,
-        help="processes that read images (default: 0 for the demo, else one a core, at most 4)",
+        help="processes that read images (default: 0 for the demo, else one per core, at most 4)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The table that evaluate.py prints: figures with their intervals, the yardsticks, and the paper's Table I."""
+"""The table that evaluate.py prints: figures with their intervals, the baselines, and the paper's Table I."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then
 )
 FFPP_METHODS = {"real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"}
 FIGURES = ("acc", "balanced_acc", "auc", "ap", "eer")
-COLUMNS = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
+ROW_FORMAT = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
 
 
 def report(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The table: this run's figures in %, the yardsticks, the paper's Table I, and whether they can be compared."""
+    """The table: this run's figures in %, the baselines, the paper's Table I, and whether they can be compared."""
     epoch = metrics["checkpoint_epoch"]
     lines = [title_of(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
-    lines.append(COLUMNS.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
+    lines.append(ROW_FORMAT.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
     for level in ("frame", "video"):
         lines += _rows(f"this run, by {level}", metrics[level])
     of_method = metrics.get("methods", {})
     if len(of_method) > 1:
         for name, levels in of_method.items():
-            lines += _rows(f"{_short(name)}, by video", levels["video"])
+            short = name if len(name) <= 17 else name[:16] + "…"
+            lines += _rows(f"{short}, by video", levels["video"])
     auc = metrics["trivial_baseline_auc"]
     trivial = "no training split" if auc is None else f"{100 * auc:.2f}"
     lines.append(_row("trivial cues alone", "-", "-", trivial, "-", "-"))
@@ -76,11 +77,7 @@ def _rows(name: str, level: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, *cells: Any) -> str:
-    return COLUMNS.format(name, *cells, *[""] * (len(FIGURES) + 2 - len(cells))).rstrip()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 17 else name[:16] + "…"
+    return ROW_FORMAT.format(name, *cells, *[""] * (len(FIGURES) + 2 - len(cells))).rstrip()
 
 
 def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:

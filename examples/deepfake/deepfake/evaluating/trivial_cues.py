@@ -1,4 +1,4 @@
-"""The trivial baseline: the AUC of a logistic regression on cues that know nothing of faces, a yardstick for any model.
+"""The trivial baseline: the AUC of a logistic regression on cues that do not depend on what the image shows.
 
 The cues hold no positions: the spectrum averaged over rings, each channel's mean and deviation, the energy of the noise
 residual, and the file's size if there are files. A high AUC here means that the two classes were made differently

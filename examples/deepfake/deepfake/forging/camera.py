@@ -22,7 +22,7 @@ from .portrait_files import Portrait
 from .recipes import METHODS, genuine, recolour, resharpen
 
 OVERSAMPLING = 2  # canvas pixels per clip pixel, so that blending happens well above the clip's resolution
-COMPRESSIONS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
+RATE_FACTORS = {"c23": 23, "c40": 40}  # constant rate factors of H.264, as in FF++
 FPS = 25
 
 
@@ -41,7 +41,7 @@ class ClipTask:
     @property
     def files(self) -> dict[str, Path]:
         """The clip's file of each compression."""
-        return {name: self.destination / self.clip.folder / name / "videos" / self.clip.name for name in COMPRESSIONS}
+        return {name: self.destination / self.clip.folder / name / "videos" / self.clip.name for name in RATE_FACTORS}
 
     def random(self, purpose: str, of: Clip | str) -> np.random.Generator:
         """Random numbers from seed, purpose and clip alone, so that order and number of workers do not matter."""
@@ -61,7 +61,7 @@ def make_clip(task: ClipTask) -> None:
     frames = list(film(canvas, task.size, task.frames, motion, picture))
     for compression, file in task.files.items():
         if not file.is_file():
-            write_clip(file, frames, COMPRESSIONS[compression], FPS)
+            write_clip(file, frames, RATE_FACTORS[compression], FPS)
 
 
 @functools.lru_cache(maxsize=4)

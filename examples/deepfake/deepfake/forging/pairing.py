@@ -13,7 +13,7 @@ from ..common.cli import UserError
 from ..dataset.manifest import SPLITS
 from .portrait_files import Photo, Portrait
 
-SHARE_VAL = SHARE_TEST = 0.15
+SHARE_HELD_OUT = 0.15  # of the people, for val and for test each
 LEAST_PEOPLE = 2  # per split: a fake needs a target and a donor
 CANDIDATES = 8  # a donor is the nearest in tone of this many
 MOST_PORTRAITS = 1000  # ids have three digits, as in FF++
@@ -83,7 +83,7 @@ def draw_pairing(portraits: list[Portrait], methods: list[str], seed: int) -> Pa
 
 def split_sizes(people: int) -> tuple[int, int, int]:
     """The numbers of people in train, val and test: 70, 15, 15 %, at least two each. UserError if there are too few."""
-    val, test = (max(LEAST_PEOPLE, round(share * people)) for share in (SHARE_VAL, SHARE_TEST))
+    val, test = (max(LEAST_PEOPLE, round(SHARE_HELD_OUT * people)) for _ in range(2))
     train = people - val - test
     if train < LEAST_PEOPLE:
         least = LEAST_PEOPLE * len(SPLITS)

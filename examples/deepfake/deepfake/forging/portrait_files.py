@@ -1,6 +1,6 @@
 """Reads a folder of portraits: the person in each photo, the face's box, and landmarks if a sidecar has them.
 
-The sidecar is an optional file `faces.jsonl` in the folder, one JSON object a line: `file`, and optionally `person` (a
+The sidecar is an optional file `faces.jsonl` there, one JSON object per line: `file`, and optionally `person` (a
 name) and `landmarks` (a list of [x, y] in pixels, the same points for everyone, or null).
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..common.cli import UserError
 
 WORKING_SIDE = 960  # longest side the detector sees: faces of a 1080p video stay well above its 80-pixel window
-THRESHOLD = 0.0  # lowest score of a face
+FACE_THRESHOLD = 0.0  # lowest score of a face
 CROP_SCALE = 1.3  # side of a crop over the side of the box, as RECCE and FF++ crop
 
 
@@ -46,7 +46,7 @@ class FaceDetector:
             raise UserError(f"finding faces needs dlib: pip install dlib-bin ({error})") from error
         self._detector: Any = dlib.get_frontal_face_detector()
         self.working_side = working_side
-        self.name = f"dlib-hog-{dlib.__version__}/side{working_side}/threshold{THRESHOLD:g}"
+        self.name = f"dlib-hog-{dlib.__version__}/side{working_side}/threshold{FACE_THRESHOLD:g}"
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """All faces of an RGB uint8 image (H, W, 3), largest first; boxes in the image's own pixels."""
@@ -59,7 +59,7 @@ class FaceDetector:
         else:
             small = np.ascontiguousarray(image)
         to_x, to_y = width / small.shape[1], height / small.shape[0]
-        boxes, scores, _ = self._detector.run(small, 0, THRESHOLD)
+        boxes, scores, _ = self._detector.run(small, 0, FACE_THRESHOLD)
         faces = [  # dlib's right and bottom pixels belong to the box, hence + 1
             Face((b.left() * to_x, b.top() * to_y, (b.right() + 1) * to_x, (b.bottom() + 1) * to_y), float(score))
             for b, score in zip(boxes, scores, strict=True)

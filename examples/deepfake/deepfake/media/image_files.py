@@ -23,7 +23,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     """An image file as uint8 RGB (H, W, 3), upright by its EXIF tag. UserError that names the file if unreadable."""
     with opened(path) as image:
         if image.mode in ("I", "F"):
-            raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits a channel)")
+            raise UserError(f"{path}: pixels of 32 bits, whose white is unknown (wanted 8 or 16 bits per channel)")
         upright = ImageOps.exif_transpose(image)
         return np.array(_to_8_bits(upright).convert("RGB"))
 

@@ -34,8 +34,7 @@ def frame_indices(total: int, count: int) -> list[int]:
 
 def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
     """Every frame of a video as uint8 RGB (H, W, 3), in order. UserError that names the file if it can't be decoded."""
-    for frame in _decode(path):
-        yield _to_rgb(frame)
+    return map(_to_rgb, _decode(path))
 
 
 def frame_rate(path: str | Path) -> Fraction:
@@ -117,12 +116,11 @@ def _plain(path: str | Path) -> str:
 
 
 def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
-    decoded = 0
+    frame = None
     with _opened(path) as container:
         for frame in container.decode(video=0):
-            decoded += 1
             yield frame
-    if not decoded:
+    if frame is None:
         raise UserError(f"{path}: holds no frame that decodes")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -53,8 +52,7 @@ def curve_figure(views: Sequence[View], mean: float, title: str) -> Figure:
     """Fake probability by frame number, and the mean, which is the video's; crosses mark frames without a face."""
     seen = [item for item in views if item.probability is not None]
     missing = [item.frame for item in views if item.probability is None]
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+    with plots.styled_figure(6.4, 2.9) as figure:
         axes = figure.add_subplot()
         axes.axhspan(THRESHOLD, 1, color=plots.ORANGE, alpha=0.06, linewidth=0)
         axes.axhline(THRESHOLD, color="black", linewidth=0.8, linestyle="--")

@@ -26,7 +26,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         "--crop",
         choices=("face", "none"),
         default="face",
-        help="face: find the largest face and crop it; none: the pictures are face crops already (default: face)",
+        help="face: crop the largest face; none: the pictures are face crops already (default: %(default)s)",
     )
 
 
@@ -56,14 +56,11 @@ def _is_folder(path: Path) -> bool:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    files = [file for file in files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if not _is_output(file)]
+    found, outputs = files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES), (ANNOTATED, EXPLAINED)
+    files = [file for file in found if not file.stem.removesuffix(".curve").endswith(outputs)]
     if not files:
         raise UserError(f"{folder}: holds no image or video")
     return files
-
-
-def _is_output(file: Path) -> bool:
-    return file.stem.removesuffix(".curve").endswith((ANNOTATED, EXPLAINED))
 
 
 def is_video(path: Path) -> bool:

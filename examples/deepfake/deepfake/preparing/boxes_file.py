@@ -1,6 +1,6 @@
 """Reads face boxes from a CSV file, found by another detector than this package's.
 
-The header is `path,frame,x0,y0,x1,y1`, with an optional column `score`. Then a line for each face: the path of the
+The header is `path,frame,x0,y0,x1,y1`, with an optional column `score`. Then one line for each face: the path of the
 video or photo below the source folder, the frame's number in decoding order from 0 (empty for a photo), the box in
 pixels of the upright image. Several lines of a frame are several faces, one of which is followed; a frame without a
 line has no face. Lines of existing files that are not wanted are ignored.
@@ -42,7 +42,8 @@ def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, Fac
     for name, frames in found.items():
         plain = not {"", ".", ".."} & set(name.split("/"))
         if name not in wanted and not (plain and (root / name).exists()):
-            raise UserError(f"{file}: path {name!r} is nothing in {root} (wanted one such as {next(iter(wanted))})")
+            example = next(iter(wanted))
+            raise UserError(f"{file}: path {name!r} leads to no file in {root}; write it as {example}")
         for faces in frames.values():
             faces.sort(key=lambda face: (-face.area, face.box))
     return found

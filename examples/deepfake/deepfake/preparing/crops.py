@@ -96,7 +96,7 @@ def write_folder(task: Task, frames: Frames, unreadable: str | None) -> None:
 
 def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
     """Write the crops; the manifest's rows of all crops, and those of frames (or a source) without a face."""
-    found = [find_faces(task, number, image) for number, image in frames]
+    found = [faces_in(task, number, image) for number, image in frames]
     track = follow(found)  # docs/choices.md: frames and crops
     rows: Rows = []
     problems: Rows = []
@@ -120,7 +120,7 @@ def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
     return rows, problems
 
 
-def find_faces(task: Task, number: int | None, image: np.ndarray) -> list[Face]:
+def faces_in(task: Task, number: int | None, image: np.ndarray) -> list[Face]:
     """The faces of a frame, from the detector or the boxes file; with --crop none its central square."""
     if task.crop.crop == "none":
         height, width = image.shape[:2]

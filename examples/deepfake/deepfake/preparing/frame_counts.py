@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from ..sources.source import Source
 
+DEFAULT_PROFILE = "bench32"
 PROFILES = {  # docs/choices.md: frames and crops
-    "bench32": "32 frames of every video",
+    DEFAULT_PROFILE: "32 frames of every video",
     "recce": "train: 50 of a real video, 12 or 13 of a fake one (36,000 of each class of FF++); val, test: 32",
 }
-EVALUATION_FRAMES = 32  # of both classes alike, so that a set's share of reals is the same by frames as by videos
+EVALUATION_FRAMES = 32  # the same for both classes: the share of reals among frames is that among videos
 
 
 def frame_counts(sources: Sequence[Source], rule: str | int | None) -> Sequence[int | None]:
@@ -25,7 +26,7 @@ def frame_counts(sources: Sequence[Source], rule: str | int | None) -> Sequence[
     seen: Counter[str] = Counter()
     counts = []
     for source in sources:
-        if rule == "bench32" or source.split != "train":
+        if rule == DEFAULT_PROFILE or source.split != "train":
             counts.append(EVALUATION_FRAMES)
         elif not source.label:
             counts.append(50)

@@ -26,7 +26,7 @@ def write_manifest(tasks: list[Task], missing: list[Source], destination: Path) 
         rows += [row | split | {"video": task.source.manifest_video} for row in record["rows"]]
         problems += [problem | split for problem in record["problems"]]
     if not rows:
-        raise UserError(f"no face found in any of {len(tasks)} videos or photos")
+        raise UserError(f"no face found in any of {len(tasks)} videos or photos; --crop none takes face crops")
     rows.sort(key=lambda row: row["path"])
     problems.sort(key=lambda row: (row["method"], row["video"], row.get("frame") or 0))
     manifest = "".join(json.dumps(row) + "\n" for row in rows + problems).encode()

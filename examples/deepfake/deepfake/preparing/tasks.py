@@ -18,7 +18,7 @@ from ..media.faces import face_detector
 from ..sources.finding import find_sources
 from ..sources.source import Selection, Source
 from .boxes_file import FacesByFrame, read_boxes
-from .frame_counts import frame_counts
+from .frame_counts import DEFAULT_PROFILE, frame_counts
 
 MOST_NAMED = 20  # missing videos of one folder that are named; the others are counted
 
@@ -35,6 +35,24 @@ class CropSettings:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What prepare.py's command line asks for.
+
+    `frames`: a number for every video, a profile, or None: all that the index files list, else DEFAULT_PROFILE.
+    """
+
+    source: Path
+    destination: Path
+    wanted: Selection
+    frames: str | int | None
+    crop: CropSettings
+    boxes_file: Path | None
+    allow_missing: bool
+    workers: int
+    shard: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Task:
     """One source to prepare; `settings_digest` stands for all that decides its crops' bytes besides its file."""
 
@@ -46,39 +64,29 @@ class Task:
     boxes: FacesByFrame | None = None  # from a boxes file, instead of the detector's
 
 
-def list_tasks(
-    root: Path,
-    destination: Path,
-    wanted: Selection,
-    frames: str | int | None,
-    crop: CropSettings,
-    boxes_file: Path | None = None,
-) -> tuple[list[Task], list[Source], dict[str, Any]]:
-    """The tasks, the sources whose file is missing, and the settings that are kept in prepare.json.
-
-    `frames`: a number for every video, a profile, or None: all that the index files list, else the profile bench32.
-    """
-    sources = find_sources(root, wanted)
+def list_tasks(request: Request) -> tuple[list[Task], list[Source], dict[str, Any]]:
+    """The tasks, the sources whose file is missing, and the settings that are kept in prepare.json."""
+    root = request.source
+    sources = find_sources(root, request.wanted)
     names = [source.path.relative_to(root).as_posix() for source in sources]
-    boxes = read_boxes(boxes_file, root, dict.fromkeys(names)) if boxes_file else None
-    frames = frames or (None if wanted.indices else "bench32")
-    settings = _settings(wanted, frames, crop, boxes_file)
+    boxes = read_boxes(request.boxes_file, root, dict.fromkeys(names)) if request.boxes_file else None
+    frames = request.frames or (None if request.wanted.indices else DEFAULT_PROFILE)
+    settings = _settings(request, frames)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     tasks, missing = [], []
     for source, name, count in zip(sources, names, frame_counts(sources, frames), strict=True):
         if source.path.exists():
-            folder = destination / source.method / source.video
+            folder = request.destination / source.method / source.video
             faces = None if boxes is None else boxes.get(name, {})
-            tasks.append(Task(source, count, folder, crop, digest, faces))
+            tasks.append(Task(source, count, folder, request.crop, digest, faces))
         else:
             missing.append(source)
     return tasks, missing, settings
 
 
-def _settings(
-    wanted: Selection, frames: str | int | None, crop: CropSettings, boxes_file: Path | None
-) -> dict[str, Any]:
+def _settings(request: Request, frames: str | int | None) -> dict[str, Any]:
     """What decides the crops: options, contents of files, the detector and the versions of what decodes and resizes."""
+    wanted, crop, boxes_file = request.wanted, request.crop, request.boxes_file
     return {
         "compression": wanted.compression,
         "methods": wanted.methods,

@@ -10,7 +10,7 @@ from typing import Any
 from ..common.cli import UserError
 from ..common.files import read_json, write_json
 from ..common.markdown import table, write_markdown
-from ..evaluating.evaluation import METRICS, results_folder
+from ..evaluating.evaluation import METRICS_FILE, results_folder
 from ..evaluating.summary_table import name_of
 from ..training.settings import LOCATIONS
 from .table_one import Cell
@@ -20,8 +20,8 @@ Case = tuple[str, str]
 
 RECCE, PANET = ("none", "none"), ("common", "final")
 ALL: list[Case] = sorted(itertools.product(LOCATIONS, LOCATIONS), key=lambda case: case != RECCE)
-FIGURES = (("frame", "auc"), ("frame", "acc"), ("video", "auc"), ("video", "acc"))
-NAMES = [f"{level}.{key}" for level, key in FIGURES]
+LEVEL_METRICS = (("frame", "auc"), ("frame", "acc"), ("video", "auc"), ("video", "acc"))
+NAMES = [f"{level}.{key}" for level, key in LEVEL_METRICS]
 
 
 def run_folder(out: Path, case: Case, seed: int) -> Path:
@@ -31,7 +31,7 @@ def run_folder(out: Path, case: Case, seed: int) -> Path:
 
 def metrics_file(run: Path, data: str) -> Path:
     """The last file that a finished run gets."""
-    return results_folder(run, data) / METRICS
+    return results_folder(run, data) / METRICS_FILE
 
 
 def write_table(out: Path, data: str, training: dict[str, Any]) -> None:
@@ -61,10 +61,10 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
             if run["fingerprint"] != fingerprint:
                 other = f"{run['fingerprint']}, not {fingerprint}"
                 raise UserError(
-                    f"{run_folder(out, case, seed)}: tested on other images than the other runs ({other}); move it away"
+                    f"{run_folder(out, case, seed)}: tested on other images ({other}); move this folder out of OUT"
                 )
         row: dict[str, Any] = dict(zip(("emam", "scam"), case), seeds=list(runs), fingerprint=fingerprint)
-        row |= {f"{level}.{key}": _summary([run[level][key] for run in runs.values()]) for level, key in FIGURES}
+        row |= {f"{level}.{key}": _summary([run[level][key] for run in runs.values()]) for level, key in LEVEL_METRICS}
         found.append(row | {name: first[name] for name in ("trivial_baseline_auc", "always_fake_acc")})
     for row in found:
         row["from_none"] = {name: _difference(row, found[0], name) for name in NAMES}
@@ -73,7 +73,7 @@ def gather(out: Path, data: str) -> list[dict[str, Any]]:
 
 def markdown(cases: Sequence[dict[str, Any]], data: str, training: dict[str, Any]) -> str:
     """The table, with the sentences that keep readers from concluding more than it shows."""
-    head = ["EMAM", "SCAM", "seeds", *(f"{key.upper()} by {level}" for level, key in FIGURES)]
+    head = ["EMAM", "SCAM", "seeds", *(f"{key.upper()} by {level}" for level, key in LEVEL_METRICS)]
     rows = [[row["emam"], row["scam"], len(row["seeds"]), *(_text(row, name) for name in NAMES)] for row in cases]
     parts = [
         f"# EMAM and SCAM, off and at every location, on {name_of(data)} (test)",

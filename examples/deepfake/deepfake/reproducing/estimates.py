@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ import torch
 from panet_layers.models import PANetLoss
 
 from ..common.cli import UserError
-from ..common.files import read_json
+from ..common.files import free_space, read_json
 from ..dataset.manifest import list_images
 from ..media.faces import face_detector
 from ..preparing.crops import RECORD, prepare_one
@@ -174,10 +173,3 @@ def shown(seconds: float) -> str:
 def gigabytes(size: float) -> str:
     """A number of bytes in words."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
-
-
-def free_space(folder: Path) -> int:
-    """Free bytes on the disk where `folder` is, or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..common.cli import UserError
 from ..common.files import read_json
-from ..dataset.cached_pixels import description, open_cached
+from ..dataset.cached_pixels import description, is_cached
 from ..dataset.manifest import MANIFEST, list_images
-from ..evaluating.evaluation import METRICS, results_folder
+from ..evaluating.evaluation import METRICS_FILE, results_folder
 from ..training.checkpoint import CONFIG
 from ..training.settings import Settings
 from .steps import Step
@@ -63,7 +62,7 @@ class Experiment:
 
     def metrics(self, compression: str, model: str, seed: int) -> Path:
         """The file with a run's metrics on the test split."""
-        return results_folder(self.run(compression, model, seed), self.data_folders[compression]) / METRICS
+        return results_folder(self.run(compression, model, seed), self.data_folders[compression]) / METRICS_FILE
 
     def trainings(self) -> list[tuple[str, int]]:
         """Model and seed of each training on one compression."""
@@ -115,7 +114,7 @@ def _training(experiment: Experiment, compression: str, model: str, seed: int, n
     given += ["--cache", experiment.cached(compression)] if experiment.cache else []
     name, done = f"train {compression} {model} seed {seed}", partial(is_trained, run, epochs)
     arguments = (*given, *experiment.train)
-    return Step(name, "train.py", arguments, done, needs, begun=run / CONFIG, processes=experiment.processes)
+    return Step(name, "train.py", arguments, done, needs, started_file=run / CONFIG, processes=experiment.processes)
 
 
 def _evaluation(experiment: Experiment, compression: str, model: str, seed: int, needs: tuple[Step, ...]) -> Step:
@@ -137,18 +136,15 @@ def is_evaluated(run: Path, metrics: Path) -> bool:
 
 def _is_cached(experiment: Experiment, compression: str) -> bool:
     """Whether the arrays are complete, or no training that would read them is left."""
-    epochs = {experiment.run(compression, *of): experiment.models[of[0]].epochs for of in experiment.trainings()}
-    if all(is_trained(run, count) for run, count in epochs.items()):
+    models = experiment.models
+    if all(is_trained(experiment.run(compression, *of), models[of[0]].epochs) for of in experiment.trainings()):
         return True
     data = experiment.data_folders[compression]
     if not (data / MANIFEST).is_file():
         return False
     records, fingerprint = list_images(data)
     counts = Counter(record.split for record in records)
-    try:
-        for split in experiment.cached_splits:
-            wanted = description(fingerprint, counts[split], experiment.image_size)
-            open_cached(experiment.cached(compression), split, wanted)
-    except UserError:
-        return False
-    return True
+    return all(
+        is_cached(experiment.cached(compression), split, description(fingerprint, counts[split], experiment.image_size))
+        for split in experiment.cached_splits
+    )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from ..common.cli import UserError
 from ..common.files import make_folder, read_json
 from ..common.markdown import table, write_markdown
-from ..evaluating.plots import BLUE, GREY, ORANGE, STYLE, save_figure
+from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .coverage import Coverage, read_coverage
-from .table_one import COMPRESSIONS, METRICS, MODELS, WIDEST, Cell, Result, cell, gains, read_log
+from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
 PAPERS = {"profile": "recce", "train": {}, "prepare": {}, "processes": 1}
 """The paper's recipe, as reproduce.json holds it: no option is changed."""
@@ -59,9 +58,9 @@ def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe:
     parts = ["# Table I: Xception, RECCE and PANet", _what(results, coverages, recipe)]
     for compression, coverage in coverages.items():
         here = [r for r in results if r.compression == compression]
-        parts += [f"## {COMPRESSIONS[compression]}", _yardsticks(here), _without_crop(coverage)]
+        parts += [f"## {COMPRESSION_NAMES[compression]}", _baselines(here), _without_crop(coverage)]
         parts += [_table(here, compression, coverage.is_ffpp), _gain(here, compression, coverage.is_ffpp)]
-        parts += [_by_method(here, level) for level in ("frame", "video")]
+        parts += [_auc_of_methods(here, level) for level in ("frame", "video")]
         if recipe["also_chosen_on_test"]:
             parts.append(_chosen_on_test(here))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
@@ -72,7 +71,7 @@ def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe:
 def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any]) -> str:
     seeds = len({r.seed for r in results})
     spread = f"Mean and standard deviation over {seeds} seeds, in %." if seeds > 1 else "One seed, so no spread. In %."
-    other = [COMPRESSIONS[compression] for compression, coverage in coverages.items() if not coverage.is_ffpp]
+    other = [COMPRESSION_NAMES[compression] for compression, coverage in coverages.items() if not coverage.is_ffpp]
     parts = []
     if other:
         named = " and ".join(other) + (" is" if len(other) == 1 else " are")
@@ -94,7 +93,7 @@ def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: 
     return "\n\n".join([*parts, spread])
 
 
-def _yardsticks(results: Sequence[Result]) -> str:
+def _baselines(results: Sequence[Result]) -> str:
     metrics = results[0].metrics
     frame, video, trivial = metrics["frame"], metrics["video"], metrics["trivial_baseline_auc"]
     lines = [
@@ -120,11 +119,11 @@ def _without_crop(coverage: Coverage) -> str:
 
 
 def _table(results: Sequence[Result], compression: str, ffpp: bool) -> str:
-    columns = [(level, metric) for level in ("frame", "video") for metric in METRICS]
-    head = [f"{METRICS[metric]} by {level}" for level, metric in columns]
+    columns = [(level, metric) for level in ("frame", "video") for metric in METRIC_NAMES]
+    head = [f"{METRIC_NAMES[metric]} by {level}" for level, metric in columns]
     if ffpp:
-        head += [f"paper's {name}" for name in METRICS.values()]
-        head += [f"{name}: ours minus the paper's" for name in METRICS.values()]
+        head += [f"paper's {name}" for name in METRIC_NAMES.values()]
+        head += [f"{name}: ours minus the paper's" for name in METRIC_NAMES.values()]
     rows = []
     for model, name in MODELS.items():
         cells = [cell(results, model, compression, *column, ffpp) for column in columns]
@@ -140,7 +139,7 @@ def _table(results: Sequence[Result], compression: str, ffpp: bool) -> str:
 
 def _gain(results: Sequence[Result], compression: str, ffpp: bool) -> str:
     texts = []
-    for metric, name in METRICS.items():
+    for metric, name in METRIC_NAMES.items():
         found = gains(results, compression, metric)
         if found is None:
             return ""
@@ -156,32 +155,38 @@ def _signed(found: Cell) -> str:
     return f"{found.mean:+.2f} ± {found.interval:.2f} (95 % interval of the mean){sure}"
 
 
-def _by_method(results: Sequence[Result], level: str) -> str:
+def _auc_of_methods(results: Sequence[Result], level: str) -> str:
     """AUC of each method's fakes against all reals; nothing for a single method."""
     methods = list(results[0].metrics["methods"])
     if len(methods) < 2:
         return ""
-    rows = []
-    for model, name in MODELS.items():
-        found = [r.metrics["methods"] for r in results if r.model == model]
-        if found:
-            cells = [Cell(tuple(100 * levels[method][level]["auc"] for levels in found)).text() for method in methods]
-            rows.append([name, *cells])
-    return table([f"AUC by {level}", *methods], rows)
+
+    def values(r: Result) -> list[float]:
+        return [r.metrics["methods"][method][level]["auc"] for method in methods]
+
+    return table([f"AUC by {level}", *methods], _rows(results, values))
 
 
 def _chosen_on_test(results: Sequence[Result]) -> str:
-    rows = []
-    for model, name in MODELS.items():
-        logs = [read_log(r.run) for r in results if r.model == model]
-        best = [[100 * max(float(row[f"test_{metric}"]) for row in log) for log in logs] for metric in METRICS]
-        cells = [Cell(tuple(values)).text() for values in best if values]
-        if cells:
-            rows.append([name, *cells])
+    def best(r: Result) -> list[float]:
+        log = read_log(r.run)
+        return [max(float(row[f"test_{metric}"]) for row in log) for metric in METRIC_NAMES]
+
+    found = table(["", "ACC by frame", "AUC by frame"], _rows(results, best))
     return (
         "**Chosen on the test split** (the best of all epochs by each figure itself: higher than an honest choice "
-        "reaches, shown because published code chooses so):\n\n" + table(["", "ACC by frame", "AUC by frame"], rows)
+        "reaches, shown because published code chooses so):\n\n" + found
     )
+
+
+def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) -> list[list[str]]:
+    """A row for each model with results: mean and spread over its seeds of each of these values, in %."""
+    found = {name: [values(r) for r in results if r.model == model] for model, name in MODELS.items()}
+    return [
+        [name, *(Cell(tuple(100 * value for value in seeds)).text() for seeds in zip(*of_seeds, strict=True))]
+        for name, of_seeds in found.items()
+        if of_seeds
+    ]
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
@@ -213,11 +218,10 @@ def _shown(value: Any) -> str:
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:
     """ACC and AUC of each compression: a dot for each seed, and if the data are FF++'s, the paper's as diamonds."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(METRICS), 2.6 * len(coverages)), layout="constrained")
-        grid = figure.subplots(len(coverages), len(METRICS), squeeze=False)
+    with styled_figure(3.6 * len(METRIC_NAMES), 2.6 * len(coverages)) as figure:
+        grid = figure.subplots(len(coverages), len(METRIC_NAMES), squeeze=False)
         for row, (compression, coverage) in zip(grid, coverages.items(), strict=True):
-            for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
+            for axes, (metric, name) in zip(row, METRIC_NAMES.items(), strict=True):
                 names = [model for model in MODELS if any(r.model == model for r in results)]
                 for x, model in enumerate(names):
                     for level, colour, shift in (("frame", BLUE, -0.12), ("video", ORANGE, 0.12)):
@@ -231,7 +235,7 @@ def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -
                             axes.plot(x, found.paper, "D", color=GREY, fillstyle="none", markersize=8,
                                       label="the paper" if x == 0 else None)  # fmt: skip
                 axes.set_xticks(range(len(names)), [MODELS[model] for model in names])
-                axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=f"{name} in %", title=COMPRESSIONS[compression])
+                axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=f"{name} in %", title=COMPRESSION_NAMES[compression])
                 axes.grid(axis="y", color="0.92")
         grid[0, 0].legend(loc="best", fontsize=8)
     return figure
@@ -240,8 +244,7 @@ def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -
 def curves_plot(results: Sequence[Result], compressions: Collection[str]) -> Figure:
     """Validation AUC by epoch, a line for each training."""
     colours = dict(zip(MODELS, (GREY, ORANGE, BLUE), strict=True))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(compressions), 2.8), layout="constrained")
+    with styled_figure(3.6 * len(compressions), 2.8) as figure:
         grid = figure.subplots(1, len(compressions), squeeze=False)[0]
         for axes, compression in zip(grid, compressions, strict=True):
             shown: set[str] = set()
@@ -252,7 +255,7 @@ def curves_plot(results: Sequence[Result], compressions: Collection[str]) -> Fig
                     shown.add(r.model)
                     axes.plot([int(row["epoch"]) for row in rows], [100 * float(row["val_auc"]) for row in rows],
                               color=colours[r.model], linewidth=1.2, alpha=0.8, label=label)  # fmt: skip
-            axes.set(xlabel="epoch", ylabel="validation AUC by frame, in %", title=COMPRESSIONS[compression])
+            axes.set(xlabel="epoch", ylabel="validation AUC by frame, in %", title=COMPRESSION_NAMES[compression])
             axes.grid(color="0.92")
         grid[0].legend(loc="lower right", fontsize=8)
     return figure

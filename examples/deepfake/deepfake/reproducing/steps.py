@@ -24,7 +24,7 @@ class Step:
         script, arguments: the command.
         done: whether its results exist.
         needs: earlier steps that must be done.
-        begun: a file that exists once the command has started; the command then gets --resume.
+        started_file: a file that exists once the command has started; the command then gets --resume.
         processes: if more than one, the command runs under torchrun.
     """
 
@@ -33,14 +33,14 @@ class Step:
     arguments: tuple[object, ...]
     done: Callable[[], bool]
     needs: tuple[Step, ...] = ()
-    begun: Path | None = None
+    started_file: Path | None = None
     processes: int = 1
 
     def command(self) -> list[str]:
         """What to type after `python`."""
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         launcher = torchrun if self.processes > 1 else []
-        resume = ["--resume"] if self.begun is not None and self.begun.exists() else []
+        resume = ["--resume"] if self.started_file is not None and self.started_file.exists() else []
         return [*launcher, os.path.relpath(HERE / self.script), *map(str, self.arguments), *resume]
 
     def run(self) -> None:

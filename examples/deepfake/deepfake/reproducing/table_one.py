@@ -14,11 +14,12 @@ from scipy import stats
 from ..common.cli import UserError
 from ..common.files import read_json
 from ..evaluating.summary_table import PAPER_TABLE_1
+from ..sources.source import COMPRESSIONS
 from ..training.checkpoint import CONFIG
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
-COMPRESSIONS = {"c23": "HQ (c23)", "c40": "LQ (c40)", "raw": "raw"}
-METRICS = {"acc": "ACC", "auc": "AUC"}
+COMPRESSION_NAMES = dict(zip(COMPRESSIONS, ("raw", "HQ (c23)", "LQ (c40)"), strict=True))
+METRIC_NAMES = {"acc": "ACC", "auc": "AUC"}
 LOG = "log.csv"
 WIDEST = 5.0  # points of ACC or AUC: seeds with a larger spread cannot confirm a figure
 

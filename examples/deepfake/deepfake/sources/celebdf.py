@@ -16,7 +16,7 @@ from .source import Selection, Source
 
 FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}  # and the method of each
 TEST_LIST = "List_of_testing_videos.txt"
-SHARE_VAL = 0.1
+VAL_PEOPLE = 0.1  # share of the target people outside the test list
 
 
 def is_tree(root: Path) -> bool:
@@ -33,7 +33,7 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
     found = []
     for name in sorted(present.keys() | listed):
         path, method = root / name, FOLDERS[Path(name).parts[0]]
-        split = "test" if name in listed else "val" if hashed(path.stem.split("_")[0]) < SHARE_VAL else "train"
+        split = "test" if name in listed else "val" if hashed(path.stem.split("_")[0]) < VAL_PEOPLE else "train"
         found.append(Source(path, int(method != "real"), method, path.stem, split))
     return found
 

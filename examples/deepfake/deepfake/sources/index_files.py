@@ -24,9 +24,7 @@ from ..common.cli import UserError
 from ..common.files import read_json
 from ..dataset.manifest import SPLITS
 from ..media.video import VIDEO_SUFFIXES
-from .source import Selection, Source
-
-COMPRESSIONS = ("raw", "c23", "c40")
+from .source import COMPRESSIONS, Selection, Source
 
 
 class Entry(NamedTuple):

@@ -9,12 +9,15 @@ from typing import Any
 
 from ..common.cli import UserError
 
+COMPRESSIONS = ("raw", "c23", "c40")
+"""FF++'s levels of compression."""
+
 
 @dataclass(frozen=True)
 class Selection:
     """Which sources of a folder are wanted; None means all."""
 
-    compression: str = "c23"
+    compression: str
     methods: Sequence[str] | None = None
     splits: Sequence[str] | None = None
     indices: Sequence[Path] = ()

@@ -86,10 +86,8 @@ class RunLog:
             f"({row['waiting']:.0%} waiting for images)  ETA {timedelta(seconds=round(left))}"
         )
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """End TensorBoard's file."""
         if self.board:
             self.board.close()
 

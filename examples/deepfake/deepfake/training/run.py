@@ -1,4 +1,4 @@
-"""A training run: built afresh or from its folder, with model, optimizer and progress; writes its checkpoints."""
+"""A training run: new or continued from its folder, with model, optimizer and progress; writes its checkpoints."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from panet_layers.models import panet
+
 from ..common.cli import (
     Parser,
     UserError,
@@ -18,8 +20,9 @@ from ..common.cli import (
     positive_float,
     positive_int,
 )
+from ..evaluating.scoring import AMP_DTYPES
 
-LOCATIONS = ("common", "fusion", "guided", "final", "none")
+LOCATIONS = (*panet.LOCATIONS, "none")
 SMALLEST_IMAGE = 64
 
 
@@ -87,7 +90,7 @@ class Settings:
     cache: str | None = setting(
         "speed", "read the images already decoded, from the folder that cache.py made from --data", None,
         may_change=True, type=non_empty, metavar="CACHE")
-    amp: str = setting("speed", "mixed precision", "none", choices=("none", "bf16", "fp16"))
+    amp: str = setting("speed", "mixed precision", "none", choices=tuple(AMP_DTYPES))
     channels_last: bool = setting("speed", "store images and weights in NHWC order", False, tiny=True)
     workers: int | None = setting(
         "speed", "processes that read images; None: 0 for the demo, else one per core, at most 4", None,
@@ -172,6 +175,7 @@ def _option(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     free = ", ".join(_option(item.name) for item in fields(Settings) if item.name in FREE_ON_RESUME - {"data", "out"})
     parser = Parser(
+        argparse.HelpFormatter,
         prog="train.py",
         description="Train PANet, RECCE or the Xception baseline to tell forged faces from real ones. The defaults are "
         "the paper's: Adam, 40 epochs of batch 32, horizontal flips only.",
