@@ -53,50 +53,8 @@ def test_image_sizes_share_compilations(layer, at_most):
         assert max(of_kernel.values()) <= 9 and len(of_kernel) >= 8 and sum(of_kernel.values()) <= at_most
 
 
-TOYS = """
-import json, sys
-import torch, triton, triton.language as tl
-from tests.kernels import ahead
-
-@triton.jit
-def add(x, y, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y + i, tl.load(x + i, i < n) + 1, i < n)
-
-@triton.jit
-def many_registers(x, y, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    v = tl.load(x + i)
-    tl.store(y + i, v * tl.sum(v))
-
-@triton.jit
-def much_shared_memory(x, y, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None]
-    tl.store(y + i, tl.dot(tl.load(x + i), tl.load(y + i)))
-
-@triton.jit
-def wrong(x, BLOCK: tl.constexpr):
-    tl.store(x + tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK))
-
-def launches():
-    x, y = torch.empty(1000), torch.empty(1000)
-    add[(1,)](x, y, 1000, 128)
-    add[lambda meta: (1,)](y, x, 1016, BLOCK=128)  # as the first: no new kernel
-    add[(1,)](x[1:], y, 1000, BLOCK=128)           # not aligned to 16 bytes
-    add[(1,)](x, y, 1024, BLOCK=128)               # divisible by 16
-    add[(1,)](x.half(), y, 1000, BLOCK=128)
-    many_registers[(1,)](x, y, BLOCK=2048, num_warps=1, maxnreg=32)
-    much_shared_memory[(1,)](x.half(), y.half(), BLOCK=256, num_warps=8)
-    wrong[(1,)](x, BLOCK=16)
-
-print(json.dumps([k._asdict() for k in ahead.compiled(launches, int(sys.argv[1])).values()]))
-"""
-
-
-def test_registers_spills_memory_and_errors_are_seen(tmp_path):
-    path = tmp_path / "toys.py"
-    path.write_text(TOYS)
-    kernels = python(str(path), "86")
+def test_registers_spills_memory_and_errors_are_seen():
+    kernels = python("-m", "tests.kernels.toy_kernels", "86")
     assert [k.name for k in kernels] == ["add"] * 4 + ["many_registers", "much_shared_memory", "wrong"]
     *good, spilling, large, wrong = kernels
     assert all(0 < k.registers <= 64 and k.stack == 0 and k.warps == 4 and not k.error for k in good)
