@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The running statistics of the normalisation, (1) each; None where the batch's own are taken or there is none."""
+    """The running statistics of the normalisation, (1) each; None without one, or if the batch's own are used."""
 
     mean: Tensor | None
     variance: Tensor | None
