@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from deepfake.common.cli import UserError
 from deepfake.dataset.images import Images, open_split, square, to_unit_range
 from deepfake.dataset.manifest import SPLITS, group_of, list_images
+from deepfake.dataset.subset import of_methods
 from deepfake.media.image_files import read_rgb
 
 
@@ -85,6 +87,21 @@ def test_path_label_and_split_are_enough_for_a_manifest(tmp_path: Path) -> None:
     images = open_split(write(tmp_path, [*rows, ""]), "test", 8)
     assert images.methods == ["real", "fake", "real", "fake"]
     assert images.videos == ["real/0.png", "fake/1.png", "real/2.png", "fake/3.png"]
+    assert not images.face_in_middle.any()
+
+
+def test_only_an_image_with_a_box_is_known_to_have_the_face_in_its_middle(tmp_path: Path) -> None:
+    root, rows = manifest_folder(tmp_path)
+    known = [row["path"] for row in rows[::2]]
+    for row in rows[1::4]:
+        row["box"] = None  # as prepare.py --crop none writes it
+    for row in rows[3::4]:
+        del row["box"]
+    images = open_split(write(root, rows), "test", 8)
+    assert [name for name, inside in zip(images.names, images.face_in_middle) if inside] == known[-2:]
+    fakes = of_methods(replace(images, methods=["real", "real", "a", "b"]), "b")
+    assert fakes.face_in_middle.tolist() == [True, False, False]
+    assert not open_split(split_folder(tmp_path / "plain"), "test", 8).face_in_middle.any()
 
 
 def test_a_split_is_read_from_split_folders(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         description: what the data are, for people.
         fingerprint: sha256 of the list of images of all splits.
         image_size: S.
+        face_in_middle: bool array (N,), whether the image is known to be cut around a face's box.
         files: each image's file; empty for the demo.
         pixels: the images in memory or in a cache; None: they are read from the files.
         rows: the row in `pixels` of each image; None: all, in order.
@@ -46,12 +47,14 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     description: str
     fingerprint: str
     image_size: int
+    face_in_middle: np.ndarray = field(default_factory=lambda: np.array(False))
     files: list[str] = field(default_factory=list)
     pixels: np.ndarray | CachedPixels | None = None
     rows: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels, dtype=np.int64)
+        self.face_in_middle = np.broadcast_to(np.asarray(self.face_in_middle, dtype=bool), self.labels.shape)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,6 +99,7 @@ def _open_demo(split: str, image_size: int) -> Images:
         description=drawn_images.DESCRIPTION,
         fingerprint=drawn_images.fingerprint(),
         image_size=image_size,
+        face_in_middle=np.array(True),
         pixels=np.stack([square(pixels, image_size) for pixels in drawn.pixels]),
     )
 
@@ -117,6 +121,7 @@ def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) ->
         description=f"{root}: {labels.count(0)} real and {labels.count(1)} fake images in {split}",
         fingerprint=fingerprint,
         image_size=image_size,
+        face_in_middle=np.array([record.has_box for record in records]),
         files=files,
         pixels=pixels,
     )

@@ -2,8 +2,9 @@
 
 A manifest has one JSON object per line. `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train,
 val or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are optional.
-prepare.py writes more (frame, box, score, faces, detector, sha256) for people to read. A line with `problem` and
-without `path` reports a video or frame that yielded no image, and why.
+prepare.py writes more: `box`, if it is not null, says that the image was cut around this box of a face; frame, score,
+faces, detector and sha256 are for people to read. A line with `problem` and without `path` reports a video or frame
+that yielded no image, and why.
 
 A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/. A folder inside
 fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames of one video. Without
@@ -43,6 +44,7 @@ class Record:
     split: str
     method: str
     video: str
+    has_box: bool = False  # the image is cut around the box of a face
 
 
 def list_images(root: Path) -> tuple[list[Record], str]:
@@ -198,7 +200,7 @@ def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
     if (method == "real") != (label == 0):
         raise UserError(f'{where}: method {method!r} with label {label} (wanted "real" for 0, another name for 1)')
     video = _text(row, "video", where, default=path)
-    return Record(path, label, row["split"], method, f"{method}/{video}"), video
+    return Record(path, label, row["split"], method, f"{method}/{video}", row.get("box") is not None), video
 
 
 def _text(row: dict[str, Any], key: str, where: str, default: str | None = None) -> str:
