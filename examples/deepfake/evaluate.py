@@ -10,6 +10,12 @@ everything fake, and `trivial_baseline_auc`, the AUC of a logistic regression on
 file size; null if the data have no training split). All metrics are fractions. A video's score is the mean of its
 frames' probabilities.
 
+By image, `at_threshold` has {"acc", "balanced_acc", "fpr", "ci95"} at "0.5" and "from_val", at `threshold_from_val`:
+the threshold with the highest balanced accuracy on the val split of the same data. `fpr` is the share of the real
+images called fake. `lightness` has {"n_real", "n_fake", "n_videos", "auc", "ci95", "at_threshold"} of the "darker" and
+of the "lighter" faces (evaluating/lightness.py); it is null if no image is known to be cut around a face's box. A
+figure is null if a class that it needs is missing; its interval also if that class has one video only.
+
 --robustness writes robustness.json and .png (evaluating/robustness.py), --calibration calibration.json and .png
 (evaluating/calibration.py). With several RUNs, or several folders after --data, each run is evaluated on each folder;
 cross.json, .md and .png then show all results, method by method (evaluating/cross_tables.py).
@@ -23,10 +29,10 @@ from typing import Any
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, non_negative_int, reading_input
 from deepfake.common.files import make_folder
-from deepfake.dataset.images import SPLITS, open_split
+from deepfake.dataset.images import SPLITS, Images, open_split
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.bootstrap import RESAMPLES, SEED
-from deepfake.evaluating.evaluation import Options, results_folder, write_results
+from deepfake.evaluating.evaluation import Options, optional_val, results_folder, write_results
 from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add_workers_option
 from deepfake.evaluating.summary_table import model_name, name_of
 from deepfake.training.checkpoint import load_run
@@ -51,7 +57,7 @@ def evaluate(run: Path, data: str, split: str, out: Path | None, options: Option
     with reading_input():
         model, config = load_run(run, options.device)
         images = open_split(data, split, config["image_size"])
-        val = open_split(data, "val", config["image_size"]) if options.calibration else None
+        val = _open_val(data, split, config["image_size"], options)
     trained = config.get("data") or {}  # written by train.py; save_pretrained writes none
     about = {
         "run": str(run),
@@ -65,6 +71,16 @@ def evaluate(run: Path, data: str, split: str, out: Path | None, options: Option
         "trained_on": {"fingerprint": trained.get("fingerprint"), "methods": trained.get("methods")},
     }
     return write_results(model, about, images, val, make_folder(out or results_folder(run, data, split)), options)
+
+
+def _open_val(data: str, split: str, image_size: int, options: Options) -> Images | None:
+    """The val split of the same data; None, and a line that says why, if no threshold can be fitted on it."""
+    if split == "val":
+        print("no threshold from val: val itself is evaluated")
+        return None
+    with optional_val(options):
+        return open_split(data, "val", image_size)
+    return None
 
 
 def evaluate_each(runs: list[Path], data: list[str], split: str, out: Path | None, options: Options) -> None:

@@ -94,7 +94,7 @@ def test_only_an_image_with_a_box_is_known_to_have_the_face_in_its_middle(tmp_pa
     root, rows = manifest_folder(tmp_path)
     known = [row["path"] for row in rows[::2]]
     for row in rows[1::4]:
-        row["box"] = None  # as prepare.py --crop none writes it
+        row["box"] = None
     for row in rows[3::4]:
         del row["box"]
     images = open_split(write(root, rows), "test", 8)

@@ -8,7 +8,7 @@ on the training: for that, train several seeds. A fake and the real video it was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def evaluate_with_intervals(
     levels: dict[str, Metrics] = dict(evaluate_scores(videos, labels, scores))
     if resamples:
         for level, drawn in resample(videos, labels, scores, resamples, seed).items():
-            levels[level]["ci95"] = {name: _interval(values) for name, values in drawn.items()}
+            levels[level]["ci95"] = {name: interval_of(values) for name, values in drawn.items()}
     return levels
 
 
@@ -45,12 +45,9 @@ def resample(
     grouped = video_scores(videos, labels, scores)
     number = {name: i for i, name in enumerate(grouped.videos)}
     group = np.array([number[name] for name in videos])
-    generator = np.random.default_rng(seed)
     y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {"frame": [], "video": []}
-    step = max(1, CHUNK // len(y))
-    for first in range(0, resamples, step):
-        counts = draw(grouped.labels, min(step, resamples - first), generator)
+    for counts in draw_all(grouped.labels, resamples, seed, len(y)):
         parts["frame"].append(weighted_metrics(y, s, counts[:, group]))
         parts["video"].append(weighted_metrics(grouped.labels, grouped.scores, counts))
     return {
@@ -59,13 +56,22 @@ def resample(
     }
 
 
+def draw_all(labels: NDArray[np.int64], resamples: int, seed: int, width: int) -> Iterator[NDArray[np.float64]]:
+    """The counts of `draw` for all resamples, as many at a time as arrays with rows of `width` numbers allow."""
+    generator = np.random.default_rng(seed)
+    step = max(1, CHUNK // width)
+    for first in range(0, resamples, step):
+        yield draw(labels, min(step, resamples - first), generator)
+
+
 def draw(labels: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """How often each of V videos is in each of R resamples: (R, V). Each class is drawn alone, so none is empty."""
+    """How often each of V videos is in each of R resamples: (R, V). Each class is drawn from itself."""
     counts = np.empty((resamples, len(labels)))
     for row in counts:  # row by row, so that the resamples do not depend on the size of a chunk
         for label in (0, 1):
             of_class = np.flatnonzero(labels == label)
-            row[of_class] = generator.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)))
+            if len(of_class):
+                row[of_class] = generator.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)))
     return counts
 
 
@@ -109,6 +115,7 @@ def _crossing(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> NDArray[np.
     return fpr[rows, after - 1] + share * (fpr[rows, after] - fpr[rows, after - 1])
 
 
-def _interval(values: NDArray[np.float64]) -> list[float]:
+def interval_of(values: NDArray[np.float64]) -> list[float]:
+    """The bounds of the middle 95 % of a metric's resamples (R,)."""
     outside = 100 * (1 - CONFIDENCE) / 2
     return np.percentile(values, [outside, 100 - outside]).tolist()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
+from ..common.cli import UserError
 from ..common.files import replacing, write_json
 from ..dataset.images import Images
 from . import calibration, plots, robustness
 from .bootstrap import evaluate_with_intervals
+from .lightness import figures_by_lightness, lightness_of
 from .metrics import verdict, video_scores
 from .picture_grids import grid_examples, grid_figure
 from .scoring import score_logits, to_probabilities
 from .summary_table import name_of, report, title_of
+from .thresholds import at_thresholds, fit_threshold
 from .trivial_cues import baseline_of
 
 METRICS_FILE = "metrics.json"
@@ -53,7 +58,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Score the images, print the table and write all files to `out`; returns what metrics.json holds.
 
-    `about` is the beginning of metrics.json: what is evaluated. `val` is the split to fit a temperature on, if any.
+    `about` is the beginning of metrics.json: what is evaluated. `val` is the split on which the threshold and the
+    temperature are fitted, if any.
     """
 
     def score(these: Images) -> NDArray[np.float64]:
@@ -65,11 +71,22 @@ def write_results(
 
     logits = score(images)
     scores = to_probabilities(logits)
+    val_scored = None
+    if val is not None:
+        with optional_val(options):
+            val_scored = val.labels, score(val)
+    from_val = None if val_scored is None else _threshold(*val_scored)
+    by_image = (images.videos, images.labels, scores, from_val, options.resamples, options.seed)
     metrics = about | {
         "trivial_baseline_auc": baseline_of(about["data"], about["split"], images.image_size, images.fingerprint),
         "always_fake_acc": float(images.labels.mean()),
         **measure(scores),
         "methods": {method: measure(scores, kept) for method, kept in _by_method(images).items()},
+    }
+    metrics |= {
+        "threshold_from_val": from_val,
+        "at_threshold": at_thresholds(*by_image),
+        "lightness": figures_by_lightness(lightness_of(images, options.workers), *by_image),
     }
     if options.resamples:
         metrics["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "by": "video"}
@@ -79,8 +96,8 @@ def write_results(
     _write_scores(out / "scores.csv", images, scores)
     write_json(out / METRICS_FILE, metrics)
     print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
-    if val is not None:
-        result = calibration.calibrate((val.labels, score(val)), (images.labels, logits), images.videos)
+    if options.calibration and val_scored is not None:
+        result = calibration.calibrate(val_scored, (images.labels, logits), images.videos)
         figure = calibration.reliability_figure(result, title_of(metrics))
         _write_more(out, "calibration", metrics, result, figure)
         print(calibration.summary(result))
@@ -89,6 +106,24 @@ def write_results(
         result = {"clean": {name: metrics[name] for name in ("frame", "video")}, **found}
         _write_more(out, "robustness", metrics, result, robustness.robustness_figure(result, title_of(metrics)))
     return metrics
+
+
+@contextmanager
+def optional_val(options: Options) -> Iterator[None]:
+    """Print a UserError of the val split as the reason why no threshold is fitted; raise it if the split is needed."""
+    try:
+        yield
+    except UserError as error:
+        if options.calibration:
+            raise
+        print(f"no threshold from val: {error}")
+
+
+def _threshold(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> float | None:
+    found = fit_threshold(labels, to_probabilities(logits))
+    if found is None:
+        print("no threshold from val: all its images have the same score")
+    return found
 
 
 def _by_method(images: Images) -> dict[str, NDArray[np.int64]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .metrics import THRESHOLD
+
 PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then LQ (c40)
     ("Xception", 95.73, 96.30, 86.86, 89.30),
     ("RECCE", 97.06, 99.32, 91.03, 95.02),
@@ -32,6 +34,7 @@ def report(metrics: dict[str, Any], methods: set[str]) -> str:
     lines.append(_row("trivial cues alone", "-", "-", trivial, "-", "-"))
     always = f"{100 * metrics['always_fake_acc']:.2f}"
     lines.append(_row('always answering "fake"', always, "50.00", "50.00", "-", "50.00"))
+    lines += ["", *_by_image(metrics)]
     if "ci95" in metrics["frame"]:
         lines.append(
             f"in brackets: 95 % intervals by bootstrap over videos, {metrics['bootstrap']['resamples']} resamples"
@@ -78,6 +81,42 @@ def _rows(name: str, level: dict[str, Any]) -> list[str]:
 
 def _row(name: str, *cells: Any) -> str:
     return ROW_FORMAT.format(name, *cells, *[""] * (len(FIGURES) + 2 - len(cells))).rstrip()
+
+
+def _by_image(metrics: dict[str, Any]) -> list[str]:
+    """The error rates at 0.5 and at the threshold from val, of all images and of the darker and the lighter faces."""
+    from_val, lightness = metrics["threshold_from_val"], metrics["lightness"]
+    fitted = "from val" if from_val is None else f"at {from_val:.4g}"
+    lines = [_row("", "", *2 * [f"at {THRESHOLD}"], *2 * [fitted])]
+    lines.append(_row("by frame (image), in %", "AUC", "FPR", "bal.ACC", "FPR", "bal.ACC", "real", "fake"))
+    lines += _group_rows("all images", metrics["frame"], metrics["at_threshold"])
+    for name in ("darker", "lighter") if lightness else ():
+        group = lightness[name]
+        lines += _group_rows(f"{name} faces, {group['n_videos']} videos", group, group["at_threshold"])
+    lines.append("FPR: real images called fake")
+    if from_val is not None:
+        acc = metrics["at_threshold"]["from_val"]["acc"]
+        lines[-1] += f"; {from_val:.4g}: highest balanced accuracy on val; ACC at it: {100 * acc:.2f}"
+    if lightness is None:
+        lines.append("no groups by the lightness of the face: no image has the box of a face in a manifest")
+        return lines
+    below = f"darker faces, of skin or of light: CIELAB L* of the crop's middle below {lightness['dark_below']:g}"
+    unknown = lightness["n_unknown"]
+    return [*lines, below + (f"; images without a box, in no group: {unknown}" if unknown else "")]
+
+
+def _group_rows(name: str, group: dict[str, Any], at_threshold: dict[str, Any]) -> list[str]:
+    """A group's AUC and its error rates at both thresholds and, below them, their intervals; "-" for what is null."""
+    figures, intervals = [group["auc"]], [group.get("ci95", {}).get("auc")]
+    for rates in at_threshold.values():
+        for key in ("fpr", "balanced_acc"):
+            figures.append(rates[key] if rates else None)
+            intervals.append(rates.get("ci95", {}).get(key) if rates else None)
+    cells = ("-" if figure is None else f"{100 * figure:.2f}" for figure in figures)
+    rows = [_row(name, *cells, group["n_real"], group["n_fake"])]
+    if any(intervals):
+        rows.append(_row("", *("" if bounds is None else interval(bounds) for bounds in intervals)))
+    return rows
 
 
 def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:

@@ -77,7 +77,7 @@ def estimate_run(
     """Seconds and bytes of a training or an evaluation."""
     batches = {split: count / settings.batch_size for split, count in images.items()}
     if kind == "evaluate":  # in one process, however many train
-        return batches["test"] * measured.scoring * experiment.processes, 0.0
+        return (batches["test"] + batches["val"]) * measured.scoring * experiment.processes, 0.0
     scored = batches["val"] + (batches["test"] if experiment.also_chosen_on_test else 0)
     return settings.epochs * (batches["train"] * measured.training + scored * measured.scoring), measured.room
 
