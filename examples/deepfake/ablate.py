@@ -25,7 +25,7 @@ import train
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, non_empty, non_negative_int, reading_input
 from deepfake.common.destination import claim_destination
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.reproducing.ablation_table import ALL, PANET, Case, metrics_file, run_folder, write_table
 from deepfake.training import settings
 from deepfake.training.checkpoint import CONFIG

@@ -21,8 +21,9 @@ from deepfake.common.cli import Parser, UserError, in_range, path, positive_int,
 from deepfake.common.files import free_space, make_folder, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
+from deepfake.data import open_split
 from deepfake.dataset.cached_pixels import array_file, description, is_cached
-from deepfake.dataset.images import Images, open_split, square
+from deepfake.dataset.images import Images, square
 from deepfake.dataset.manifest import SPLITS
 from deepfake.media.image_files import read_rgb
 from deepfake.training.settings import Settings

@@ -29,7 +29,9 @@ from typing import Any
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, non_negative_int, reading_input
 from deepfake.common.files import make_folder
-from deepfake.dataset.images import SPLITS, Images, open_split
+from deepfake.data import open_split
+from deepfake.dataset.images import Images
+from deepfake.dataset.manifest import SPLITS
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.bootstrap import RESAMPLES, SEED
 from deepfake.evaluating.evaluation import Options, optional_val, results_folder, write_results

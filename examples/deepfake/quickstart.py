@@ -1,10 +1,11 @@
-"""The whole example in one command: train on drawn faces, evaluate, predict one image, write pictures.
+"""The whole example in one command: train on real faces and forgeries of them, evaluate, predict, write pictures.
 
     python examples/deepfake/quickstart.py
 
-It takes a few minutes on two CPU cores and downloads nothing. It runs train.py, evaluate.py and predict.py, and prints
-the arguments of each, so that you can repeat each step by hand. Run again, it resumes an interrupted training; a
-finished one is evaluated again. The faces are drawn: this shows that everything works, and is not a result.
+It takes a few minutes on two CPU cores and downloads nothing. It runs train.py, evaluate.py, predict.py and explain.py,
+and prints the arguments of each, so that you can repeat each step by hand. Run again, it resumes an interrupted
+training; a finished one is evaluated again. The forgeries are made visible enough to be learnt in minutes: this shows
+that everything works, and is not a result about deepfakes.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
+import explain
 import predict
 import train
 from deepfake.common import cli
-from deepfake.common.cli import Parser, positive_int
+from deepfake.common.cli import Parser, non_negative_int, positive_int
 from deepfake.common.files import read_json
-from deepfake.demo import drawn_images
+from deepfake.demo.options import TRAINING
+from deepfake.demo.people import LICENCE
+from deepfake.demo.sample_files import write_samples
 from deepfake.evaluating.evaluation import METRICS_FILE, results_folder
 from deepfake.training.checkpoint import CONFIG
-
-EXAMPLE = 1  # of the demo's test images: the first fake
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,16 +34,22 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     out: Path = args.out
 
-    training = ["--data", "demo", "--variant", "tiny", "--out", str(out)]
-    if args.epochs is not None:
-        training += ["--epochs", str(args.epochs)]
+    training = ["--data", "demo", "--out", str(out), *TRAINING]
+    for name in ("epochs", "seed"):
+        if getattr(args, name) is not None:
+            training += [f"--{name}", str(getattr(args, name))]
     if (out / CONFIG).exists():
         training.append("--resume")
     _run("Train", train.main, training)
     _run("Evaluate", evaluate.main, [str(out), "--data", "demo"])
-    image = drawn_images.save_image(out / "example.png", "test", EXAMPLE)
-    prediction = [str(out), str(image), "--crop", "none", "--annotate", str(out)]
-    failed = _run("Predict one test image, a fake", predict.main, prediction)
+    samples = [str(path) for path in write_samples(out)]
+    failed = _run(
+        "Predict a photo and a clip of a person never seen, and their forgeries",
+        predict.main,
+        [str(out), *samples, "--annotate", str(out), "--clip"],
+    )
+    photos = [path for path in samples if path.endswith(".jpg")]
+    failed = _run("Show where the detector looks", explain.main, [str(out), *photos, "--out", str(out)]) or failed
     print(f"\n{_summary(out)}")
     return failed or 0
 
@@ -55,22 +63,45 @@ def _run(title: str, command: Callable[[list[str]], int | None], arguments: list
 def _summary(out: Path) -> str:
     results = results_folder(out, "demo")
     metrics: dict[str, Any] = read_json(results / METRICS_FILE)
+    groups = metrics["lightness"]
     return f"""\
-== Done. A DEMONSTRATION on drawn faces: not a result, and not FaceForensics++.
+== Done. A DEMONSTRATION on forgeries made visible: not a result, and not FaceForensics++.
 
-test AUC by frame             {metrics["frame"]["auc"]:.3f}
-trivial cues alone, AUC       {metrics["trivial_baseline_auc"]:.3f}
+people never seen in training
+  test AUC by image             {metrics["frame"]["auc"]:.3f}
+  test AUC by video             {metrics["video"]["auc"]:.3f}
+  trivial cues alone, AUC       {metrics["trivial_baseline_auc"]:.3f}
+  real images called fake       {_false_positives(metrics)}
+  {_group("darker faces, of skin or of light", groups["darker"])}
+  {_group("lighter faces", groups["lighter"])}
 inputs, reconstructions and attention maps   {results / "grid.png"}
 ROC curve and scores                         {results / "roc.png"}, {results / "scores.png"}
-the image predicted                          {out / "example.annotated.png"}
+a photo and its forgery, predicted           {out / "real_photo.annotated.png"}, {out / "fake_photo.annotated.png"}
+a clip and its forgery, predicted            {out / "real_clip.annotated.mp4"}, {out / "fake_clip.annotated.mp4"}
+where the detector looks                     {out / "real_photo.explained.png"}, {out / "fake_photo.explained.png"}
+whose photos these are, and their licence    {out / LICENCE}
 
 Next: your own photos with --data FOLDER (see examples/deepfake/README.md)."""
+
+
+def _group(name: str, group: dict[str, Any]) -> str:
+    auc = "-" if group["auc"] is None else f"{group['auc']:.3f}"
+    counts = f"{group['n_real']} real and {group['n_fake']} fake images"
+    return f"{name} ({counts}): AUC {auc}, real called fake {_false_positives(group)}"
+
+
+def _false_positives(figures: dict[str, Any]) -> str:
+    """The false-positive rates at 0.5 and at the threshold that was fitted on val."""
+    rates = figures["at_threshold"]
+    shown = {name: "-" if rate is None or rate["fpr"] is None else f"{rate['fpr']:.0%}" for name, rate in rates.items()}
+    return f"{shown['0.5']} at 0.5, {shown['from_val']} at the threshold from val"
 
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=cli.path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    parser.add_argument("--epochs", type=positive_int, help="passes over the drawn faces (default: train.py's)")
+    parser.add_argument("--epochs", type=positive_int, help="passes over the training images (default: 6)")
+    parser.add_argument("--seed", type=non_negative_int, help="of the training (default: 0)")
     return parser
 
 

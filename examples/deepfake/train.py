@@ -17,7 +17,8 @@ from deepfake.common import cli
 from deepfake.common.cli import UserError, reading_input
 from deepfake.common.interrupt import Interrupt
 from deepfake.common.workers import cores
-from deepfake.dataset.images import Images, open_split
+from deepfake.data import open_split
+from deepfake.dataset.images import Images
 from deepfake.dataset.subset import of_methods
 from deepfake.training.checkpoint import BEST, CONFIG
 from deepfake.training.distributed import Processes, join, main_process

@@ -19,8 +19,8 @@ from PIL import Image
 import cache
 from deepfake.common import files
 from deepfake.common.cli import UserError
+from deepfake.data import open_split
 from deepfake.dataset.batches import TrainBatches, load
-from deepfake.dataset.images import open_split
 from tests.deepfake.short_trainings import assert_same_run, train_small, write_images
 
 SCRIPT = Path(cache.__file__)

@@ -8,7 +8,7 @@ from PIL import Image
 
 import evaluate
 from deepfake.common.files import read_json, write_json
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.metrics import evaluate_scores
 from tests.deepfake.scripts import call, evaluated

@@ -12,7 +12,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.data import open_split
+from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
 from deepfake.training.checkpoint import load_run
 from deepfake.training.sync_norm import SyncedBatchNorm2d, synchronise_batch_norm

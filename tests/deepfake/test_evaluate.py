@@ -14,7 +14,8 @@ import evaluate
 from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.common.files import read_json
-from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.data import open_split
+from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating import plots, summary_table
 from deepfake.evaluating.bootstrap import evaluate_with_intervals
 from deepfake.evaluating.picture_grids import choose_examples

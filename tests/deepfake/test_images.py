@@ -15,7 +15,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import Images, open_split, square, to_unit_range
+from deepfake.data import open_split
+from deepfake.dataset.images import Images, square, to_unit_range
 from deepfake.dataset.manifest import SPLITS, group_of, list_images
 from deepfake.dataset.subset import of_methods
 from deepfake.media.image_files import read_rgb
@@ -148,23 +149,12 @@ def test_the_fingerprint_changes_with_the_list_of_images_only(tmp_path: Path) ->
     assert open_split(tmp_path / "b", "val", 8).fingerprint != before
 
 
-def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepfake.demo import drawn_images
-
-    monkeypatch.setitem(drawn_images.PEOPLE, "val", 3)
-    forget = (drawn_images.draw_split.cache_clear, drawn_images.fingerprint.cache_clear)
-    for clear in forget:
-        clear()
-    try:
-        images = open_split("demo", "val", 64)
-    finally:
-        for clear in forget:
-            clear()
-    assert len(images) == 3 * drawn_images.SHOTS * 2
+def test_the_demo(one_shot: None) -> None:
+    images = open_split("demo", "val", 64)
+    assert len(images) == 15 * 2 * 2  # people, photos, classes
     assert images[0][0].shape == (3, 64, 64)
     assert set(images.labels.tolist()) == {0, 1}
-    assert len(set(images.videos)) == 6
-    assert "no result" in images.description
+    assert "CC BY 4.0" in images.description
     assert len(images.fingerprint) == 64
     assert images.files == []
 

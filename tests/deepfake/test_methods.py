@@ -8,7 +8,7 @@ import pytest
 import train
 from deepfake.common.cli import UserError
 from deepfake.common.files import read_json
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.dataset.subset import of_methods
 from deepfake.evaluating import cross_tables
 from tests.deepfake.scripts import evaluated

@@ -9,7 +9,7 @@ from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio
 
 import evaluate
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.evaluating.degradations import DEGRADATIONS, blur, degrade, h264, jpeg, noise, shrink
 from deepfake.evaluating.robustness import Degraded
 from tests.deepfake.tiny_runs import build, save_images, save_run

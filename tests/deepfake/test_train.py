@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 import train
 from deepfake.common import cli
 from deepfake.common.cli import UserError
+from deepfake.data import open_split
 from deepfake.dataset import batches
-from deepfake.dataset.images import open_split, to_unit_range
+from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
 from deepfake.training import loop
 from deepfake.training.checkpoint import load_run

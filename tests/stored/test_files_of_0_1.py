@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import evaluate
 import train
 from deepfake.common.files import read_json
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.training.checkpoint import load_run
 from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.models import PANet

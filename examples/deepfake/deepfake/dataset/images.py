@@ -1,4 +1,4 @@
-"""The images of one split: ``open_split("demo" or a folder, "train", image_size)``.
+"""The images of one split, from memory or from a folder.
 
 Every image reaches the network the same way: turned upright by its EXIF tag, converted to RGB, cut to its central
 square, and resized with an antialiasing filter. Face crops (prepare.py) are square already and lose nothing.
@@ -16,10 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..common.cli import UserError
 from ..media.image_files import opened, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
-from .manifest import SPLITS, list_images, select
+from .manifest import list_images, select
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -65,46 +64,14 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
 
     def crop(self, index: int) -> np.ndarray:
-        """An image as it is stored, uint8 (H, W, 3); the demo's are stored at the network's size."""
+        """An image as it is stored, uint8 (H, W, 3); the demo's are at most as large as the network's input."""
         if self.pixels is None:
             return read_rgb(self.files[index])
         return self.pixels[index if self.rows is None else self.rows[index]]
 
 
-def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
-    """Open one split of the demo (`data="demo"`) or of a folder (see manifest.py for its layouts).
-
-    The list of the whole folder is checked, and the header of every image file of this split. Pixels are read on
-    access: from the files, or already decoded from the folder `cache` that cache.py wrote.
-    Raises UserError, which names the file and what was wanted, also if the cache holds other data.
-    """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} (wanted train, val or test)")
-    if image_size < 1:
-        raise UserError(f"image size {image_size} (wanted at least 1)")
-    if str(data) == "demo":
-        return _open_demo(split, image_size)
-    return _open_folder(Path(data), split, image_size, cache)
-
-
-def _open_demo(split: str, image_size: int) -> Images:
-    from ..demo import drawn_images
-
-    drawn = drawn_images.draw_split(split)
-    return Images(
-        labels=np.array(drawn.labels),
-        videos=drawn.videos,
-        methods=drawn.methods,
-        names=drawn.names,
-        description=drawn_images.DESCRIPTION,
-        fingerprint=drawn_images.fingerprint(),
-        image_size=image_size,
-        face_in_middle=np.array(True),
-        pixels=np.stack([square(pixels, image_size) for pixels in drawn.pixels]),
-    )
-
-
-def _open_folder(root: Path, split: str, image_size: int, cache: Path | None) -> Images:
+def open_folder(root: Path, split: str, image_size: int, cache: Path | None = None) -> Images:
+    """Open one split of a folder; deepfake/data.py says how."""
     records, fingerprint = list_images(root)
     records = select(records, split, root)
     files = [str(root / record.path) for record in records]

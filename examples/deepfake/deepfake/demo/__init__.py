@@ -1,1 +1,1 @@
-"""The embedded demonstration data: drawn faces."""
+"""The embedded demonstration: real portraits by split, and shots of them, real and forged, made on the spot."""

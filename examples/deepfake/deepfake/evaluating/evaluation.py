@@ -19,6 +19,8 @@ from torch import nn
 from ..common.cli import UserError
 from ..common.files import replacing, write_json
 from ..dataset.images import Images
+from ..demo.options import is_demo
+from ..demo.people import ATTRIBUTION, write_licence
 from . import calibration, plots, robustness
 from .bootstrap import evaluate_with_intervals
 from .lightness import figures_by_lightness, lightness_of
@@ -29,7 +31,7 @@ from .summary_table import name_of, report, title_of
 from .thresholds import at_thresholds, fit_threshold
 from .trivial_cues import baseline_of
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, SCORES_FILE = "metrics.json", "scores.csv"
 ABOUT = ("run", "model", "checkpoint_epoch", "data", "fingerprint", "split", "image_size")
 """What each JSON file of an evaluation says of its origin."""
 
@@ -76,6 +78,7 @@ def write_results(
         with optional_val(options):
             val_scored = val.labels, score(val)
     from_val = None if val_scored is None else _threshold(*val_scored)
+    lightness = lightness_of(images, options.workers)
     by_image = (images.videos, images.labels, scores, from_val, options.resamples, options.seed)
     metrics = about | {
         "trivial_baseline_auc": baseline_of(about["data"], about["split"], images.image_size, images.fingerprint),
@@ -86,14 +89,14 @@ def write_results(
     metrics |= {
         "threshold_from_val": from_val,
         "at_threshold": at_thresholds(*by_image),
-        "lightness": figures_by_lightness(lightness_of(images, options.workers), *by_image),
+        "lightness": figures_by_lightness(lightness, *by_image),
     }
     if options.resamples:
         metrics["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "by": "video"}
     print(report(metrics, set(images.methods)))
 
     _write_pictures(out, model, images, scores, metrics)
-    _write_scores(out / "scores.csv", images, scores)
+    _write_scores(out / SCORES_FILE, images, scores, lightness)
     write_json(out / METRICS_FILE, metrics)
     print(f"wrote metrics.json, scores.csv, roc.png, scores.png and grid.png to {out}")
     if options.calibration and val_scored is not None:
@@ -137,8 +140,9 @@ def _write_pictures(
     out: Path, model: nn.Module, images: Images, scores: NDArray[np.float64], metrics: dict[str, Any]
 ) -> None:
     title = title_of(metrics)
-    if metrics["data"] == "demo":
-        title += ": a demonstration on drawn faces, not FaceForensics++"
+    if is_demo(metrics["data"]):
+        title += f": a demonstration, not FaceForensics++. {ATTRIBUTION}"
+        write_licence(out)
     videos = video_scores(images.videos, images.labels, scores)
     baseline = metrics["trivial_baseline_auc"]
     plots.save_figure(plots.roc_figure(images.labels, scores, videos, baseline, title), out / "roc.png")
@@ -153,11 +157,13 @@ def _write_more(out: Path, name: str, metrics: dict[str, Any], result: dict[str,
     print(f"wrote {name}.json and {name}.png to {out}")
 
 
-def _write_scores(path: Path, images: Images, scores: NDArray[np.float64]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["name", "video", "method", "label", "fake_probability", "prediction"])
-    for *row, score in zip(images.names, images.videos, images.methods, images.labels, scores, strict=True):
-        writer.writerow([*row, float(score), verdict(score)])
+def _write_scores(path: Path, images: Images, scores: NDArray[np.float64], lightness: NDArray[np.float64]) -> None:
+    """Write one row for each image; the lightness is empty where no face's box is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "video", "method", "label", "fake_probability", "prediction", "lightness"])
+    columns = (images.names, images.videos, images.methods, images.labels, scores, lightness)
+    for *row, score, light in zip(*columns, strict=True):
+        writer.writerow([*row, float(score), verdict(score), "" if np.isnan(light) else round(float(light), 2)])
     with replacing(path) as file:
-        file.write(table.getvalue().encode(errors="surrogateescape"))
+        file.write(text.getvalue().encode(errors="surrogateescape"))

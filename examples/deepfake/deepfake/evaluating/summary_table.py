@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..demo.options import is_demo
 from .metrics import THRESHOLD
 
 PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then LQ (c40)
@@ -57,8 +58,8 @@ def model_name(arguments: dict[str, Any]) -> str:
 
 
 def name_of(data: str | Path) -> str:
-    """The last part of a folder's path, "demo" for the demo."""
-    return Path(data).resolve().name
+    """The last part of a folder's path; "demo" for the demo, "demo-3" for its fold 3."""
+    return str(data).replace("/", "-") if is_demo(str(data)) else Path(data).resolve().name
 
 
 def title_of(metrics: dict[str, Any]) -> str:
@@ -121,8 +122,8 @@ def _group_rows(name: str, group: dict[str, Any], at_threshold: dict[str, Any]) 
 
 def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
     """The sentence below the paper's rows: what this run's figures may be compared with."""
-    if metrics["data"] == "demo":
-        return "!! DEMONSTRATION on drawn faces, NOT FF++: these figures are no result and compare with no row above !!"
+    if is_demo(metrics["data"]):
+        return "!! DEMONSTRATION on visible forgeries, NOT FF++: no result; these figures compare with no row above !!"
     video = metrics["video"]
     counts = (video["n_real"], video["n_fake"])
     if metrics["split"] != "test" or methods != FFPP_METHODS or counts != (140, 560):

@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..common.cli import UserError
-from ..dataset.images import Images, open_split
+from ..data import open_split
+from ..dataset.images import Images
 
 MOST_TRAIN, MOST_TEST = 4000, 2000  # images used; more would change the second digit of the AUC at most
 RINGS = 24

@@ -27,6 +27,19 @@ FPS = 25
 
 
 @dataclass(frozen=True)
+class Camera:
+    """The ranges from which light, focus and sensor noise of a shot are drawn."""
+
+    light: float = 0.1  # gamma and gain within this of 1
+    tint: float = 0.03  # each channel's gain within this of 1
+    focus: float = 0.6  # fine detail times exp(-focus) to exp(focus)
+    noise: tuple[float, float] = (0.5, 2.0)  # standard deviation, in levels of 255
+
+
+CLIP_CAMERA = Camera()
+
+
+@dataclass(frozen=True)
 class ClipTask:
     """One clip to make, with all that a worker process needs."""
 
@@ -70,16 +83,21 @@ def _load_still(portrait: Portrait) -> Still:
 
 
 def film(
-    canvas: np.ndarray, size: int, frames: int, motion: np.random.Generator, picture: np.random.Generator
+    canvas: np.ndarray,
+    size: int,
+    frames: int,
+    motion: np.random.Generator,
+    picture: np.random.Generator,
+    camera: Camera = CLIP_CAMERA,
 ) -> Iterator[np.ndarray]:
-    """Frames, uint8 RGB (size, size, 3), of a canvas (OVERSAMPLING * size, ...) in [0, 1].
+    """Frames, uint8 RGB (size, size, 3), of a larger canvas in [0, 1].
 
     `motion` draws the camera's path (a fake has its target's, as in FF++), `picture` light, focus and noise.
     """
     side = len(canvas)
-    lit = recolour(canvas, picture, light=0.1, tint=0.03)
-    sharp = smooth_for_scale(resharpen(lit, picture.uniform(-0.6, 0.6), side), size / side)
-    noise = picture.uniform(0.5, 2.0) / 255
+    lit = recolour(canvas, picture, camera.light, camera.tint)
+    sharp = smooth_for_scale(resharpen(lit, picture.uniform(-camera.focus, camera.focus), side), size / side)
+    noise = picture.uniform(*camera.noise) / 255
     for zoom, angle, shift in _camera_path(frames, motion):
         move = np.diag([size / side, size / side, 1]) @ similarity(zoom, angle, shift * side, side)
         frame = warp(sharp, move, size)

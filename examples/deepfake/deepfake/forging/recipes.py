@@ -19,6 +19,11 @@ import numpy as np
 from .alignment import align
 from .canvas import CANVAS_PER_BOX, Still, canvas_transform, face_shape, render, similarity
 
+Range = tuple[float, float]
+SHRINK: Range = (0.8, 0.92)  # size of a mask over that of the face's outline
+BORDER: Range = (0.012, 0.03)  # sigma of a mask's soft border, in canvas sides
+DETAIL = 1 / 400  # sigma of the blur that separates fine detail, in canvas sides
+
 EXPRESSION = {  # points in the face's box that a reenactment moves, x and y from 0 to 1
     "mouth, left corner": (0.32, 0.78),
     "mouth, right corner": (0.68, 0.78),
@@ -35,12 +40,12 @@ def genuine(target: Still, donor: Still, side: int, rng: np.random.Generator) ->
 
 def swap(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
     """The target's canvas with the donor's face: aligned, colour-matched, blended under a soft deformed mask."""
-    return blend(*_swapped(target, donor, side, rng))
+    return blend(*donor_on_target(target, donor, side, rng))
 
 
 def swap_in_bands(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
     """The same with another seam: coarse detail is blended over a wide border, fine detail over a narrow one."""
-    inner, outer, mask = _swapped(target, donor, side, rng)
+    inner, outer, mask = donor_on_target(target, donor, side, rng)
     banded = blend_bands(inner, outer, mask, levels=max(1, side.bit_length() - 6))
     return blend(banded, outer, np.clip(4 * cv2.GaussianBlur(mask, (0, 0), side / 50), 0, 1))
 
@@ -51,7 +56,7 @@ def reenact(target: Still, donor: Still, side: int, rng: np.random.Generator) ->
     outer = render(target.image, to_canvas, side)
     inner = render(target.image, to_canvas, side, expression(side, rng))
     inner = resharpen(recolour(inner, rng, light=0.05, tint=0.03), rng.uniform(-0.6, 0.6), side)
-    mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(0.8, 0.92))], rng)
+    mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(*SHRINK))], rng)
     return blend(inner, outer, mask)
 
 
@@ -63,7 +68,7 @@ def self_blend(target: Still, donor: Still, side: int, rng: np.random.Generator)
     move = similarity(rng.uniform(0.95, 1.05), np.radians(rng.uniform(-3, 3)), shift, side)
     inner = recolour(render(target.image, move @ to_canvas, side), rng, light=0.06, tint=0.04)
     inner = resharpen(inner, rng.uniform(-0.6, 0.6), side)
-    mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(0.8, 0.92))], rng)
+    mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(*SHRINK))], rng)
     return blend(inner, outer, mask)
 
 
@@ -79,16 +84,25 @@ forge.json holds the recipes' docstrings: a changed one would keep unfinished se
 """
 
 
-def _swapped(
-    target: Still, donor: Still, side: int, rng: np.random.Generator
+def donor_on_target(
+    target: Still,
+    donor: Still,
+    side: int,
+    rng: np.random.Generator,
+    shrink: Range = SHRINK,
+    border: Range = BORDER,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The donor's face, aligned and colour-matched; the target's canvas; the mask to blend them."""
+    """The donor's face, aligned and colour-matched; the target's canvas; the mask to blend them.
+
+    `shrink` is the range of the mask's size over that of the faces' hulls, `border` that of `soft_mask`.
+    """
     to_canvas = canvas_transform(target, side)
     outer = render(target.image, to_canvas, side)
     from_donor = to_canvas @ align(donor, target)
     inner = render(donor.image, from_donor, side)
-    shrink = rng.uniform(0.8, 0.92)
-    mask = soft_mask([face_shape(target, to_canvas, side, shrink), face_shape(donor, from_donor, side, shrink)], rng)
+    factor = rng.uniform(*shrink)
+    shapes = [face_shape(target, to_canvas, side, factor), face_shape(donor, from_donor, side, factor)]
+    mask = soft_mask(shapes, rng, border)
     if mask.max() < 0.5:
         raise ValueError("the aligned faces do not overlap (are the landmarks those of these photos?)")
     return match_colour(inner, outer, mask), outer, mask
@@ -107,14 +121,17 @@ def expression(side: int, rng: np.random.Generator) -> np.ndarray:
     return field
 
 
-def soft_mask(shapes: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The blending mask, float32 (side, side) in [0, 1]: the shapes' intersection, deformed and blurred."""
+def soft_mask(shapes: list[np.ndarray], rng: np.random.Generator, border: Range = BORDER) -> np.ndarray:
+    """The blending mask, float32 (side, side) in [0, 1]: the shapes' intersection, deformed and blurred.
+
+    `border` is the range of the blur's sigma, in canvas sides.
+    """
     mask = np.minimum.reduce(shapes)
     side = len(mask)
     field = [cv2.resize(rng.uniform(-1, 1, (5, 5)), (side, side), interpolation=cv2.INTER_CUBIC) for _ in "xy"]
     grid = np.meshgrid(np.arange(side), np.arange(side))
     x, y = ((position + 0.02 * side * bend).astype(np.float32) for position, bend in zip(grid, field, strict=True))
-    return cv2.GaussianBlur(cv2.remap(mask, x, y, cv2.INTER_LINEAR), (0, 0), side * rng.uniform(0.012, 0.03))
+    return cv2.GaussianBlur(cv2.remap(mask, x, y, cv2.INTER_LINEAR), (0, 0), side * rng.uniform(*border))
 
 
 def match_colour(inner: np.ndarray, outer: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -140,9 +157,9 @@ def recolour(image: np.ndarray, rng: np.random.Generator, light: float, tint: fl
     return np.clip(image ** np.float32(gamma) * gains.astype(np.float32), 0, 1)
 
 
-def resharpen(image: np.ndarray, amount: float, side: int) -> np.ndarray:
+def resharpen(image: np.ndarray, amount: float, side: int, detail: float = DETAIL) -> np.ndarray:
     """The image with fine detail times exp(amount); detail is the difference from a slight blur."""
-    blurred = cv2.GaussianBlur(image, (0, 0), side / 400)
+    blurred = cv2.GaussianBlur(image, (0, 0), side * detail)
     return np.clip(blurred + np.float32(np.exp(amount)) * (image - blurred), 0, 1)
 
 

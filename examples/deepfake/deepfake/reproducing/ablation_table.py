@@ -10,6 +10,7 @@ from typing import Any
 from ..common.cli import UserError
 from ..common.files import read_json, write_json
 from ..common.markdown import table, write_markdown
+from ..demo.options import is_demo
 from ..evaluating.evaluation import METRICS_FILE, results_folder
 from ..evaluating.summary_table import name_of
 from ..training.settings import LOCATIONS
@@ -89,8 +90,8 @@ def markdown(cases: Sequence[dict[str, Any]], data: str, training: dict[str, Any
         parts.append(f"Images: `{cases[0]['fingerprint']}`.")
     options = ", ".join(f"{name} {value}" for name, value in training.items())
     parts.append(f"Trained with {options or 'no options'}; the others are train.py's defaults.")
-    if data == "demo":
-        parts.append("**The demo's faces are drawn: a demonstration, not a result.**")
+    if is_demo(data):
+        parts.append("**The demo's forgeries are visible ones: a demonstration, not a result.**")
     return "\n\n".join(parts) + "\n"
 
 

@@ -20,6 +20,7 @@ from ..common.cli import (
     positive_float,
     positive_int,
 )
+from ..demo.options import is_demo
 from ..evaluating.scoring import AMP_DTYPES
 
 LOCATIONS = (*panet.LOCATIONS, "none")
@@ -46,7 +47,7 @@ class Settings:
 
     # fmt: off
     data: str = setting(
-        "run", 'training data: "demo" (drawn faces, for demonstration), or a folder with real/ and fake/ or a '
+        "run", 'training data: "demo" (embedded portraits, for demonstration), or a folder with real/ and fake/ or a '
         "manifest.jsonl", may_change=True, type=non_empty, metavar="demo|FOLDER")
     out: str = setting(
         "run", "folder for config, log, checkpoints and the best model", may_change=True, type=non_empty, metavar="RUN")
@@ -131,7 +132,7 @@ def settle(given: dict[str, Any]) -> Settings:
         raise UserError(f"--model {settings.model} has no EMAM or SCAM: --emam and --scam need --model panet", 2)
     if settings.variant == "tiny" and settings.pretrained:
         raise UserError("--pretrained needs --variant paper: there are no ImageNet weights of the tiny encoder", 2)
-    if settings.cache and settings.data == "demo":
+    if settings.cache and is_demo(settings.data):
         raise UserError("--cache needs --data FOLDER: the demo's images are in memory", 2)
     if settings.image_size < SMALLEST_IMAGE:
         raise UserError(f"--image-size {settings.image_size}: wanted at least {SMALLEST_IMAGE}", 2)
