@@ -15,20 +15,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from deepfake.common import cli
 from deepfake.common.cli import Parser, in_range, reading_input
 from deepfake.common.files import make_folder
-from deepfake.dataset.images import to_unit_range
-from deepfake.evaluating.heatmaps import heat_maps
-from deepfake.evaluating.metrics import verdict
-from deepfake.evaluating.picture_grids import heat_figure
 from deepfake.evaluating.plots import save_figure
-from deepfake.evaluating.scoring import add_compute_options, to_probabilities
+from deepfake.evaluating.scoring import add_compute_options
 from deepfake.evaluating.summary_table import model_name
-from deepfake.predicting.inputs import EXPLAINED, DistinctNames, add_input_options, each_input, is_video
-from deepfake.predicting.views import ViewFinder, prediction, to_batch
+from deepfake.predicting.answers import explanation
+from deepfake.predicting.inputs import EXPLAINED, DistinctNames, add_input_options, each_input
+from deepfake.predicting.views import ViewFinder
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
 
@@ -36,26 +31,17 @@ from deepfake.training.distributed import pick_device
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code, 1 if an input failed."""
     args = _parser().parse_args(argv)
-    device = pick_device(args.device)
     with reading_input():
-        model, config = load_run(args.run, device)
+        model, config = load_run(args.run, pick_device(args.device))
     name = model_name(config["model"])
     finder = ViewFinder(args.crop, args.frames, config["image_size"])
     make_folder(args.out)
     names = DistinctNames()
 
     def explain(path: Path) -> None:
-        views = [view for view in finder.views(path) if view.pixels is not None]
-        parts = to_batch(views).split(args.batch_size)
-        seen = [item for part in parts for item in heat_maps(model, to_unit_range(part).to(device))]
-        scores = to_probabilities(np.array([item.logit for item in seen]))
-        result = prediction(path, scores)
-        rows = []
-        for view, score, item in zip(views, scores, seen, strict=True):
-            text = f"{verdict(score)} ({score:.2f})"
-            rows.append((f"frame {view.frame}\n{text}" if is_video(path) else text, item))
+        result, figure = explanation(path, finder.views(path), model, args.batch_size, name)
         target = args.out / f"{names.of(path)}{EXPLAINED}.png"
-        save_figure(heat_figure(rows, f"{path.name}, {name}"), target)
+        save_figure(figure, target)
         print(json.dumps(result | {"explained": str(target)}), flush=True)
 
     return each_input(args.paths, explain)

@@ -21,11 +21,12 @@ from pathlib import Path
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.files import make_folder
-from deepfake.evaluating.scoring import add_amp_option, add_compute_options, probabilities
+from deepfake.evaluating.scoring import add_amp_option, add_compute_options
 from deepfake.evaluating.summary_table import model_name
+from deepfake.predicting.answers import answer
 from deepfake.predicting.drawings import Drawings
-from deepfake.predicting.inputs import add_input_options, each_input, is_video
-from deepfake.predicting.views import ViewFinder, listed, prediction, rounded, scored, to_batch
+from deepfake.predicting.inputs import add_input_options, each_input
+from deepfake.predicting.views import ViewFinder
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
 
@@ -42,11 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     drawings = Drawings(make_folder(args.annotate), args.clip, name) if args.annotate else None
 
     def predict(path: Path) -> None:
-        views = finder.views(path)
-        scores = probabilities(model, to_batch(views), args.batch_size, args.amp)
-        result = prediction(path, scores)
-        views = scored(views, scores)
-        result |= {"frames": listed(views)} if is_video(path) else {"box": rounded(views[0].box)}
+        result, views = answer(path, finder, model, args.batch_size, args.amp)
         result |= {"model": name, "run": str(args.run)}
         if drawings:
             result |= drawings.draw(path, views, result["fake_probability"])

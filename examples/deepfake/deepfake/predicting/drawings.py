@@ -30,22 +30,26 @@ class Drawings:
 
     def draw(self, path: Path, views: Sequence[View], probability: float) -> dict[str, str]:
         """Write the pictures of one input; returns their paths by kind."""
-        shown = [view for view in views if view.probability is not None]
-        middle = shown[len(shown) // 2]
-        image = frames_at(path, (middle.frame,))[0][1] if is_video(path) else read_rgb(path)
         start = self.folder / f"{self._names.of(path)}{ANNOTATED}"
         written = {"annotated": f"{start}.png"}
         with replacing(Path(written["annotated"])) as file:
-            file.write(encode_rgb(annotated(image, middle.box, probability), ".png"))
+            file.write(encode_rgb(picture(path, views, probability), ".png"))
         if is_video(path):
             written["curve"] = f"{start}.curve.png"
-            plots.save_figure(
-                curve_figure(views, probability, f"{path.name}, {self.model_name}"), Path(written["curve"])
-            )
+            figure = curve_figure(views, probability, f"{path.name}, {self.model_name}")
+            plots.save_figure(figure, Path(written["curve"]))
         if is_video(path) and self.clip:
             written["clip"] = f"{start}.mp4"
             write_annotated(path, Path(written["clip"]), views)
         return written
+
+
+def picture(path: Path, views: Sequence[View], probability: float) -> np.ndarray:
+    """An image, or the middle one of a video's frames with a face, with box and probability; uint8 RGB."""
+    shown = [view for view in views if view.probability is not None]
+    middle = shown[len(shown) // 2]
+    image = frames_at(path, (middle.frame,))[0][1] if is_video(path) else read_rgb(path)
+    return annotated(image, middle.box, probability)
 
 
 def curve_figure(views: Sequence[View], mean: float, title: str) -> Figure:
