@@ -5,6 +5,7 @@ Colours are from Okabe and Ito's palette, which colour-blind readers can tell ap
 
 from __future__ import annotations
 
+import io
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -96,9 +97,17 @@ def score_figure(labels: NDArray[np.int64], scores: NDArray[np.float64], title: 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; a failure leaves no partial file."""
-    with replacing(path) as file, warnings.catch_warnings():
+    with replacing(path) as file:
+        file.write(png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # in a file's name: the title then shows a box, no more
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
 
 
 def wrapped(text: str, width: int) -> str:

@@ -43,6 +43,13 @@ def frame_rate(path: str | Path) -> Fraction:
         return container.streams.video[0].average_rate or Fraction(25)
 
 
+def extent(path: str | Path) -> tuple[int, int, int]:
+    """The number of frames, counted without decoding, their width and their height. UserError if unreadable."""
+    with _opened(path) as container:
+        width, height = container.streams.video[0].width, container.streams.video[0].height
+    return _count_packets(path), width, height
+
+
 def sample_frames(
     path: str | Path, count: int, look: Callable[[np.ndarray], Any] | None = None
 ) -> list[tuple[int, Any]]:
