@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     with reading_input():
         model, config = load_run(args.run, pick_device(args.device))
     name = model_name(config["model"])
-    finder = ViewFinder(args.crop, args.frames, config["image_size"])
+    finder = ViewFinder(args.crop, args.frames, config["image_size"], args.detector)
     make_folder(args.out)
     names = DistinctNames()
 

@@ -4,10 +4,11 @@
 
     {"path": "photo.jpg", "fake_probability": 0.93, "prediction": "fake", "box": [x0, y0, x1, y1], ...}
 
-The largest face is found and cropped as prepare.py does it; in a video it is followed from frame to frame. `box` is the
-face in pixels of the upright image; with `--crop none`, which takes the image's central square as it is, it is null. A
-video has `frames` in place of `box`: a list of {"frame", "fake_probability", "box"}, one for each frame that shows the
-face. Its probability is their mean. With `--annotate`, `annotated` is the path of a picture with box and probability
+The largest face is found and cropped as prepare.py does it (with `--detector yunet`, a detector finds it that misses
+fewer); in a video it is followed from frame to frame. `box` is the face in pixels of the upright image, `detector` what
+found it; with `--crop none`, which takes the image's central square as it is, both are null. A video has `frames` in
+place of `box`: a list of {"frame", "fake_probability", "box"}, one for each frame that shows the face. Its probability
+is their mean. With `--annotate`, `annotated` is the path of a picture with box and probability
 (of a video, its middle frame) and `curve` that of a plot over a video's frames; with `--clip` too, `clip` is the path
 of the video with box and probability in every frame. A folder stands for all images and videos below it, sorted. An
 input that fails is one line on standard error; the other inputs still have their results, and the exit code is 1.
@@ -39,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     with reading_input():
         model, config = load_run(args.run, pick_device(args.device))
     name = model_name(config["model"])
-    finder = ViewFinder(args.crop, args.frames, config["image_size"])
+    finder = ViewFinder(args.crop, args.frames, config["image_size"], args.detector)
     drawings = Drawings(make_folder(args.annotate), args.clip, name) if args.annotate else None
 
     def predict(path: Path) -> None:
         result, views = answer(path, finder, model, args.batch_size, args.amp)
-        result |= {"model": name, "run": str(args.run)}
+        result |= {"model": name, "run": str(args.run), "detector": finder.detector.name if finder.detector else None}
         if drawings:
             result |= drawings.draw(path, views, result["fake_probability"])
         print(json.dumps(result), flush=True)

@@ -50,25 +50,35 @@ class FaceDetector:
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """All faces of an RGB uint8 image (H, W, 3), largest first; boxes in the image's own pixels."""
-        _check_rgb(image)
-        height, width = image.shape[:2]
-        shrink = min(1.0, self.working_side / max(height, width))
-        if shrink < 1.0:
-            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        else:
-            small = np.ascontiguousarray(image)
-        to_x, to_y = width / small.shape[1], height / small.shape[0]
+        small, to_x, to_y = shrunk(image, self.working_side)
         boxes, scores, _ = self._detector.run(small, 0, FACE_THRESHOLD)
         faces = [  # dlib's right and bottom pixels belong to the box, hence + 1
             Face((b.left() * to_x, b.top() * to_y, (b.right() + 1) * to_x, (b.bottom() + 1) * to_y), float(score))
             for b, score in zip(boxes, scores, strict=True)
         ]
-        return sorted(faces, key=lambda face: (-face.area, face.box))
+        return largest_first(faces)
 
     def largest(self, image: np.ndarray) -> Face | None:
         """The largest face of an RGB uint8 image (H, W, 3), or None without a face."""
         return next(iter(self.detect(image)), None)
+
+
+def shrunk(image: np.ndarray, side: int) -> tuple[np.ndarray, float, float]:
+    """The RGB uint8 image with its longer side at most `side`, and the factors of x and y back to its own pixels."""
+    _check_rgb(image)
+    height, width = image.shape[:2]
+    shrink = min(1.0, side / max(height, width))
+    if shrink < 1.0:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    else:
+        small = np.ascontiguousarray(image)
+    return small, width / small.shape[1], height / small.shape[0]
+
+
+def largest_first(faces: list[Face]) -> list[Face]:
+    """The faces by area; of equal ones the leftmost first."""
+    return sorted(faces, key=lambda face: (-face.area, face.box))
 
 
 @functools.cache

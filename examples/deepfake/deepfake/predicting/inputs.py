@@ -12,6 +12,7 @@ from ..common import cli
 from ..common.cli import UserError
 from ..common.files import files_below
 from ..dataset.manifest import IMAGE_SUFFIXES
+from ..media.detectors import DEFAULT, DETECTORS
 from ..media.video import VIDEO_SUFFIXES
 
 ANNOTATED, EXPLAINED = ".annotated", ".explained"
@@ -19,7 +20,7 @@ ANNOTATED, EXPLAINED = ".annotated", ".explained"
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """RUN, PATH... and --crop."""
+    """RUN, PATH..., --crop and --detector."""
     parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
     parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
@@ -27,6 +28,12 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         choices=("face", "none"),
         default="face",
         help="face: crop the largest face; none: the pictures are face crops already (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--detector",
+        choices=tuple(DETECTORS),
+        default=DEFAULT,
+        help="what finds the face; yunet: turned, small, dark and covered ones too (default: %(default)s)",
     )
 
 

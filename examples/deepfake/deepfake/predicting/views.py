@@ -14,7 +14,8 @@ from ..common.cli import UserError
 from ..dataset.images import square
 from ..evaluating.metrics import verdict
 from ..evaluating.scoring import check_finite
-from ..media.faces import CROP_SCALE, Face, FaceDetector, square_crop
+from ..media.detectors import DEFAULT, DETECTORS
+from ..media.faces import CROP_SCALE, Face, square_crop
 from ..media.image_files import read_rgb
 from ..media.tracks import Box, follow
 from ..media.video import sample_frames
@@ -40,11 +41,17 @@ class ViewFinder:
         crop: "face" or "none".
         frames: how many frames of a video to look at.
         image_size: the side S of what the network sees.
+        detector: what finds the faces, a key of DETECTORS. UserError if its package is missing.
     """
 
-    def __init__(self, crop: str, frames: int, image_size: int) -> None:
-        self.detector = FaceDetector() if crop == "face" else None
+    def __init__(self, crop: str, frames: int, image_size: int, detector: str = DEFAULT) -> None:
+        if crop == "none" and detector != DEFAULT:
+            raise UserError(f"--detector {detector} finds faces, --crop none looks for none: leave one of them out", 2)
+        self.detector = DETECTORS[detector]() if crop == "face" else None
         self.frames, self.image_size = frames, image_size
+        self.advice = "if the pictures are face crops already, use --crop none"
+        if detector == DEFAULT:
+            self.advice = f"--detector yunet finds more; {self.advice}"
 
     def views(self, path: Path) -> list[View]:
         """The view of an image, or one for each chosen frame of a video. UserError if none of them shows a face."""
@@ -56,7 +63,7 @@ class ViewFinder:
         ]
         if all(view.pixels is None for view in views):
             where = f"in any of {len(views)} frames" if is_video(path) else "found"
-            raise UserError(f"{path}: no face {where} (if the pictures are face crops already, use --crop none)")
+            raise UserError(f"{path}: no face {where} ({self.advice})")
         return views
 
     def _crops(self, image: np.ndarray) -> dict[Face | None, np.ndarray]:
