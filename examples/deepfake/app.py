@@ -11,6 +11,7 @@ the limits. Ctrl-C stops it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from deepfake.common import cli
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     running = server(html_of(args.run, config), Replies(model, config))
     with listen(args.port) as listener:
         print(f"Open http://{HOST}:{listener.getsockname()[1]} in a browser on this machine. Ctrl-C stops.", flush=True)
+        signal.signal(signal.SIGHUP, running.handle_exit)  # the terminal was closed
         try:
             running.run(sockets=[listener])
         except KeyboardInterrupt:

@@ -19,25 +19,35 @@ import numpy as np
 import evaluate
 import train
 from deepfake.common import cli
-from deepfake.common.cli import Parser
-from deepfake.common.files import make_folder, read_json, write_json
+from deepfake.common.cli import Parser, UserError, reading_input
+from deepfake.common.destination import claim_destination
+from deepfake.common.files import read_json, write_json
 from deepfake.common.markdown import table, write_markdown
 from deepfake.demo.options import FOLDS, TRAINING
 from deepfake.demo.people import person_lightness
+from deepfake.demo.shot_images import fingerprint
 from deepfake.evaluating.by_person import Scored, figures
 from deepfake.evaluating.evaluation import METRICS_FILE, SCORES_FILE, results_folder
-from deepfake.evaluating.lightness import DARK
+from deepfake.media.faces import DARK
 from deepfake.training.checkpoint import CONFIG
+from deepfake.training.settings import FREE_ON_RESUME, parse
 
+SETTINGS = "settings.json"
 HEAD = ("", "people", "real / fake", "AUC", "real called fake at 0.5", "at the threshold from val")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     args, for_train = _parser().parse_known_args(argv)
-    make_folder(args.out)
+    with reading_input():
+        given, resume = parse([*TRAINING, *for_train])
+        if resume or {"data", "out"} & given.keys():
+            raise UserError("--data, --out and --resume are set by cross_validate.py; repeat the command to resume", 2)
+        training = {name: value for name, value in given.items() if name not in FREE_ON_RESUME - {"epochs"}}
+        prints = [fingerprint(fold) for fold in range(FOLDS)]
+        claim_destination(args.out, SETTINGS, {"datasets": prints, "training": training})
     results = [run_fold(fold, args.out / f"fold{fold}", for_train) for fold in range(FOLDS)]
-    found = {name: figures(scored) for name, scored in groups(results).items()}
+    found = {name: figures(scored) for name, scored in groups(results).items() if len(set(scored.labels)) == 2}
     write_json(args.out / "cross_validation.json", found)
     text = table(HEAD, [_row(name, values) for name, values in found.items()])
     write_markdown(args.out / "cross_validation.md", text + "\n")
@@ -75,6 +85,8 @@ def groups(results: Sequence[Path]) -> dict[str, Scored]:
 
 def _rows_of(results: Path) -> list[tuple[dict[str, Any], float]]:
     threshold = read_json(results / METRICS_FILE)["threshold_from_val"]
+    if threshold is None:
+        raise UserError(f"{results / METRICS_FILE} has no threshold from val: its network learnt nothing; train longer")
     with open(results / SCORES_FILE, newline="") as file:
         return [(row, threshold) for row in csv.DictReader(file)]
 

@@ -100,7 +100,7 @@ def _false_positives(figures: dict[str, Any]) -> str:
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=cli.path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    parser.add_argument("--epochs", type=positive_int, help="passes over the training images (default: 6)")
+    parser.add_argument("--epochs", type=positive_int, help="passes over the training images (default: 4)")
     parser.add_argument("--seed", type=non_negative_int, help="of the training (default: 0)")
     return parser
 

@@ -61,9 +61,9 @@ def _can_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Press Ctrl-C: the exit code and what is on standard error."""
-    process.send_signal(signal.SIGINT)
+def interrupt(process: subprocess.Popen[str], sent: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+    """Press Ctrl-C, or send another signal: the exit code and what is on standard error."""
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 

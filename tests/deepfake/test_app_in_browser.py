@@ -1,6 +1,7 @@
 """The page of app.py as a user sees it, in a real browser; and the command as a process that Ctrl-C ends."""
 
 import re
+import signal
 import urllib.request
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 import predict
+from deepfake.evaluating.metrics import shown
 from deepfake.media.faces import FaceDetector
 from deepfake.media.video import write_clip
 from deepfake.serving.replies import NO_PROOF
@@ -57,13 +59,13 @@ def test_the_page_answers_as_predict_does_and_asks_no_other_machine(served, file
         for name, line in zip(names, lines, strict=True):
             upload(page, files / name)
             assert page.inner_text("#name") == name
-            assert page.inner_text("#score") == f"{line['fake_probability']:.2f}"
+            assert page.inner_text("#score") == shown(line["fake_probability"])
             assert f"Called {line['prediction']}" in page.inner_text("#words")
             assert page.inner_text("#no-proof") == NO_PROOF
-            shown = page.evaluate(
+            images = page.evaluate(
                 "[...document.images].filter(i => i.offsetParent && i.naturalWidth > 99).map(i => i.id)"
             )
-            assert shown == ["picture", *(["curve"] if name == "clip.mp4" else []), "heat"]
+            assert images == ["picture", *(["curve"] if name == "clip.mp4" else []), "heat"]
             assert not page.is_visible("#error")
 
         upload(page, files / "text.jpg")
@@ -73,7 +75,7 @@ def test_the_page_answers_as_predict_does_and_asks_no_other_machine(served, file
         page.check("#crop")
         upload(page, files / "portrait.png")
         _, (line,), _ = call_json(predict.main, capsys, finished_run, "portrait.png", "--crop", "none")
-        assert page.inner_text("#score") == f"{line['fake_probability']:.2f}"
+        assert page.inner_text("#score") == shown(line["fake_probability"])
 
         (files / "large.png").write_bytes(bytes(51 * 2**20))
         upload(page, files / "large.png")
@@ -94,7 +96,8 @@ def test_ctrl_c_ends_it(served):
     assert interrupt(process) == (130, "interrupted\n")
 
 
-def test_ctrl_c_while_it_answers_leaves_no_upload(finished_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_answers_leaves_no_upload(finished_run, tmp_path, monkeypatch, end):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process, address = start(finished_run)
     clip = tmp_path / "clip.mp4"
@@ -104,5 +107,5 @@ def test_ctrl_c_while_it_answers_leaves_no_upload(finished_run, tmp_path, monkey
     with pytest.raises(OSError):
         urllib.request.urlopen(question, timeout=0.5)  # leaves before the answer
     assert list(tmp_path.glob("panet-upload-*/clip.mp4"))  # the answer is in progress
-    assert interrupt(process) == (130, "interrupted\n")
+    assert interrupt(process, end) == (130, "interrupted\n")
     assert not list(tmp_path.glob("panet-upload-*"))

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import cross_validate
+from deepfake.common.cli import UserError
 from deepfake.demo import people
 from deepfake.demo.options import FOLDS, TRAINING
 from deepfake.evaluating.by_person import Scored, figures
@@ -64,9 +65,12 @@ def write_results(run: Path, fold: int) -> None:
                 writer.writerow([name, f"{method}/{person}_neutral", method, label, label, method, lightness])
 
 
-def test_the_table_counts_everybody_once(tmp_path, capsys):
+def test_the_table_counts_everybody_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cross_validate, "run_fold", lambda fold, run, options: results_folder(run, f"demo/{fold}"))
     for fold in range(FOLDS):
         write_results(tmp_path / f"fold{fold}", fold)
+    assert call(cross_validate.main, capsys, tmp_path)[0] == 2  # a folder that is not ours
+    (tmp_path / "settings.json").write_text(json.dumps(settings_of(tmp_path / "new", monkeypatch)))
     code, printed, errors = call(cross_validate.main, capsys, tmp_path)
     assert code == 0 and not errors
     found = json.loads((tmp_path / "cross_validation.json").read_text())
@@ -75,6 +79,33 @@ def test_the_table_counts_everybody_once(tmp_path, capsys):
     assert dark["people"] + light["people"] == 102 and 10 < dark["people"] < 20
     table = (tmp_path / "cross_validation.md").read_text()
     assert table in printed and "1.000 [1.000, 1.000]" in table
+
+
+def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The settings that the command writes into a new folder, before any fold is trained."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cross_validate, "groups", lambda results: {})
+        cross_validate.main([str(folder)])
+    return json.loads((folder / "settings.json").read_text())
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cross_validate, "run_fold", lambda *_: tmp_path)
+    settings_of(tmp_path / "out", monkeypatch)
+    code, _, errors = call(cross_validate.main, capsys, tmp_path / "out", "--seed", "9")
+    assert code == 2 and "made with another training" in errors[0]
+    code, _, errors = call(cross_validate.main, capsys, tmp_path / "out", "--data", "faces")
+    assert code == 2 and "set by cross_validate.py" in errors[0]
+    code, _, errors = call(cross_validate.main, capsys, tmp_path / "out", "--sead", "9")
+    assert code == 2 and "--sead" in errors[0]
+
+
+def test_a_fold_without_a_threshold_is_named(tmp_path):
+    write_results(tmp_path, 0)
+    folder = results_folder(tmp_path, "demo/0")
+    (folder / "metrics.json").write_text(json.dumps({"threshold_from_val": None}))
+    with pytest.raises(UserError, match=r"demo-0-test.metrics\.json has no threshold from val"):
+        cross_validate.groups([folder])
 
 
 def test_a_fold_is_trained_resumed_or_left_alone(tmp_path, monkeypatch):

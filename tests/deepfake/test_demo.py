@@ -18,7 +18,7 @@ from deepfake.demo.options import FOLDS, fold_of, is_demo
 from deepfake.demo.sample_files import write_samples
 from deepfake.demo.shot_images import demo_images, fingerprint
 from deepfake.forging.coarse_recipes import COARSE_METHODS
-from deepfake.media.faces import FaceDetector, box_iou
+from deepfake.media.faces import DARK, FaceDetector, box_iou
 from deepfake.media.image_files import read_rgb
 from deepfake.media.video import decode_frames
 from tests.deepfake.scripts import environment
@@ -80,7 +80,7 @@ def test_no_person_is_in_two_splits(fold):
 def test_every_person_is_tested_in_one_fold_and_the_folds_are_alike_in_lightness():
     tested = [person for fold in people.folds() for person in fold]
     assert len(tested) == len(set(tested)) == 102
-    dark = {portrait.person for portrait in people.portraits() if portrait.tone[0] < shot_images.DARK}
+    dark = {portrait.person for portrait in people.portraits() if portrait.tone[0] < DARK}
     assert {len(fold & dark) for fold in people.folds()} <= {2, 3}
 
 

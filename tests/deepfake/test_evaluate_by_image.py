@@ -9,7 +9,7 @@ from PIL import Image
 
 import evaluate
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import open_split
+from deepfake.data import open_split
 from deepfake.evaluating import evaluation
 from deepfake.evaluating.lightness import figures_by_lightness, lightness_of
 from deepfake.evaluating.thresholds import at_thresholds, fit_threshold

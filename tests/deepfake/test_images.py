@@ -105,6 +105,14 @@ def test_only_an_image_with_a_box_is_known_to_have_the_face_in_its_middle(tmp_pa
     assert not open_split(split_folder(tmp_path / "plain"), "test", 8).face_in_middle.any()
 
 
+@pytest.mark.parametrize("box", [False, [], "x", [0, 0, 9], [0, 0, 0, 9], [9, 0, 0, 9], [0, 0, "9", 9]])
+def test_a_box_that_is_none_is_refused_by_its_line(tmp_path: Path, box: Any) -> None:
+    root, rows = manifest_folder(tmp_path)
+    rows[1]["box"] = box
+    with pytest.raises(UserError, match=r"line 2: box .* \(wanted \[x0, y0, x1, y1\]"):
+        open_split(write(root, rows), "test", 8)
+
+
 def test_a_split_is_read_from_split_folders(tmp_path: Path) -> None:
     images = open_split(split_folder(tmp_path), "test", 8)
     assert images.names == ["test/real/0.png", "test/real/1.png", "test/fake/Swap/0.png", "test/fake/Swap/1.png"]
@@ -160,6 +168,20 @@ def test_the_demo(one_shot: None) -> None:
 
 
 # How an image is read
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF"])
+def test_a_format_that_starts_programs_or_decodes_when_opened_is_refused(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "photo.jpg"
+    Image.new("RGB", (16, 16)).save(file, format=kind)
+    with pytest.raises(UserError, match=r"photo\.jpg: not a readable image"):
+        read_rgb(file)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_a_format_is_read_whatever_the_name_says(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(tmp_path / "photo.dat", format=kind)
+    assert abs(read_rgb(tmp_path / "photo.dat")[8, 8, 0].astype(int) - 200) < 8
 
 
 def test_an_image_is_turned_upright_cut_and_antialiased(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepfake.common.cli import UserError
-from deepfake.evaluating.metrics import binary_metrics, equal_error_rate, evaluate_scores, video_scores
+from deepfake.evaluating.metrics import binary_metrics, equal_error_rate, evaluate_scores, shown, video_scores
 
 LABELS = [0, 0, 0, 1, 1]
 SCORES = [0.1, 0.4, 0.7, 0.6, 0.9]
@@ -159,3 +159,10 @@ def test_a_video_with_two_labels_is_named():
 def test_video_names_of_another_length():
     with pytest.raises(UserError, match="1 video names for 2 labels"):
         video_scores(["swap/3"], [0, 1], [0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("score", "text"), [(0.497, "0.497"), (0.4999999, "0.4999999"), (0.5, "0.50"), (0.4949, "0.49"), (1.0, "1.00")]
+)
+def test_a_shown_score_is_on_its_own_side_of_the_threshold(score, text):
+    assert shown(score) == text

@@ -200,7 +200,18 @@ def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
     if (method == "real") != (label == 0):
         raise UserError(f'{where}: method {method!r} with label {label} (wanted "real" for 0, another name for 1)')
     video = _text(row, "video", where, default=path)
-    return Record(path, label, row["split"], method, f"{method}/{video}", row.get("box") is not None), video
+    return Record(path, label, row["split"], method, f"{method}/{video}", _has_box(row, where)), video
+
+
+def _has_box(row: dict[str, Any], where: str) -> bool:
+    """Whether a line says around which box of a face the image was cut."""
+    box = row.get("box")
+    if box is None:
+        return False
+    numbers = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+    if not numbers or not (box[0] < box[2] and box[1] < box[3]):
+        raise UserError(f"{where}: box {box!r} (wanted [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null)")
+    return True
 
 
 def _text(row: dict[str, Any], key: str, where: str, default: str | None = None) -> str:

@@ -15,7 +15,10 @@ from .options import FOLDS
 FOLDER = Path(__file__).resolve().parents[2] / "portraits"
 SEED = 2024
 LICENCE = "PORTRAITS-LICENCE.md"  # the name of the photos' licence beside pictures that show them
-ATTRIBUTION = "Photos: Face Research Lab London Set (DeBruine & Jones, 2017), CC BY 4.0, altered"
+ATTRIBUTION = (
+    "Photos: Face Research Lab London Set (DeBruine & Jones, 2017, doi:10.6084/m9.figshare.5047666.v5), "
+    "CC BY 4.0, altered."
+)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Writes a photo and a short clip of one person of the demo's test split, real and forged, as forge.py makes them."""
+"""Writes a photo and a short clip of one person of the demo's test split, real and forged, filmed as by forge.py."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ import numpy as np
 from ..common.workers import cores
 from ..dataset.images import Images, square
 from ..dataset.manifest import SPLITS
-from ..forging.portrait_files import Portrait
-from .people import SEED, folds, photos_of, portraits
+from ..forging.portrait_files import SIDECAR, Portrait
+from ..media.faces import DARK
+from .people import FOLDER, SEED, folds, photos_of, portraits
 from .shots import SIZE, Shot, nearest_donors, shoot
 
 DESCRIPTION = "demo: real portraits and visible forgeries of them (Face Research Lab London Set, CC BY 4.0)"
@@ -23,7 +24,7 @@ NOTICE = """\
 --data demo: REAL FACES, and forgeries made of them VISIBLE ENOUGH to be learnt in minutes. This shows that the code
 works; it is NO RESULT about deepfakes. Photos: Face Research Lab London Set, CC BY 4.0 (portraits/LICENCE.md)."""
 SHOTS = {"train": 16, "val": 4, "test": 8}  # of a photo, each a real image and its forgery
-DARK, EXTRA = 45.0, 3  # below this CIELAB lightness a face has so many times the shots in training: few people are dark
+EXTRA = 3  # a dark face has so many times the shots in training, since few people have one
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
@@ -41,9 +42,11 @@ def demo_images(split: str, fold: int, image_size: int) -> Images:
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool's threads use all cores
-    with ThreadPoolExecutor(cores()) as pool:
-        drawn = list(pool.map(draw, wanted))
-    cv2.setNumThreads(threads)
+    try:
+        with ThreadPoolExecutor(cores()) as pool:
+            drawn = list(pool.map(draw, wanted))
+    finally:
+        cv2.setNumThreads(threads)
     methods = [method for *_, forged in drawn for method in ("real", forged)]
     names = [f"{photo.path.stem}_{number}" for photo, number in wanted for _ in range(2)]
     return Images(
@@ -69,9 +72,9 @@ def _shots_of(lightness: float, split: str) -> int:
 
 @functools.cache
 def fingerprint(fold: int) -> str:
-    """sha256 over the photos, the people of the fold, and the first photo's shots of each split."""
+    """sha256 over the photos, their boxes and landmarks, the fold's people, the first photo's shots of each split."""
     settings = (SEED, SHOTS, DARK, EXTRA, sorted(folds()[fold]), [portrait.sha256 for portrait in portraits()])
-    digest = hashlib.sha256(repr(settings).encode())
+    digest = hashlib.sha256(repr(settings).encode() + (FOLDER / SIDECAR).read_bytes())
     for split in SPLITS:
         photos = photos_of(split, fold)
         donors = nearest_donors(photos[0], photos)

@@ -139,15 +139,15 @@ def _by_method(images: Images) -> dict[str, NDArray[np.int64]]:
 def _write_pictures(
     out: Path, model: nn.Module, images: Images, scores: NDArray[np.float64], metrics: dict[str, Any]
 ) -> None:
-    title = title_of(metrics)
+    title, attribution = title_of(metrics), ""
     if is_demo(metrics["data"]):
-        title += f": a demonstration, not FaceForensics++. {ATTRIBUTION}"
+        title, attribution = f"{title}: a demonstration, not FaceForensics++", f". {ATTRIBUTION}"
         write_licence(out)
     videos = video_scores(images.videos, images.labels, scores)
     baseline = metrics["trivial_baseline_auc"]
     plots.save_figure(plots.roc_figure(images.labels, scores, videos, baseline, title), out / "roc.png")
     plots.save_figure(plots.score_figure(images.labels, scores, title), out / "scores.png")
-    plots.save_figure(grid_figure(grid_examples(model, images, scores), title), out / "grid.png")
+    plots.save_figure(grid_figure(grid_examples(model, images, scores), title + attribution), out / "grid.png")
 
 
 def _write_more(out: Path, name: str, metrics: dict[str, Any], result: dict[str, Any], figure: Figure) -> None:

@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from ..dataset.batches import Batch, EvalBatches, load
 from ..dataset.images import Images
+from ..media.faces import DARK
 from .bootstrap import evaluate_with_intervals
 from .thresholds import Floats, Labels, at_thresholds
 
-DARK = 45.0
-"""A face whose L* is below this is one of the darker faces, else one of the lighter faces."""
 MIDDLE = 0.4
 """The side of the middle over that of the crop: about half the face's box, in prepare.py's crops of 1.3 boxes."""
 READ_TOGETHER = 32  # images

@@ -22,6 +22,12 @@ def verdict(score: float) -> str:
     return "fake" if score >= THRESHOLD else "real"
 
 
+def shown(score: float) -> str:
+    """A score with two decimals; with more where two would be on the other side of THRESHOLD."""
+    texts = (f"{score:.{digits}f}" for digits in range(2, 20))
+    return next(text for text in texts if verdict(float(text)) == verdict(score))
+
+
 class VideoScores(NamedTuple):
     """Name, label and score of each video, in the order in which the videos first appear."""
 

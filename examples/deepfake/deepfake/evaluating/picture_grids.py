@@ -17,7 +17,7 @@ from torch import nn
 from ..dataset.images import Images, to_unit_range
 from ..dataset.manifest import CLASSES
 from .heatmaps import ERROR, GUIDED, Seen, heat_maps
-from .metrics import THRESHOLD, verdict
+from .metrics import THRESHOLD, shown, verdict
 from .plots import GREY, ORANGE, styled_figure, wrapped
 
 PER_CLASS = 4  # columns of the grid for each class, up to half of them wrong answers
@@ -75,7 +75,7 @@ def grid_figure(examples: Sequence[Example], title: str) -> Figure:
 def _show_input(axes: Axes, example: Example) -> None:
     axes.imshow(example.seen.image)
     truth, predicted = CLASSES[example.label], verdict(example.score)
-    text = f"GT {truth}\nPred {predicted} ({example.score:.2f})"
+    text = f"GT {truth}\nPred {predicted} ({shown(example.score)})"
     if predicted == truth:
         axes.set_title(text, fontsize=8, loc="center")
     else:

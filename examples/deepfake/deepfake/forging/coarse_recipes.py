@@ -23,13 +23,13 @@ MOST = 2.75  # factor of LIGHT and TINT for a dark face, whose seam would show t
 
 
 def coarse_swap(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
-    """The target's canvas with the donor's face, aligned and colour-matched, then put off in light and sharpness."""
+    """The target's canvas with the donor's face, aligned and colour-matched, then disturbed in light and sharpness."""
     inner, outer, mask = donor_on_target(target, donor, side, rng, SHRINK, BORDER)
-    return blend(put_off(inner, mask, side, rng), outer, mask)
+    return blend(disturbed(inner, mask, side, rng), outer, mask)
 
 
 def coarse_self_blend(target: Still, donor: Still, side: int, rng: np.random.Generator) -> np.ndarray:
-    """The target's canvas with its own face moved, then put off in light and sharpness (no donor is used)."""
+    """The target's canvas with its own face moved, then disturbed in light and sharpness (no donor is used)."""
     to_canvas = canvas_transform(target, side)
     outer = render(target.image, to_canvas, side)
     turn, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.004, 0.013) * side
@@ -37,10 +37,10 @@ def coarse_self_blend(target: Still, donor: Still, side: int, rng: np.random.Gen
     move = similarity(np.exp(rng.uniform(-0.03, 0.03)), np.radians(rng.uniform(-2, 2)), shift, side)
     inner = render(target.image, move @ to_canvas, side)
     mask = soft_mask([face_shape(target, to_canvas, side, rng.uniform(*SHRINK))], rng, BORDER)
-    return blend(put_off(inner, mask, side, rng), outer, mask)
+    return blend(disturbed(inner, mask, side, rng), outer, mask)
 
 
-def put_off(face: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+def disturbed(face: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """The face in another light and with more or less fine detail."""
     level = float((mask * face.mean(axis=2)).sum() / mask.sum())
     visible = MIDDLE / max(level, MIDDLE / MOST)

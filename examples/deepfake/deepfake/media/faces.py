@@ -17,6 +17,7 @@ from ..common.cli import UserError
 
 WORKING_SIDE = 960  # longest side the detector sees: faces of a 1080p video stay well above its 80-pixel window
 FACE_THRESHOLD = 0.0  # lowest score of a face
+DARK = 45.0  # a face whose mean CIELAB lightness, from 0 to 100, is lower is called dark
 CROP_SCALE = 1.3  # side of a crop over the side of the box, as RECCE and FF++ crop
 
 

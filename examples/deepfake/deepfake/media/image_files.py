@@ -15,6 +15,10 @@ from PIL import Image, ImageOps
 from ..common.cli import UserError
 
 JPEG_QUALITY = 95
+Image.init()  # registers all formats
+FORMATS = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM"} & Image.OPEN.keys()
+"""What is read, whatever the file's name says: formats that decode in this process and say their size first. Others
+start programs (EPS) or decode when they are opened (ICO)."""
 # What Pillow raises on damaged files, the last one where the EXIF part ends too soon:
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error)
 
@@ -32,7 +36,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """An image file, its header read. UserError that names the file if it, or what is read of it, is unreadable."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=sorted(FORMATS)) as image:
             warnings.simplefilter("ignore")  # about large images and unusual metadata
             yield image
     except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..evaluating.metrics import verdict
+from ..evaluating.metrics import shown, verdict
 from ..media.tracks import Box
 
 SMALLEST = 320  # pixels: a smaller picture is enlarged and a narrower one gets margins, so that the caption is legible
@@ -36,7 +36,7 @@ def _text_and_colour(probability: float | None) -> tuple[str, tuple[int, int, in
     if probability is None:
         return "no face found", NO_COLOUR
     name = verdict(probability)
-    return f"{name.upper()}   fake probability {probability:.2f}", FAKE_COLOUR if name == "fake" else REAL_COLOUR
+    return f"{name.upper()}   fake probability {shown(probability)}", FAKE_COLOUR if name == "fake" else REAL_COLOUR
 
 
 def _draw_box(picture: Image.Image, box: list[float], colour: tuple[int, int, int]) -> None:

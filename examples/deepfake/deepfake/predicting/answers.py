@@ -12,7 +12,7 @@ from torch import nn
 
 from ..dataset.images import to_unit_range
 from ..evaluating.heatmaps import heat_maps
-from ..evaluating.metrics import verdict
+from ..evaluating.metrics import shown, verdict
 from ..evaluating.picture_grids import heat_figure
 from ..evaluating.scoring import probabilities, to_probabilities
 from .inputs import is_video
@@ -46,6 +46,6 @@ def explanation(
     result = prediction(path, scores)
     rows = []
     for view, score, item in zip(views, scores, seen, strict=True):
-        text = f"{verdict(score)} ({score:.2f})"
+        text = f"{verdict(score)} ({shown(score)})"
         rows.append((f"frame {view.frame}\n{text}" if is_video(path) else text, item))
     return result, heat_figure(rows, f"{path.name}, {model_name}")

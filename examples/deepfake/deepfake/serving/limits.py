@@ -1,4 +1,4 @@
-"""What the page accepts: the size of an upload, of a picture and of a video, checked before anything is decoded."""
+"""What the page accepts: the size of an upload, and of a picture or video as the file states it, before decoding."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ function fail(text) {
 function present(answer) {
   find("answer").className = answer.prediction;
   find("name").textContent = answer.name;
-  find("score").textContent = answer.fake_probability.toFixed(2);
+  find("score").textContent = answer.shown_probability;
   find("level").style.width = `${100 * answer.fake_probability}%`;
   find("words").textContent = answer.words;
   find("picture").src = answer.picture;
@@ -35,12 +35,7 @@ async function ask(file) {
   }
   const query = new URLSearchParams({ name: file.name, crop: find("crop").checked ? "none" : "face" });
   const headers = { "Content-Type": "application/octet-stream" };
-  let response;
-  try {
-    response = await fetch(`answer?${query}`, { method: "POST", headers, body: file });
-  } catch {
-    return fail("No answer: is app.py still running? Is the file still there?");
-  }
+  const response = await fetch(`answer?${query}`, { method: "POST", headers, body: file });
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
   if (!isJson) {
     return fail(`The server failed (${response.status}): its terminal says why.`);
@@ -51,21 +46,26 @@ async function ask(file) {
 
 async function take(file) {
   if (!file || busy) {
-    return;
+    return fail(busy ? "One file at a time: please wait for the answer." : "What you dropped is not a file.");
   }
   busy = true;
   show("answer", false);
   show("error", false);
   drop.classList.add("busy");
   find("status").textContent = `Looking at ${file.name} ...`;
-  await ask(file);
-  find("status").textContent = "";
-  drop.classList.remove("busy");
-  input.value = ""; // so that the same file can be chosen again
-  busy = false;
+  try {
+    await ask(file);
+  } catch {
+    fail("No answer: is app.py still running? Is the file still there?");
+  } finally {
+    find("status").textContent = "";
+    drop.classList.remove("busy");
+    input.value = ""; // so that the same file can be chosen again
+    busy = false;
+  }
 }
 
-input.addEventListener("change", () => take(input.files[0]));
+input.addEventListener("change", () => input.files.length && take(input.files[0]));
 for (const [event, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
   document.addEventListener(event, (moved) => {
     moved.preventDefault(); // the browser would open the file

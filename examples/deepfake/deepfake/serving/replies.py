@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
-from ..evaluating.metrics import THRESHOLD
+from ..evaluating.metrics import THRESHOLD, shown
 from ..evaluating.plots import png
 from ..evaluating.summary_table import model_name
 from ..media.image_files import encode_rgb
@@ -49,13 +49,14 @@ class Replies:
         check_extent(path)
         result, views = answer(path, self._finders[crop], self.model, BATCH)
         probability = result["fake_probability"]
-        shown = [view for view in views if view.probability is not None]
-        some = [shown[i] for i in frame_indices(len(shown), HEAT_FRAMES)]
+        seen = [view for view in views if view.probability is not None]
+        some = [seen[i] for i in frame_indices(len(seen), HEAT_FRAMES)]
         _, heat = explanation(path, some, self.model, HEAT_BATCH, self.name)
         return {
             "name": path.name,
             "prediction": result["prediction"],
             "fake_probability": probability,
+            "shown_probability": shown(probability),
             "words": _words(result["prediction"], path, views),
             "picture": _picture_url(picture(path, views, probability)),
             "curve": _figure_url(curve_figure(views, probability, path.name)) if is_video(path) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from contextlib import suppress
 from functools import partial
@@ -95,11 +96,11 @@ def listen(port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A server that Ctrl-C stops at once: the upload in progress is deleted, and its answer is not waited for."""
+    """A server that a signal stops at once: the upload in progress is deleted, and its answer is not waited for."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal; uvicorn raises it again (KeyboardInterrupt) when everything is closed."""
-        super().handle_exit(sig, frame)
+        """Note any signal as Ctrl-C, which uvicorn raises again (KeyboardInterrupt) when everything is closed."""
+        super().handle_exit(signal.SIGINT, frame)
         self.force_exit = True
 
 
