@@ -79,8 +79,9 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
         kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
+    layer.requires_grad_(False)  # torch's counter follows gradients, and fails at views made where none are recorded
     with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        layer(x)
+        layer(x.detach())
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
@@ -93,7 +94,7 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
-        out: Any = layer(x)
+        out: Any = layer(x.clone())  # of a leaf, autograd refuses changes in place
     if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
         returned = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
         wanted = f"{tuple(x.shape)} in {x.dtype}"

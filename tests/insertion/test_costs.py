@@ -5,10 +5,13 @@ from functools import partial
 
 import pytest
 import timm
+import torch
+from timm.layers import SelectiveKernel
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, profile
 from panet_layers.insertion.costs import cost
+from tests.insertion.lookalikes import EMA
 from tests.insertion.small_hosts import X, resnet
 
 
@@ -52,3 +55,44 @@ def test_a_backend_that_cannot_run_on_the_models_present_device():
 def test_activation_bytes_count_the_input_not_the_parameters(device):
     layer = nn.Conv2d(16, 16, 3, padding=1, device=device)
     assert cost(layer, (16, 8, 6)).activation_bytes == 4 * 16 * 8 * 6
+
+
+class Around(nn.Module):
+    """A child module on a form of the input, or of a parameter, that shares its memory."""
+
+    def __init__(self, child, before, after=lambda out, x: out):
+        super().__init__()
+        self.child, self.before, self.after = child, before, after
+        self.weight = nn.Parameter(torch.ones(1, 32))
+
+    def forward(self, x):
+        return self.after(self.child(self.before(x, self.weight)), x)
+
+
+HANDS_ON_A_VIEW = {
+    "published EMA": lambda: EMA(32),
+    "timm's SK": lambda: SelectiveKernel(32),
+    "norm over channels": lambda: Around(
+        nn.LayerNorm(32), lambda x, _: x.permute(0, 2, 3, 1), lambda out, _: out.permute(0, 3, 1, 2)
+    ),
+    "part of the input": lambda: Around(nn.Conv2d(16, 32, 1), lambda x, _: x.chunk(2, 1)[0], lambda out, x: out + x),
+    "view of a parameter": lambda: Around(
+        nn.Sigmoid(), lambda _, weight: weight.view(1, -1, 1, 1), lambda gate, x: gate * x
+    ),
+    "change in place": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(32, 32, 1)),
+    "change of a view in place": lambda: Around(nn.ReLU(inplace=True), lambda x, _: x.flatten(2), lambda _, x: x),
+}
+
+
+@pytest.mark.parametrize("name", HANDS_ON_A_VIEW)
+def test_layers_whose_children_see_the_inputs_memory_are_counted(name):
+    layer = HANDS_ON_A_VIEW[name]()
+    model = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.Conv2d(32, 4, 1))
+    report = insert_attention(model, "0", lambda _: layer, example_input=X)
+    assert profile(model, X).total == report.total
+    assert all(p.requires_grad for p in layer.parameters())
+
+
+def test_the_published_ema_costs_what_emams_formulas_cost():
+    published, ours = cost(EMA(32), (32, 16, 12)), cost(EMAM(32), (32, 16, 12))
+    assert (published.parameters, published.macs) == (ours.parameters, ours.macs)
