@@ -221,7 +221,7 @@ def _with_token_order(model: nn.Module, name: str, layout: Layout) -> Layout:
     number = next((i for i in candidates if math.prod(reroll.schedule[i][1]) == tokens), None)
     if number is None:
         raise ValueError(f"module {name!r} returned {tokens} tokens in an unknown order; name another module")
-    return with_order(layout, reroll(torch.arange(tokens).view(1, -1, 1), number)[0, :, :, 0])
+    return with_order(layout, reroll(torch.arange(tokens, device="cpu").view(1, -1, 1), number)[0, :, :, 0])
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:

@@ -2,7 +2,8 @@
 
 A hook and a child module change no existing name: the plain model's checkpoints load, and code that uses the model
 finds the modules it knows. The hook is a plain function that finds the layer in the module that it is called for, so
-copies, pickles and replicas run their own layers.
+copies, pickles and replicas run their own layers. It has a name among the module's hooks: torch numbers hooks anew in
+each process, and one of these numbers could come again after loading a pickle.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ class Refinement(nn.Module):
     def __init__(self, layer: nn.Module, layout: Layout, element: Element) -> None:
         super().__init__()
         self.layer, self.layout, self.element = layer, layout, element
-        order = None if layout.order is None else torch.tensor(layout.order)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("position", None if order is None else order.argsort(), persistent=False)
+        # Not buffers: no checkpoint holds them, so `to_empty` would leave them undefined.
+        self.order, self.position = (None, None) if layout.order is None else _order(layout.order, torch.device("cpu"))
 
     @fx_leaf
     def forward(self, output: Any) -> Any:
@@ -66,13 +66,31 @@ class Refinement(nn.Module):
         prefix = self.layout.prefix
         tokens = x[:, prefix:] if prefix else x
         size = self.layout.grid(tokens.shape[1])
-        tokens = tokens if self.order is None else tokens[:, self.order]
+        order, position = self._order_on(x.device)
+        tokens = tokens if order is None else tokens[:, order]
         out = self.layer(tokens.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
-        out = out if self.position is None else out[:, self.position]
+        out = out if position is None else out[:, position]
         return torch.cat([x[:, :prefix], out], dim=1) if prefix else out
+
+    def _order_on(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Return `order` and `position` on the device, and keep them there for later calls."""
+        if self.order is None or self.order.device == device:
+            return self.order, self.position
+        assert self.layout.order is not None
+        order, position = _order(self.layout.order, device)
+        if type(order) is Tensor and not torch.compiler.is_compiling():  # a traced graph's tensors end with it
+            self.order, self.position = order, position
+        return order, position
 
     def extra_repr(self) -> str:
         return str(self.layout) + ("" if self.element is None else f", element={self.element!r}")
+
+
+@torch.inference_mode(False)  # tensors created in inference mode could not index in training
+def _order(order: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the index of each pixel's token, and of each token's pixel."""
+    tokens = torch.tensor(order, device=device)
+    return tokens, tokens.argsort()
 
 
 class Refinements(nn.ModuleList):
@@ -81,20 +99,27 @@ class Refinements(nn.ModuleList):
     def forward(self, x: Any) -> Any:
         return x
 
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        # Pickles of version 0.1 have the hook under a number; no later hook of this process may take it.
+        RemovableHandle.next_id = max(RemovableHandle.next_id, 1 << 40)
+
 
 def attach(refinements: Sequence[tuple[nn.Module, Refinement]]) -> None:
     """Add a refinement to each module, after those that it has; where one fails, none is added."""
-    added: list[RemovableHandle] = []
+    added: list[nn.Module] = []
     try:
         for module, _ in refinements:
             holder, name = holder_of(module)
             if not isinstance(holder._modules.get(name, Refinements()), Refinements):
                 raise ValueError(f"{type(holder).__name__} has a child {name!r} of its own; name another module")
-            if not any(hook is refine for hook in module._forward_hooks.values()):
-                added.append(module.register_forward_hook(refine))
+            if hook_key(module) is None:
+                module.register_forward_hook(refine).remove()  # raises where a module accepts no hooks
+                _hooks(module)[NAME] = refine
+                added.append(module)
     except Exception:
-        for handle in added:
-            handle.remove()
+        for module in added:
+            del _hooks(module)[NAME]
         raise
     for module, refinement in refinements:
         holder, name = holder_of(module)
@@ -104,11 +129,20 @@ def attach(refinements: Sequence[tuple[nn.Module, Refinement]]) -> None:
 
 def detach(module: nn.Module) -> None:
     """Remove every refinement that `module` runs or holds for a container."""
-    for key in [key for key, hook in module._forward_hooks.items() if hook is refine]:
-        del module._forward_hooks[key]
+    while (key := hook_key(module)) is not None:
+        del _hooks(module)[key]
     ours = [name for name, child in module._modules.items() if name.startswith(NAME) and isinstance(child, Refinements)]
     for name in ours:
         del module._modules[name]
+
+
+def hook_key(module: nn.Module) -> Any:
+    """Return the key of the hook that runs the module's refinements, or None: its name, or in old pickles a number."""
+    return next((key for key, hook in module._forward_hooks.items() if hook is refine), None)
+
+
+def _hooks(module: nn.Module) -> dict[Any, Any]:
+    return module._forward_hooks  # by torch's annotation its keys are numbers
 
 
 def refine(module: nn.Module, args: Any, output: Any) -> Any:

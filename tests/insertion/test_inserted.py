@@ -30,6 +30,53 @@ def test_copies_have_layers_of_their_own():
     assert inserted(model) and not inserted(twin)
 
 
+def hiera():
+    """A network whose tokens are not in row-major order, with layers."""
+    torch.manual_seed(0)
+    model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=2, embed_dim=16, stages=(1, 1, 1, 1)).eval()
+    insert_attention(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
+    return model
+
+
+def rebuilt(model, state):
+    model.to("meta").to_empty(device="cpu").load_state_dict(state)
+
+
+def assigned(model, state):
+    model.to("meta").load_state_dict(state, assign=True)
+
+
+@torch.no_grad()
+def overwritten(model, state):
+    """As by tools that build a model in memory of any content, and then fill in what the checkpoint has."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.fill_(7)
+    model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", [rebuilt, assigned, overwritten])
+def test_a_state_dict_is_all_that_a_rebuilt_token_model_needs(change):
+    model = hiera()
+    x = torch.randn(2, 3, 64, 64)
+    expected, state = model(x), copy.deepcopy(model.state_dict())
+    change(model, state)
+    assert torch.equal(model(x), expected)
+
+
+def test_no_buffer_is_missing_in_a_state_dict():
+    assert {name for name, _ in hiera().named_buffers()} <= set(hiera().state_dict())
+
+
+def test_the_order_of_tokens_moves_with_them():
+    model = hiera()
+    refinement = model.blocks[0].inserted_attention[0]
+    refinement.order, refinement.position = refinement.order.to("meta"), refinement.position.to("meta")
+    with torch.inference_mode():
+        model(torch.zeros(2, 3, 64, 64))
+    assert refinement.order.device.type == "cpu"
+    model.train()(torch.randn(2, 3, 64, 64)).sum().backward()  # an index made in inference mode could not be kept
+
+
 def test_state_dict_round_trip():
     model, other = resnet(), resnet()
     insert_attention(model, "stages", EMAM)

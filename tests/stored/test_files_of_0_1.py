@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 import evaluate
 import train
@@ -57,6 +58,18 @@ def test_pickled_modules_give_the_same_output_and_load_state_dicts(name: str, st
     module = torch.load(stored / f"layers/{name}_module.pt", weights_only=False)
     assert_same_output(module, saved)
     module.load_state_dict(saved["state_dict"])
+
+
+def test_inserted_layers_of_a_pickle_stay_when_other_hooks_come_and_go(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = torch.load(stored / "layers/inserted.pt")
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)  # as in a new process; 0.1 kept hooks under these numbers
+    model = torch.load(stored / "layers/inserted_module.pt", weights_only=False)
+    for module in model.modules():
+        for _ in range(100):
+            module.register_forward_hook(lambda *_: None).remove()
+    assert_same_output(model, saved)
 
 
 def assert_same_output(module: nn.Module, saved: dict[str, Tensor]) -> None:
