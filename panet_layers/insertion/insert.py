@@ -10,8 +10,10 @@ from torch import nn
 
 from .changeable import check_changeable
 from .costs import CostReport, Row, cost
+from .folding import ignore_folding, notice_folding
 from .locations import Location, find_locations
 from .observation import observe
+from .presence import check_presence, unwatch, watch
 from .refinement import Refinement, attach, detach
 
 
@@ -43,6 +45,9 @@ def insert_attention(
     (those of a container are stored in its last module) and have the model's dtype and device. A second call for the
     same location refines further.
 
+    Later calls of the model warn of layers that no longer run, and of a normalisation folded into its convolution
+    beside a layer: fold before inserting.
+
     Returns a report: each location, its layout, and what the layer costs there for one image. Print it.
 
     Raises ValueError, and changes nothing, where a name matches no module, a module returns no feature map or is not
@@ -52,10 +57,15 @@ def insert_attention(
     check_changeable(model, "insert")
     if isinstance(layer, nn.Module):
         raise ValueError(f"layer is called with the channels at each location, so give its class, not {layer!r}")
-    locations = find_locations(at, observe(model, example_input))
+    check_presence(model)
+    seen = observe(model, example_input)
+    locations = find_locations(at, seen)
     refinements = [(location.module, _refinement(location, model, layer)) for location in locations]
     rows = [_row(location, refinement.layer) for location, (_, refinement) in zip(locations, refinements)]
     attach(refinements)
+    names = {location.module: location.name for location in locations}
+    notice_folding(names, seen.normalised)
+    watch(model, names)
     _forget_compiled(model)
     return CostReport(tuple(rows))
 
@@ -66,7 +76,10 @@ def remove_attention(model: nn.Module) -> None:
     Raises ValueError where the model is wrapped for distributed training, which waits for the layers' gradients.
     """
     check_changeable(model, "remove")
+    check_presence(model)
     for module in list(model.modules()):
+        unwatch(module)
+        ignore_folding(module)
         detach(module)
     _forget_compiled(model)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .features import feature_host
 from .layouts import ChannelsFirst, Image
@@ -31,27 +32,35 @@ class Observation(NamedTuple):
     outputs: for each module, the shapes that each of its calls returned, in the order in which the modules first ended.
     makers: for a module and an element of its list, tuple or mapping, the module that returned this tensor first, and
         as which element.
+    normalised: the modules whose output a batch normalisation takes, and this normalisation.
     """
 
     model: nn.Module
     image: Image
     outputs: dict[nn.Module, list[Shapes]]
     makers: dict[Origin, Origin]
+    normalised: dict[nn.Module, _BatchNorm]
 
 
 def observe(model: nn.Module, example_input: Any = None) -> Observation:
     """Return what every module returns in a dry run of the model. Raises as `dry_run` does."""
     outputs: dict[nn.Module, list[Shapes]] = {}
     makers: dict[Origin, Origin] = {}
+    normalised: dict[nn.Module, _BatchNorm] = {}
     seen: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+
+    def maker_of(tensor: Tensor) -> Origin | None:
+        known, maker = seen.get(id(tensor), (None, None))
+        return maker if known is not None and known() is tensor else None  # Python reuses ids
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         outputs.setdefault(module, []).append(_shapes(output, isinstance(module, IMAGE_LAYERS)))
+        if isinstance(module, _BatchNorm) and args and (maker := maker_of(args[0])):
+            normalised.setdefault(maker[0], module)
         for element, tensor in _elements(output) or [(None, output)]:
             if not isinstance(tensor, Tensor):
                 continue
-            known, maker = seen.get(id(tensor), (None, None))
-            if maker is None or known is None or known() is not tensor:  # Python reuses ids
+            if (maker := maker_of(tensor)) is None:
                 seen[id(tensor)] = weakref.ref(tensor), (module, element)
             elif element is not None:
                 makers[module, element] = maker
@@ -61,7 +70,7 @@ def observe(model: nn.Module, example_input: Any = None) -> Observation:
             if not isinstance(module, torch.jit.ScriptModule):  # accepts no hooks
                 hooks.enter_context(module.register_forward_hook(note))
         image = dry_run(model, example_input)
-    return Observation(model, image, outputs, makers)
+    return Observation(model, image, outputs, makers, normalised)
 
 
 def dry_run(model: nn.Module, example_input: Any = None) -> Image:

@@ -12,6 +12,7 @@ from ..emam import EMAM
 from ..scam import SCAM, ChannelAttention, SpatialAttention
 from .costs import Cost, CostReport, Row, cost
 from .observation import dry_run
+from .presence import check_presence
 from .refinement import Refinement
 
 LAYERS = (EMAM, SCAM, ChannelAttention, SpatialAttention)
@@ -26,6 +27,7 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
 
     Raises ValueError where there is no input to run the model on, the model fails, or it runs none of its layers.
     """
+    check_presence(model)
     layers = _layers(model)
     maps: dict[nn.Module, list[tuple[int, ...]]] = {}
 
