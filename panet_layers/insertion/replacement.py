@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,11 @@ from .refinement import Refinement, Refinements
 
 EQUAL = 1e-10  # largest difference of outputs in float64, relative to the largest output
 _OURS = (EMAM, SCAM)
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 _NAMES = re.compile(r"(?i:cbam)|E(MA|ma)(?![a-z])")
 
 
@@ -53,13 +59,14 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
 
     Such modules are found by the shapes of their parameters, not by their names. They are replaced only where the new
     layer, with the old weights, returns the same outputs for random maps, in float64 to 1e-10, in training and in
-    evaluation mode. Weights, running statistics, `requires_grad`, dtype, device and mode are kept. The state_dict's
-    keys become those of the new layers, which load the old keys too. Create the optimiser afterwards: some parameters
-    change their shape.
+    evaluation mode. Weights, running statistics, `requires_grad`, dtype, device, mode, and attributes and buffers that
+    others set on the module are kept. The state_dict's keys become those of the new layers, which load the old keys
+    too. Create the optimiser afterwards: some parameters change their shape.
 
     Returns a report of what was replaced, and of what was left and why: modules of such shapes or names (EMA, CBAM)
-    that compute something else, that have hooks, that share weights which `SCAM` holds in another shape, or that are
-    `model` itself. Print it. Raises ValueError where the model is already wrapped for distributed training.
+    that compute something else, that have hooks, a `forward` of their own or buffers inside, that share weights or
+    statistics which `SCAM` holds as a copy, or that are `model` itself. Print it. Raises ValueError where the model is
+    already wrapped for distributed training.
     """
     check_changeable(model, "replace")
     swaps: dict[nn.Module, nn.Module] = {}
@@ -92,30 +99,26 @@ def _replacement(module: nn.Module, model: nn.Module) -> tuple[nn.Module | None,
     if not _is_candidate(module):
         named = _NAMES.search(type(module).__name__) and not isinstance(module, (Refinement, Refinements))
         return None, "does not have the parameters of EMA or CBAM" if named else ""
-    if any(_has_hooks(part) for part in module.modules()):
-        return None, "has hooks that would be lost"
+    if lost := _would_be_lost(module):
+        return None, f"has {lost} that would be lost"
     reason = ""
     for candidate in _candidates(module):
         reason = _difference(module, candidate)
         if reason:
             continue
         if _separates_shared(module, candidate, model):
-            return None, "shares weights with another module, and would no longer"
-        for part in candidate.modules():
-            if not isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):  # these already have the old one's mode
-                part.training = module.training
+            return None, "shares weights or statistics with another module, and would no longer"
+        _carry_over(module, candidate)
         return candidate, ""
     return None, reason
 
 
 def _separates_shared(module: nn.Module, new: nn.Module, model: nn.Module) -> bool:
-    """Return whether the model uses, outside the module, a parameter of it that the new layer holds as a copy."""
-    copied = set(module.parameters()) - set(new.parameters())
+    """Return whether the model uses, outside the module, a tensor of it that the new layer holds as a copy."""
+    copied = {*module.parameters(), *module.buffers()} - {*new.parameters(), *new.buffers(), *module._buffers.values()}
     names = tuple(f"{name}." for name, part in model.named_modules(remove_duplicate=False) if part is module)
-    return any(
-        parameter in copied and not name.startswith(names)
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-    )
+    tensors = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return any(tensor in copied and not name.startswith(names) for name, tensor in chain(*tensors))
 
 
 def _is_candidate(module: nn.Module) -> bool:
@@ -131,9 +134,27 @@ def _candidates(module: nn.Module) -> Iterator[EMAM | SCAM]:
     yield from _as_scam(module)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    forward, backward = module._forward_hooks or module._forward_pre_hooks, module._backward_hooks
-    return bool(forward or backward or module._backward_pre_hooks)
+def _would_be_lost(module: nn.Module) -> str:
+    """Return what others added to the module, or to one inside, that a new layer could not have; "" for nothing."""
+    for part in module.modules():
+        if any(getattr(part, hooks) for hooks in _HOOKS):
+            return "hooks"
+        if "forward" in vars(part):
+            return "a forward of its own"
+        if part is not module and part._buffers and not isinstance(part, _NORMS):
+            return "buffers inside"
+    return ""
+
+
+def _carry_over(old: nn.Module, new: nn.Module) -> None:
+    """Give the new module what others set on the old one: attributes, buffers, the mode."""
+    for name, value in vars(old).items():
+        if not (name in vars(new) or name in new._modules or name in new._parameters or name == "_compiled_call_impl"):
+            vars(new)[name] = value
+    for name, buffer in old._buffers.items():
+        if not hasattr(new, name):
+            new.register_buffer(name, buffer, persistent=name not in old._non_persistent_buffers_set)
+    new.training = old.training
 
 
 def _difference(old: nn.Module, new: nn.Module) -> str:
@@ -169,7 +190,7 @@ def _as_emam(module: nn.Module) -> Iterator[EMAM]:
     if [type(part) for part in parts] != [nn.GroupNorm, nn.Conv2d, nn.Conv2d] or not isinstance(groups, int):
         return
     norm, narrow, wide = parts
-    layer = EMAM(norm.num_channels * max(1, groups), max(1, groups), eps=norm.eps)
+    layer = EMAM(norm.num_channels * max(1, groups), max(1, groups), eps=norm.eps).train(module.training)
     if _same_shapes(layer.conv1x1, narrow) and _same_shapes(layer.conv3x3, wide):
         layer.conv1x1, layer.conv3x3, layer.gn = narrow, wide, norm
         yield layer
@@ -189,16 +210,17 @@ def _as_scam(module: nn.Module) -> Iterator[SCAM]:
     square_and_odd = conv.kernel_size[0] == conv.kernel_size[1] and conv.kernel_size[0] % 2
     if fc1 is None or fc2 is None or conv.bias is not None or not square_and_odd:
         return
-    if not isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, type(None))):
+    if not isinstance(norm, (*_NORMS, type(None))):
         return
     if fc1.weight.shape != fc2.weight.shape[::-1]:
         return
     channels, hidden = fc2.weight.shape
     for flipped in (False, True):
-        layer = SCAM(channels, max(1, channels // hidden), kernel_size=conv.kernel_size[0])
+        layer = SCAM(channels, max(1, channels // hidden), kernel_size=conv.kernel_size[0]).train(module.training)
         layer.channel.fc1, layer.channel.fc2 = fc1, fc2
         weight = conv.weight.detach()
         layer.spatial.conv.weight = _parameter(weight.flip(1) if flipped else weight, like=conv.weight)
+        _carry_over(conv, layer.spatial.conv)
         layer.spatial.bn = None if norm is None else _plain_norm(norm)  # type: ignore[assignment]
         yield layer
 
@@ -212,20 +234,25 @@ def _as_linear(part: nn.Module) -> nn.Linear | None:
     linear = nn.Linear(part.in_channels, part.out_channels, bias=part.bias is not None, device="meta")
     linear.weight = _parameter(part.weight.detach().flatten(1), like=part.weight)
     linear.bias = part.bias  # type: ignore[assignment]
+    _carry_over(part, linear)
     return linear
 
 
 def _plain_norm(norm: nn.Module) -> nn.Module:
-    """Return a copy of the batch normalisation without what a subclass adds (timm's: an activation, unused in CBAM)."""
-    if not isinstance(norm, nn.BatchNorm2d):
-        return copy.deepcopy(norm)
+    """Return the batch normalisation without what a subclass adds (timm's: an activation, unused in CBAM)."""
+    if type(norm) in _NORMS:
+        return norm
+    assert isinstance(norm, nn.BatchNorm2d)
     plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    plain._parameters, plain._buffers = copy.deepcopy((norm._parameters, norm._buffers))
-    return plain.train(norm.training)
+    plain._parameters, plain._buffers = norm._parameters.copy(), norm._buffers.copy()
+    _carry_over(norm, plain)
+    return plain
 
 
 def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.clone(memory_format=torch.contiguous_format), requires_grad=like.requires_grad)
+    parameter = nn.Parameter(value.clone(memory_format=torch.contiguous_format), requires_grad=like.requires_grad)
+    vars(parameter).update(vars(like))
+    return parameter
 
 
 def _same_shapes(ours: nn.Conv2d, theirs: nn.Module) -> bool:
