@@ -79,7 +79,8 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
         kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
-    layer.requires_grad_(False)  # torch's counter follows gradients, and fails at views made where none are recorded
+    for parameter in parameters:  # torch's counter follows gradients, and fails at views made where none are recorded
+        parameter.detach_()
     with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         layer(x.detach())
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
