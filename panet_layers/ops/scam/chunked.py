@@ -155,15 +155,17 @@ def _normalise_backward(
 def _first_hit(hits: Tensor, dim: int) -> Tensor:
     """Return the index of the first 1 along `dim` in hits (n, C, P) of zeros and ones; `dim` stays, with size 1.
 
-    A product with the numbers L, L + 1, ..., 2L - 1 is L plus the index of a single hit, and 2L or more for several.
-    Rows with several hits (ties) or none (NaN) are searched.
+    A product with the numbers 2L, 2L + 1, ..., 3L - 1 is 2L plus the index of a single hit, and about 4L or more for
+    several. Floating point may round it: beyond 2^24, or at once where matrix products may run in bfloat16. So an index
+    counts only if there is a hit; other rows, also those with several hits (ties) or none (NaN), are searched.
     """
     if hits.device.type != "cpu":
         return hits.argmax(dim, keepdim=True)
     length = hits.shape[dim]
-    numbers = torch.arange(length, 2 * length, dtype=hits.dtype)
-    index = (torch.matmul(numbers, hits) if dim == 1 else torch.matmul(hits, numbers)).long() - length
-    several = (index < 0) | (index >= length)
-    if several.any():
-        index[several] = hits.movedim(dim, -1)[several].argmax(-1)
+    numbers = torch.arange(2 * length, 3 * length, dtype=hits.dtype)
+    found = (torch.matmul(numbers, hits) if dim == 1 else torch.matmul(hits, numbers)).long() - 2 * length
+    index = found.clamp(0, length - 1)
+    unsure = (found != index) | (hits.gather(dim, index.unsqueeze(dim)).squeeze(dim) != 1)
+    if unsure.any():
+        index[unsure] = hits.movedim(dim, -1)[unsure].argmax(-1)
     return index.unsqueeze(dim)
