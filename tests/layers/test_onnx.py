@@ -88,13 +88,15 @@ def test_a_program_that_torch_export_made(name, tmp_path):
     check(model, path, name)
 
 
+@pytest.mark.parametrize("opset", [11, 12, 13, 18])
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_exporter_by_torchscript(name, tmp_path):
+def test_exporter_by_torchscript(name, opset, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"
     x = images(name, *sizes(name)[0])
     axes = {"x": {0: "batch", 2: "height", 3: "width"}}
-    torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], dynamic_axes=axes, opset_version=18)
+    torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], dynamic_axes=axes, opset_version=opset)
+    assert onnx.load(path).opset_import[0].version == opset
     check(model, path, name)
 
 

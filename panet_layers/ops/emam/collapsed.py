@@ -34,7 +34,7 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
     taps = (weight1 @ params.w3.flatten(1)).reshape(1, -1, 3, 3)
     from_branch2 = F.conv2d(x, taps, padding=1)
     scale = weight2 * params.gamma * rstd
-    from_branch1 = torch.bmm(scale[:, None], centred.flatten(2)).unflatten(2, (height, width))
+    from_branch1 = torch.bmm(scale[:, None], centred.flatten(2)).reshape(-1, 1, height, width)
     constant = weight2 @ params.beta + weight1 @ params.b3
     out = x * (from_branch2 + from_branch1 + constant[:, None, None, None]).sigmoid()
     return rearrange(out, "(b g) c h w -> b (g c) h w", g=groups)

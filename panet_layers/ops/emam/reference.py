@@ -48,4 +48,4 @@ def _normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def _weighted_sum(weight: Tensor, maps: Tensor) -> Tensor:
     """Return the maps (N, K, H, W) summed over their channels with weights (N, K), as (N, 1, H, W)."""
-    return torch.bmm(weight[:, None, :], maps.flatten(2)).unflatten(2, maps.shape[2:])
+    return torch.bmm(weight[:, None, :], maps.flatten(2)).reshape(-1, 1, *maps.shape[2:])
