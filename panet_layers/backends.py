@@ -10,6 +10,7 @@ import torch
 
 from . import tracing
 from .ops import availability
+from .parts import EVERY_PART, described
 
 BACKENDS = ("auto", "reference", "collapsed", "triton")
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
@@ -52,6 +53,20 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         set_backend(before)
+
+
+def check_can_call(requested: str | None, layer: torch.nn.Module, part: str) -> None:
+    """Raise RuntimeError where a backend of kernels, which calls no module, is named, and a part must be called."""
+    name = check_backend(requested)
+    name = get_backend() if name == "auto" else name
+    if name not in ("auto", "reference", "collapsed") and not tracing.leaving_pytorch():
+        reason = f"{described(layer, part)} is not as it was made; restore it"
+        if part is EVERY_PART:
+            reason = "torch's global module hooks see every module; remove them"
+        raise RuntimeError(
+            f"backend {name!r} reads the parts of a layer and calls none, but {reason}, or use 'collapsed', "
+            "'reference' or 'auto', which call parts"
+        )
 
 
 def resolve_backend(requested: str | None, x: torch.Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Checks of what a layer is given: its input, its convolutions, enough pixels for batch statistics."""
+"""Checks of what a layer is given: its input, enough pixels for batch statistics."""
 
 from __future__ import annotations
 
@@ -25,22 +25,11 @@ def suggest_divisor(groups: int, channels: int) -> str:
 
 
 def check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
-    """Raise ValueError where SCAM's batch normalisation trains on a single pixel, which has no variance."""
-    if norm is not None and norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+    """Raise ValueError where SCAM's batch normalisation takes statistics of a single pixel, which has no variance."""
+    if norm is None or x.shape[0] * x.shape[2] * x.shape[3] != 1:
+        return
+    if norm.training or norm.running_mean is None:
         raise ValueError(
             f"SCAM's batch normalisation needs more than one pixel in training, got {tuple(x.shape)}; "
-            "use a larger batch or map, or eval mode"
+            "use a larger batch or map, or eval mode with running statistics"
         )
-
-
-def check_convolutions(layer: nn.Module, *convolutions: nn.Module) -> None:
-    """Raise TypeError where another module, such as an adapter, has replaced a convolution: it would be ignored.
-
-    The layers read the weights of their convolutions and do not call them.
-    """
-    for module in convolutions:
-        if not isinstance(module, nn.Conv2d):
-            raise TypeError(
-                f"{type(layer).__name__} reads its convolutions' weights and calls none of them: wanted nn.Conv2d, got "
-                f"{type(module).__name__}, which would be ignored"
-            )

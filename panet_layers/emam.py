@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import functional
-from .backends import check_backend
-from .checks import check_convolutions, suggest_divisor
+from . import calling, functional, parts
+from .backends import check_backend, check_can_call
+from .checks import suggest_divisor
 from .tracing import fx_leaf
 
 
@@ -37,6 +39,8 @@ class EMAM(nn.Module):
         RuntimeError: in a call, backend "triton" cannot run.
     """
 
+    __jit_unused_properties__ = ["eps"]  # noqa: RUF012 (torch.jit reads a list)
+
     def __init__(
         self,
         channels: int,
@@ -57,7 +61,13 @@ class EMAM(nn.Module):
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
         check_backend(backend)
-        self.channels, self.groups, self.eps, self.backend = channels, groups, eps, backend
+        if groups == channels > 1:
+            warnings.warn(
+                f"EMAM(channels={channels}, groups={groups}) has one channel in each group, so that no channel is "
+                "weighed against another; the second argument is the number of groups, not of output channels",
+                stacklevel=2,
+            )
+        self.channels, self.groups, self.backend = channels, groups, backend
         width = channels // groups
         self.conv1x1 = nn.Conv2d(width, width, 1, device=device, dtype=dtype)
         self.conv3x3 = nn.Conv2d(width, width, 3, padding=1, device=device, dtype=dtype)
@@ -68,16 +78,38 @@ class EMAM(nn.Module):
         for part in (self.conv1x1, self.conv3x3, self.gn):
             part.reset_parameters()
 
+    @property
+    def eps(self) -> float:
+        """What is added to the variance: the `eps` of `gn`."""
+        return getattr(self.gn, "eps", math.nan)  # another module than a normalisation may have none
+
+    @eps.setter
+    def eps(self, eps: float) -> None:
+        self.gn.eps = eps
+
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
+        if part := self.called_part():
+            check_can_call(self.backend, self, part)
+            return calling.emam(self, x)
         conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
-        check_convolutions(self, conv1x1, conv3x3)
         return functional.emam(
             *(x, conv1x1.weight, conv1x1.bias, conv3x3.weight, conv3x3.bias, gn.weight, gn.bias),  # type: ignore[arg-type]
             groups=self.groups,
-            eps=self.eps,
+            eps=gn.eps,
             backend=self.backend,
         )
+
+    def called_part(self) -> str:
+        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
+        if parts.globally_hooked():
+            return parts.EVERY_PART
+        own = self._modules  # quicker than attributes
+        if not parts.is_convolution(own.get("conv1x1"), 1, None, bias=True):
+            return "conv1x1"
+        if not parts.is_convolution(own.get("conv3x3"), 3, None, bias=True):
+            return "conv3x3"
+        return "" if parts.is_channel_norm(own.get("gn")) else "gn"
 
     def extra_repr(self) -> str:
         backend = f", backend={self.backend!r}" if self.backend else ""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from . import tracing
-from .backends import resolve_backend
+from .backends import check_can_call, resolve_backend
 from .checks import check_batch_statistics, check_input
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
@@ -20,6 +20,7 @@ from .ops.precision import accumulation_dtype, without_autocast
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
 from .ops.scam.tensors import Parameters as ScamParameters
+from .parts import is_batch_norm
 
 
 class Small(NamedTuple):
@@ -97,7 +98,10 @@ def scam(
     chosen = resolve_backend(backend, x)
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
-    if chosen in ("reference", "plain") or _transformed() or not _is_plain(norm):
+    read = is_batch_norm(norm)
+    if norm is not None and not read:
+        check_can_call(backend, norm, "")
+    if chosen in ("reference", "plain") or _transformed() or not read:
         return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
     check_batch_statistics(x, norm)
     affine = (None, None) if norm is None else (norm.weight, norm.bias)
@@ -116,22 +120,10 @@ def channel_attention(
     return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
-def gate_channels(x: Tensor, fc1: nn.Module, fc2: nn.Module) -> Tensor:
-    """Return `channel_attention` by calling its two layers as modules, such as quantised ones or adapters."""
-    check_input(x, None, "ChannelAttention")
-    first, second = _in_own_precision(fc1), _in_own_precision(fc2)
-    return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: second(first(pooled).relu()))
-
-
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
     """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
     check_input(x, None, "SpatialAttention")
     return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
-
-
-def _is_plain(norm: nn.Module | None) -> bool:
-    """Return whether norm is None or exactly nn.BatchNorm2d. Others, such as a synchronised one, run as modules."""
-    return norm is None or (type(norm) is nn.BatchNorm2d and norm.affine)
 
 
 def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:

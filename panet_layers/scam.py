@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from . import functional
-from .backends import check_backend
-from .checks import check_convolutions
+from . import calling, functional, parts
+from .backends import check_backend, check_can_call
 from .published_names import rename_channel_keys, rename_scam_keys, rename_spatial_keys
 from .tracing import fx_leaf
 
@@ -52,16 +50,19 @@ class ChannelAttention(nn.Module):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
+        if self.called_part():
+            return calling.channel_attention(self, x)
         fc1, fc2 = self.fc1, self.fc2
-        if not self.is_plain():
-            return functional.gate_channels(x, fc1, fc2)
         return functional.channel_attention(x, fc1.weight, fc2.weight, fc1.bias, fc2.bias)
 
-    def is_plain(self) -> bool:
-        """Return whether both layers are nn.Linear with dense weights: neither quantised nor replaced by adapters."""
-        return all(
-            type(fc) is nn.Linear and not is_traceable_wrapper_subclass(fc.weight) for fc in (self.fc1, self.fc2)
-        )
+    def called_part(self) -> str:
+        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
+        if parts.globally_hooked():
+            return parts.EVERY_PART
+        own = self._modules  # quicker than attributes
+        if not parts.is_read(own.get("fc1"), nn.Linear):
+            return "fc1"
+        return "" if parts.is_read(own.get("fc2"), nn.Linear) else "fc2"
 
     def extra_repr(self) -> str:
         return f"{self.channels}, reduction={self.reduction}"
@@ -103,8 +104,18 @@ class SpatialAttention(nn.Module):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
-        check_convolutions(self, self.conv)
+        if self.called_part():
+            return calling.spatial_attention(self, x)
         return functional.spatial_attention(x, self.conv.weight, self.bn)
+
+    def called_part(self) -> str:
+        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
+        if parts.globally_hooked():
+            return parts.EVERY_PART
+        own = self._modules
+        if not parts.is_convolution(own.get("conv"), None, 1, bias=False):
+            return "conv"
+        return "" if parts.is_batch_norm(own.get("bn")) else "bn"
 
 
 class SCAM(nn.Module):
@@ -157,13 +168,26 @@ class SCAM(nn.Module):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
+        if part := self.called_part():
+            check_can_call(self.backend, self, part)
+            return self.spatial(self.channel(x))
         spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
-        check_convolutions(self, spatial.conv)
-        if not self.channel.is_plain():
-            return spatial(self.channel(x))
         return functional.scam(
             x, fc1.weight, fc2.weight, spatial.conv.weight, fc1.bias, fc2.bias, spatial.bn, backend=self.backend
         )
+
+    def called_part(self) -> str:
+        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
+        own: Any = self._modules
+        channel, spatial = own.get("channel"), own.get("spatial")
+        if not parts.is_unchanged(channel, ChannelAttention):
+            return "channel"
+        if not parts.is_unchanged(spatial, SpatialAttention):
+            return "spatial"
+        if part := channel.called_part():
+            return part if part is parts.EVERY_PART else f"channel.{part}"
+        part = spatial.called_part()
+        return part and f"spatial.{part}"
 
     def extra_repr(self) -> str:
         return f"backend={self.backend!r}" if self.backend else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -190,7 +191,9 @@ def _as_emam(module: nn.Module) -> Iterator[EMAM]:
     if [type(part) for part in parts] != [nn.GroupNorm, nn.Conv2d, nn.Conv2d] or not isinstance(groups, int):
         return
     norm, narrow, wide = parts
-    layer = EMAM(norm.num_channels * max(1, groups), max(1, groups), eps=norm.eps).train(module.training)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one channel in each group: so it is there
+        layer = EMAM(norm.num_channels * max(1, groups), max(1, groups), eps=norm.eps).train(module.training)
     if _same_shapes(layer.conv1x1, narrow) and _same_shapes(layer.conv3x3, wide):
         layer.conv1x1, layer.conv3x3, layer.gn = narrow, wide, norm
         yield layer

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..parts import globally_hooked, is_read
+
 
 class NeighbourAggregation(nn.Module):
     """A message for each vertex: the weighted sum of its ratio x ratio neighbours, gated by the vertex.
@@ -32,15 +34,34 @@ class NeighbourAggregation(nn.Module):
         """(B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> messages (B, D, h, w)."""
         patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
         hidden = F.relu(self.expand(patches))
-        # `score` and `project` are linear. So the two halves of [vertex, neighbour] are scored separately, and
-        # `project` runs once per vertex, on the sum, not once per neighbour: the embedded neighbours, the largest
-        # tensor of the formulas above, are never stored.
+        read = not globally_hooked() and all(map(_is_read, (self.score, self.project)))
+        message = self._by_weights(embedded, hidden) if read else self._by_calls(embedded, hidden)
+        return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
+
+    def _by_weights(self, embedded: Tensor, hidden: Tensor) -> Tensor:
+        """Return the weighted sums (B, h, w, D) of the neighbours, given as hidden (B, h, w, neighbours, D).
+
+        `score` and `project` are linear. So the two halves of [vertex, neighbour] are scored separately, and `project`
+        runs once per vertex, on the sum, not once per neighbour: the embedded neighbours, the largest tensor of the
+        formulas above, are never stored.
+        """
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
         scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, w, neighbours, 1)
         scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
         weights = torch.softmax(F.relu(scores), dim=-2)
-        message = self.project((weights.mT @ hidden).squeeze(-2))
-        return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
+        return self.project((weights.mT @ hidden).squeeze(-2))
+
+    def _by_calls(self, embedded: Tensor, hidden: Tensor) -> Tensor:
+        """Return the same by calling `score` and `project` as modules: with hooks, quantised, as adapters."""
+        neighbours = self.project(hidden)
+        vertex = rearrange(embedded, "b d h w -> b h w 1 d").expand(*neighbours.shape[:-1], -1)
+        weights = torch.softmax(F.relu(self.score(torch.cat([vertex, neighbours], dim=-1))), dim=-2)
+        return (weights.mT @ neighbours).squeeze(-2)
+
+
+def _is_read(linear: nn.Module) -> bool:
+    """Return whether a layer is as it was made, so that its weight says what it computes."""
+    return is_read(linear, nn.Linear) and linear.bias is None
 
 
 class GraphReasoning(nn.Module):

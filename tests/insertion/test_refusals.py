@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from panet_layers import EMAM, SCAM, insert_attention, remove_attention, replace_attention
+from panet_layers import EMAM, insert_attention, remove_attention, replace_attention
 from panet_layers.insertion.layouts import Image, Layout, read_layout
 from panet_layers.insertion.refinement import attach
 from tests.insertion.small_hosts import Returns, X, inserted, resnet
@@ -220,23 +220,6 @@ def test_at_must_be_names(at):
 def test_a_layer_that_does_not_keep_the_maps_shape_is_refused(layer):
     with pytest.raises(ValueError, match=r"the layer for 'layer4' does not refine a map of \(96, 5, 5\)"):
         insert_attention(resnet(), "layer4", layer)
-
-
-@pytest.mark.parametrize("name", ["conv1x1", "conv3x3"])
-def test_an_adapter_instead_of_a_convolution_is_refused(name):
-    class Adapter(nn.Module):
-        def __init__(self, conv):
-            super().__init__()
-            self.weight, self.bias = conv.weight, conv.bias
-
-    layer = EMAM(16)
-    setattr(layer, name, Adapter(getattr(layer, name)))
-    with pytest.raises(TypeError, match=r"EMAM reads its convolutions' weights.*got Adapter"):
-        layer(torch.zeros(1, 16, 4, 4))
-    scam = SCAM(16)
-    scam.spatial.conv = Adapter(scam.spatial.conv)
-    with pytest.raises(TypeError, match="got Adapter"):
-        scam(torch.zeros(1, 16, 4, 4))
 
 
 @pytest.fixture

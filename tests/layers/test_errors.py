@@ -1,5 +1,7 @@
 """Bad arguments and bad input: the error's type, and a message that says what was given and what is wanted."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -50,6 +52,17 @@ def test_bad_arguments(build, given, wanted):
     assert given in str(error.value) and wanted in str(error.value)
 
 
+def test_output_channels_given_as_groups():
+    """As `EMAM(c1, c2)` in a YOLO's YAML."""
+    with pytest.warns(
+        UserWarning, match=r"EMAM\(channels=64, groups=64\).*one channel.*number of groups, not of output"
+    ):
+        EMAM(64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [EMAM(64, 32).groups, EMAM(1, 1).groups, EMAM(64).groups] == [32, 1, 8]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("x", "kind", "given"), BAD_INPUTS)
 def test_bad_input(x, kind, given, backend):
@@ -74,6 +87,9 @@ def test_one_pixel_has_no_batch_statistics(backend):
     with pytest.raises(ValueError, match="more than"):
         layer(torch.randn(1, 8, 1, 1))
     assert layer.eval()(torch.randn(1, 8, 1, 1)).shape == (1, 8, 1, 1)
+    layer.spatial.bn.running_mean = layer.spatial.bn.running_var = None
+    with pytest.raises(ValueError, match="more than"):
+        layer(torch.randn(1, 8, 1, 1))
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)

@@ -50,6 +50,18 @@ def test_export_without_gradients_keeps_the_operator(case):
     check(program, layer, case)
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+def test_a_layer_that_is_used_twice_keeps_its_operator(strict):
+    for case in (EVALUATED[0], EVALUATED[-1]):
+        layer = with_backend(case.layer(), "collapsed").eval().requires_grad_(False)
+        network = nn.Sequential(layer, nn.ReLU(), layer)
+        with torch.no_grad():
+            program = exported(network, tensors(case)[0], DYNAMIC, strict=strict)
+        operators = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+        assert sum(name.startswith("panet_layers.") for name in operators) == 2
+        check(program, network, case)
+
+
 def test_save_and_load(tmp_path):
     for case in EVALUATED:
         layer = with_backend(case.layer(), "collapsed").eval()

@@ -122,6 +122,32 @@ def test_spatial_batch_norm_in_other_forms(norm):
             assert_same(run(layers[1], x, grad), run(layers[0], x, grad))
 
 
+NORMS = [
+    {"num_batches_tracked": None},
+    {"num_batches_tracked": None, "momentum": None},
+    {"momentum": None},
+    {"track_running_stats": False},
+    {"running_mean": None, "running_var": None},
+    {"momentum": 0.0},
+]
+
+
+@pytest.mark.parametrize("change", NORMS, ids=str)
+def test_running_statistics_are_those_of_torchs_batch_norm(change):
+    """Whatever of it is None or off."""
+    layer = SCAM(8, 4, spatial_norm="batch", dtype=torch.float64)
+    norm = layer.spatial.bn
+    for name, value in change.items():
+        setattr(norm, name, value)
+    called = copy.deepcopy(layer)
+    called.spatial.bn.register_forward_hook(lambda *_: None)
+    for _ in range(3):
+        x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+        assert_same({"": layer(x)}, {"": called(x)})
+    assert_same(dict(norm.named_buffers()), dict(called.spatial.bn.named_buffers()))
+    assert_same({"": layer.eval()(x)}, {"": called.eval()(x)})
+
+
 def test_synchronised_batch_norm_runs_as_a_module():
     layer = nn.SyncBatchNorm.convert_sync_batchnorm(SCAM(8, 4, spatial_norm="batch", backend="collapsed")).eval()
     assert type(layer.spatial.bn) is nn.SyncBatchNorm

@@ -86,16 +86,12 @@ def test_torchao_on_a_bfloat16_model(model):
 
 
 def test_torchao_on_the_detector():
-    """Graph reasoning reads two weights as matrices: its linear layers must be left out."""
+    """Graph reasoning calls its linear layers then, whose weights it reads as matrices otherwise."""
     torchao = pytest.importorskip("torchao.quantization", reason="torchao is in the extra `export`")
     model = build("panet")
     quantised = copy.deepcopy(model)
-    torchao.quantize_(
-        quantised,
-        torchao.Int8WeightOnlyConfig(),
-        filter_fn=lambda module, name: isinstance(module, nn.Linear) and "graph_reasoning" not in name,
-    )
-    assert type(quantised.classifier.weight) is not nn.Parameter
+    torchao.quantize_(quantised, torchao.Int8WeightOnlyConfig())
+    assert type(quantised.graph_reasoning.aggregate_x2.score.weight) is not nn.Parameter
     x = images("panet", *sizes("panet")[0])
     assert_same({"": quantised(x).logits}, {"": model(x).logits}, INT8)
 

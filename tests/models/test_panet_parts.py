@@ -4,9 +4,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from torch.nn.utils import prune
 
 from panet_layers.models.encoder import VARIANTS, XceptionEncoder, build_encoder
-from panet_layers.models.graph_reasoning import GraphReasoning
+from panet_layers.models.graph_reasoning import GraphReasoning, NeighbourAggregation
 from panet_layers.models.guided_attention import GuidedAttention
 from panet_layers.models.reconstruction import ReconstructionDecoder, add_white_noise
 
@@ -98,6 +100,31 @@ def test_graph_reasoning_is_the_loop_over_vertices(size, channels_last):
         rtol=1e-10,
         atol=1e-12,
     )
+
+
+CHANGES = {
+    "hook": lambda linear: linear.register_forward_hook(lambda module, args, out: 1.5 * out + 0.25),
+    "bias": lambda linear: setattr(linear, "bias", torch.nn.Parameter(torch.ones(linear.out_features).double())),
+    "pruned": lambda linear: prune.l1_unstructured(linear, "weight", 0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("part", ["score", "project"])
+def test_graph_reasoning_calls_a_layer_that_is_not_as_it_was_made(part, change):
+    """Against the formulas of the module's docstring, each neighbour embedded by itself."""
+    torch.manual_seed(0)
+    module = NeighbourAggregation(6, 5, 7, ratio=2).double()
+    CHANGES[change](getattr(module, part))
+    vertices, neighbours = torch.randn(2, 6, 2, 3).double(), torch.randn(2, 5, 4, 6).double()
+    embedded = torch.randn(2, 7, 2, 3).double()
+    patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=2, j=2)
+    vectors = module.project(module.expand(patches).relu())
+    vertex = rearrange(embedded, "b d h w -> b h w 1 d").expand(-1, -1, -1, 4, -1)
+    weights = module.score(torch.cat([vertex, vectors], dim=-1)).relu().softmax(dim=3)
+    message = rearrange((weights * vectors).sum(3), "b h w d -> b d h w")
+    expected = (1 - module.gate(vertices).sigmoid()) * message
+    torch.testing.assert_close(module(vertices, embedded, neighbours), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_graph_reasoning_gradcheck():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import flops
 from ..registration import register
 from . import chunked, fused
 from .tensors import Parameters, Saved, channels_last, empty_saved
@@ -40,3 +41,6 @@ OPERATORS = {  # backend: forward, backward
     "collapsed": (torch.ops.panet_layers.emam_forward, torch.ops.panet_layers.emam_backward),
     "triton": (torch.ops.panet_layers.emam_fused_forward, torch.ops.panet_layers.emam_fused_backward),
 }
+
+for forward_and_backward in OPERATORS.values():
+    flops.add_formulas(*forward_and_backward, flops.emam)

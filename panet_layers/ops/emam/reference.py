@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,6 +14,27 @@ from .tensors import Parameters
 
 def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
     """Return the efficient multi-scale attention of x (B, C, H, W) (paper III-B, Eq. 2-5; Ouyang et al. 2023)."""
+
+    def conv1x1(joint: Tensor) -> Tensor:
+        return F.conv2d(joint, params.w1, params.b1)
+
+    def conv3x3(maps: Tensor) -> Tensor:
+        return F.conv2d(maps, params.w3, params.b3, padding=1)
+
+    def norm(gated: Tensor) -> Tensor:
+        return _normalise(gated, params.gamma, params.beta, eps)
+
+    return attend(x, conv1x1, conv3x3, norm, groups)
+
+
+def attend(
+    x: Tensor,
+    conv1x1: Callable[[Tensor], Tensor],
+    conv3x3: Callable[[Tensor], Tensor],
+    norm: Callable[[Tensor], Tensor],
+    groups: int,
+) -> Tensor:
+    """Return the attention of x with any functions, from maps to maps of the same shape, for the three parts."""
     height, width = x.shape[2:]
 
     # Eq. 2: G groups of C / G channels. From here on each (sample, group) is an instance.
@@ -23,12 +46,12 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float) -> Tensor:
 
     # ... go, concatenated along the height, through the 1x1 convolution. Two sigmoids make the gates.
     joint = torch.cat([row_mean, column_mean.transpose(2, 3)], dim=2)
-    row_gate, column_gate = F.conv2d(joint, params.w1, params.b1).split([height, width], dim=2)
+    row_gate, column_gate = conv1x1(joint).split([height, width], dim=2)
     gated = x * row_gate.sigmoid() * column_gate.transpose(2, 3).sigmoid()
 
     # The 1x1 branch is normalised, with one channel in a norm group; the 3x3 branch is one dense convolution.
-    branch1 = _normalise(gated, params.gamma, params.beta, eps)  # docs/choices.md: EMAM
-    branch2 = F.conv2d(x, params.w3, params.b3, padding=1)
+    branch1 = norm(gated)  # docs/choices.md: EMAM
+    branch2 = conv3x3(x)
 
     # Eq. 5: each branch, averaged over the pixels and softmaxed over the channels, weighs the other's channels.
     weight1 = branch1.mean(dim=(2, 3)).softmax(dim=1)

@@ -26,7 +26,7 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: st
     else:
         forward, _ = OPERATORS[backend]
         out, *_, moments = forward(*arguments)
-    if norm is not None and norm.training and norm.running_mean is not None:
+    if norm is not None and norm.training and norm.track_running_stats:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
 
@@ -34,13 +34,14 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: st
 @torch.no_grad()
 def _update_running(norm: Any, moments: Tensor, count: int) -> None:
     """Update the running mean and (unbiased) variance as nn.BatchNorm2d does; an empty batch is only counted."""
-    norm.num_batches_tracked.add_(1)
-    if count == 0:
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # the average of all batches
+            momentum = norm.num_batches_tracked.to(moments.dtype).reciprocal()
+    if count == 0 or norm.running_mean is None:
         return
     mean, variance = moments.to(norm.running_mean.dtype).unbind()
-    momentum = norm.momentum
-    if momentum is None:  # the average of all batches
-        momentum = norm.num_batches_tracked.to(mean.dtype).reciprocal()
     norm.running_mean.mul_(1 - momentum).add_(mean * momentum)
     norm.running_var.mul_(1 - momentum).add_(variance * (momentum * count / (count - 1)))
 

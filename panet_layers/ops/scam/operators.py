@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import flops
 from ..registration import register
 from . import chunked, fused
 from .tensors import ChunkedSaved, FusedSaved, Parameters, empty_chunked_saved, empty_fused_saved
@@ -51,3 +52,6 @@ OPERATORS = {  # backend: forward, backward
     "collapsed": (torch.ops.panet_layers.scam_forward, torch.ops.panet_layers.scam_backward),
     "triton": (torch.ops.panet_layers.scam_fused_forward, torch.ops.panet_layers.scam_fused_backward),
 }
+
+for forward_and_backward in OPERATORS.values():
+    flops.add_formulas(*forward_and_backward, flops.scam)

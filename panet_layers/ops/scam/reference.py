@@ -45,9 +45,14 @@ def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
     """Return SA(F) F (Eq. 6 and 8): a gate for each pixel, from the average and the maximum over the channels."""
+    return gate_pixels(x, lambda maps: F.conv2d(maps, conv_weight, padding=conv_weight.shape[-1] // 2), norm)
+
+
+def gate_pixels(x: Tensor, conv: Callable[[Tensor], Tensor], norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Return spatial attention with any `conv` from maps (B, 2, H, W) to logits (B, 1, H, W)."""
     average = x.mean(dim=1, keepdim=True)
     maximum = x.max(dim=1, keepdim=True).values
-    logits = F.conv2d(torch.cat([average, maximum], dim=1), conv_weight, padding=conv_weight.shape[-1] // 2)
+    logits = conv(torch.cat([average, maximum], dim=1))
     if norm is not None:
         logits = norm(logits)
     return logits.sigmoid() * x

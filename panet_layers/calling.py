@@ -1,0 +1,91 @@
+"""The layers by the paper's formulas, their parts called as modules: with hooks, as adapters, of other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_input
+from .functional import _in_full_precision, _no_view
+from .ops.emam import reference as emam_reference
+from .ops.scam import reference as scam_reference
+from .parts import described
+
+
+def emam(layer: Any, x: Tensor) -> Tensor:
+    """Return what an EMAM computes for x."""
+    check_input(x, layer.channels, "EMAM")
+    width = layer.channels // layer.groups
+    parts = (_called(layer, name, width) for name in ("conv1x1", "conv3x3", "gn"))
+    return _no_view(_in_full_precision(emam_reference.attend, x, *parts, layer.groups))
+
+
+def channel_attention(layer: Any, x: Tensor) -> Tensor:
+    """Return what a ChannelAttention computes for x."""
+    check_input(x, layer.channels, "ChannelAttention")
+    fc1, fc2 = _called(layer, "fc1", None), _called(layer, "fc2", layer.channels)
+    return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: fc2(fc1(pooled).relu()))
+
+
+def spatial_attention(layer: Any, x: Tensor) -> Tensor:
+    """Return what a SpatialAttention computes for x."""
+    check_input(x, None, "SpatialAttention")
+    norm = None if layer.bn is None else _called(layer, "bn", 1)
+    return _in_full_precision(scam_reference.gate_pixels, x, _called(layer, "conv", 1), norm)
+
+
+def _called(layer: nn.Module, name: str, channels: int | None) -> Callable[[Tensor], Tensor]:
+    """Return a part as a function that computes in its parameters' dtype and returns its input's.
+
+    What the part returns must have its input's shape with this number of channels (None: any). If it does not, or the
+    part raises, the error names the part.
+    """
+    part = getattr(layer, name)
+    if not isinstance(part, nn.Module):
+        raise TypeError(f"{type(layer).__name__}.{name} is {part!r}; wanted a module from maps to maps")
+    dtype = next((p.dtype for p in part.parameters() if p.is_floating_point()), None)
+
+    def call(x: Tensor) -> Tensor:
+        _check_values(layer, name, x)
+        try:
+            out = part(x if dtype is None else x.to(dtype))
+        except Exception as error:
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"raised by {described(layer, name)}, called with a tensor of shape {tuple(x.shape)}")
+            raise
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # where comparing sizes would fix them
+            _check_output(layer, name, out, x, channels)
+        return out.to(x.dtype)
+
+    return call
+
+
+def _check_values(layer: nn.Module, name: str, x: Tensor) -> None:
+    """Raise RuntimeError where parameters of a part are on meta, the input is not, and no hook can load them.
+
+    torch's convolution returns unwritten memory then.
+    """
+    part = getattr(layer, name)
+    if x.is_meta or not any(p.is_meta for p in part.parameters()):
+        return
+    if not any(inner._forward_pre_hooks or "forward" in inner.__dict__ for inner in part.modules()):
+        raise RuntimeError(
+            f"{described(layer, name)} has parameters on meta, and its input is on {x.device}; load them"
+        )
+
+
+def _check_output(layer: nn.Module, name: str, out: Any, x: Tensor, channels: int | None) -> None:
+    """Raise TypeError, ValueError or RuntimeError where a part returned no tensor, another shape, another device."""
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{described(layer, name)} returned a {type(out).__name__}; wanted a tensor")
+    wanted = (x.shape[0], *out.shape[1:2]) if channels is None else (x.shape[0], channels)
+    wanted = (*wanted, *x.shape[2:])
+    if tuple(out.shape) != wanted:
+        given = f"{tuple(out.shape)} for {tuple(x.shape)}"
+        raise ValueError(f"{described(layer, name)} returned {given}; wanted {wanted}")
+    if out.device != x.device:
+        given = f"a tensor on {out.device} for one on {x.device}"
+        raise RuntimeError(f"{described(layer, name)} returned {given}; move all to one device")

@@ -1,0 +1,54 @@
+"""torch's FlopCounterMode: the products of the paper's formulas, whatever runs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import flop_counter
+from torch.utils.flop_counter import FlopCounterMode
+
+from panet_layers.ops.emam.operators import OPERATORS as EMAM_OPERATORS
+from panet_layers.ops.scam.operators import OPERATORS as SCAM_OPERATORS
+from tests.layers.cases import SMALL, tensors, with_backend
+
+ALL = [operator for table in (EMAM_OPERATORS, SCAM_OPERATORS) for pair in table.values() for operator in pair]
+
+
+def counted(layer, x, grad):
+    """The FLOPs of a forward, and those of a forward and a backward."""
+    x = x.clone().requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        out = layer(x)
+        forward = counter.get_total_flops()
+        out.backward(grad)  # not `torch.autograd.grad`: the counter's hooks do not support it
+    return forward, counter.get_total_flops()
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size")
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_operators_count_what_the_formulas_count(case):
+    x, grad = tensors(case)
+    expected = counted(with_backend(case.layer(), "reference"), x, grad)
+    assert expected[0] > 0 and expected[1] == 3 * expected[0]
+    for backend in ("collapsed", "triton"):
+        assert counted(with_backend(case.layer(), backend), x, grad) == expected
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size")
+def test_a_network_lists_the_layer_by_its_name():
+    case = SMALL[0]
+    network = nn.Sequential(nn.Conv2d(3, case.channels, 1, dtype=torch.float64), case.layer())
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randn(2, 3, 5, 4, dtype=torch.float64))
+    of_layer = counter.get_flop_counts()["Sequential.1"]
+    assert torch.ops.panet_layers.emam_forward in of_layer and network[1].called_part() == ""
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size")
+def test_counter_that_was_imported_later(monkeypatch):
+    """torch's counter imports triton, so importing the layers must not import it."""
+    for operator in ALL:
+        monkeypatch.delitem(flop_counter.flop_registry, operator)
+    case = SMALL[1]
+    x, grad = tensors(case)
+    assert counted(with_backend(case.layer(), "collapsed"), x, grad)[0] > 0
+    assert all(operator in flop_counter.flop_registry for operator in ALL)
