@@ -1,6 +1,8 @@
-"""Checks of what a layer is given: its input, enough pixels for batch statistics."""
+"""Checks of what a layer is given: its input, one device for all tensors, enough pixels for batch statistics."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,18 @@ def check_input(x: Tensor, channels: int | None, layer: str) -> None:
         raise TypeError(f"{layer} needs a floating-point input, got {x.dtype}; convert it, as by x.float()")
     if 0 in x.shape[1:]:
         raise ValueError(f"{layer} needs at least one channel and one pixel, got {tuple(x.shape)}")
+
+
+def check_devices(x: Tensor, parameters: Iterable[Tensor | None], names: Iterable[str], layer: str) -> None:
+    """Raise RuntimeError where a parameter is on another device than x: a registered operator may not notice."""
+    device = x.device
+    for parameter, name in zip(parameters, names):
+        if parameter is not None and parameter.device != device:
+            meta = "; a tensor on meta has no values" if "meta" in (device.type, parameter.device.type) else ""
+            raise RuntimeError(
+                f"{layer} needs its input and parameters on one device, got the input on {device} and {name} on "
+                f"{parameter.device}{meta}; move one of them, as by layer.to(x.device), or load the parameters' values"
+            )
 
 
 def suggest_divisor(groups: int, channels: int) -> str:

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from . import tracing
 from .backends import check_can_call, resolve_backend
-from .checks import check_batch_statistics, check_input
+from .checks import check_batch_statistics, check_devices, check_input
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
@@ -32,6 +32,11 @@ class Small(NamedTuple):
 
 SMALL_EMAM = Small(inference=1 << 16, training=1 << 15)
 SMALL_SCAM = Small(inference=1 << 17, training=1 << 19)
+
+# In the order of `Parameters`, for errors.
+EMAM_NAMES = ("conv1x1.weight", "conv1x1.bias", "conv3x3.weight", "conv3x3.bias", "gn.weight", "gn.bias")
+MLP_NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+SCAM_NAMES = (*MLP_NAMES, "conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
 
 def emam(
@@ -62,6 +67,7 @@ def emam(
     """
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+    check_devices(x, params, EMAM_NAMES, "EMAM")
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return _no_view(_in_full_precision(emam_reference.emam, x, params, groups, eps))
@@ -95,6 +101,7 @@ def scam(
     """
     check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    check_devices(x, (*mlp, conv_weight, *_tensors(norm)), SCAM_NAMES, "SCAM")
     chosen = resolve_backend(backend, x)
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
@@ -117,13 +124,24 @@ def channel_attention(
 ) -> Tensor:
     """Return the first half of `scam`: x (B, C, H, W) times a gate for each channel (Eq. 7)."""
     check_input(x, fc1_weight.shape[1], "ChannelAttention")
+    check_devices(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias), MLP_NAMES, "ChannelAttention")
     return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
     """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
     check_input(x, None, "SpatialAttention")
+    check_devices(x, (conv_weight, *_tensors(norm)), SCAM_NAMES[len(MLP_NAMES) :], "SpatialAttention")
     return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
+
+
+def _tensors(norm: nn.Module | None) -> tuple[Tensor | None, ...]:
+    """Return a normalisation's scale, shift, running mean and running variance; nothing for what it does not have."""
+    if norm is None:
+        return ()
+    parameters, buffers = norm._parameters, norm._buffers
+    names = (parameters, "weight"), (parameters, "bias"), (buffers, "running_mean"), (buffers, "running_var")
+    return tuple(kept.get(name) for kept, name in names)
 
 
 def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
