@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import tracing
 from .backends import check_can_call, resolve_backend
@@ -20,7 +22,7 @@ from .ops.precision import accumulation_dtype, without_autocast
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
 from .ops.scam.tensors import Parameters as ScamParameters
-from .parts import is_batch_norm
+from .parts import has_own_functions, is_batch_norm
 
 
 class Small(NamedTuple):
@@ -65,6 +67,9 @@ def emam(
 
     Returns a tensor like x. Raises what `EMAM` raises.
     """
+    if type(x) is not Tensor and has_own_functions(x) and has_torch_function_unary(x):
+        weights = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+        return _of_subclass(emam, x, *weights, groups=groups, eps=eps, backend=backend)
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     check_devices(x, params, EMAM_NAMES, "EMAM")
@@ -99,6 +104,9 @@ def scam(
 
     Returns a tensor like x. Raises what `SCAM` raises.
     """
+    if type(x) is not Tensor and has_own_functions(x) and has_torch_function_unary(x):
+        weights = (fc1_weight, fc2_weight, conv_weight, fc1_bias, fc2_bias)
+        return _of_subclass(scam, x, *weights, norm, backend=backend)
     check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     check_devices(x, (*mlp, conv_weight, *_tensors(norm)), SCAM_NAMES, "SCAM")
@@ -133,6 +141,19 @@ def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = N
     check_input(x, None, "SpatialAttention")
     check_devices(x, (conv_weight, *_tensors(norm)), SCAM_NAMES[len(MLP_NAMES) :], "SpatialAttention")
     return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
+
+
+def _of_subclass(function: Callable[..., Tensor], x: Tensor, *args: object, **options: object) -> Tensor:
+    """Return function(x, ...) for an x of a subclass of Tensor, by torch's protocol: its class gets the result.
+
+    The function gets x as a plain tensor, since a subclass may have methods of its own under the names of a tensor's.
+    """
+
+    @wraps(function)
+    def on_plain(x: Tensor, *args: object, **options: object) -> Tensor:
+        return function(x.as_subclass(Tensor), *args, **options)
+
+    return handle_torch_function(on_plain, (x,), x, *args, **options)
 
 
 def _tensors(norm: nn.Module | None) -> tuple[Tensor | None, ...]:

@@ -38,9 +38,14 @@ def _in_a_row(function: Callable) -> Callable:
         args = [kind(*(next(rest) for _ in kind._fields)) if hasattr(kind, "_fields") else next(rest) for kind in kinds]
         first, others = function(*args)
         # An operator returns no None: the gradient of a missing parameter is empty.
-        return first, *(first.new_empty(0) if tensor is None else tensor for tensor in others)
+        # Not `new_empty`: a subclass of Tensor may have a method of this name.
+        return first, *(_nothing(first) if tensor is None else tensor for tensor in others)
 
     return run
+
+
+def _nothing(like: Tensor) -> Tensor:
+    return torch.empty(0, dtype=like.dtype, device=like.device)
 
 
 def _without_autograd_and_autocast(function: Callable) -> Callable:
