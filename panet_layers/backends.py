@@ -62,7 +62,7 @@ def check_can_call(requested: str | None, layer: torch.nn.Module, part: str) -> 
     if name not in ("auto", "reference", "collapsed") and not tracing.leaving_pytorch():
         reason = f"{described(layer, part)} is not as it was made; restore it"
         if part is EVERY_PART:
-            reason = "torch's global module hooks see every module; remove them"
+            reason = "torch has global module hooks, or its classes another forward; take these away"
         raise RuntimeError(
             f"backend {name!r} reads the parts of a layer and calls none, but {reason}, or use 'collapsed', "
             "'reference' or 'auto', which call parts"

@@ -9,32 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_input
-from .functional import _in_full_precision, _no_view
+from .functional import in_full_precision, no_view
 from .ops.emam import reference as emam_reference
 from .ops.scam import reference as scam_reference
 from .parts import described
+from .subclasses import takes_subclasses
 
 
-def emam(layer: Any, x: Tensor) -> Tensor:
+@takes_subclasses
+def emam(x: Tensor, layer: Any) -> Tensor:
     """Return what an EMAM computes for x."""
     check_input(x, layer.channels, "EMAM")
     width = layer.channels // layer.groups
     parts = (_called(layer, name, width) for name in ("conv1x1", "conv3x3", "gn"))
-    return _no_view(_in_full_precision(emam_reference.attend, x, *parts, layer.groups))
+    return no_view(in_full_precision(emam_reference.attend, x, *parts, layer.groups))
 
 
-def channel_attention(layer: Any, x: Tensor) -> Tensor:
+@takes_subclasses
+def channel_attention(x: Tensor, layer: Any) -> Tensor:
     """Return what a ChannelAttention computes for x."""
     check_input(x, layer.channels, "ChannelAttention")
     fc1, fc2 = _called(layer, "fc1", None), _called(layer, "fc2", layer.channels)
-    return _in_full_precision(scam_reference.gate_channels, x, lambda pooled: fc2(fc1(pooled).relu()))
+    return in_full_precision(scam_reference.gate_channels, x, lambda pooled: fc2(fc1(pooled).relu()))
 
 
-def spatial_attention(layer: Any, x: Tensor) -> Tensor:
+@takes_subclasses
+def spatial_attention(x: Tensor, layer: Any) -> Tensor:
     """Return what a SpatialAttention computes for x."""
     check_input(x, None, "SpatialAttention")
     norm = None if layer.bn is None else _called(layer, "bn", 1)
-    return _in_full_precision(scam_reference.gate_pixels, x, _called(layer, "conv", 1), norm)
+    return in_full_precision(scam_reference.gate_pixels, x, _called(layer, "conv", 1), norm)
 
 
 def _called(layer: nn.Module, name: str, channels: int | None) -> Callable[[Tensor], Tensor]:
@@ -49,32 +53,48 @@ def _called(layer: nn.Module, name: str, channels: int | None) -> Callable[[Tens
     dtype = next((p.dtype for p in part.parameters() if p.is_floating_point()), None)
 
     def call(x: Tensor) -> Tensor:
-        _check_values(layer, name, x)
-        try:
-            out = part(x if dtype is None else x.to(dtype))
-        except Exception as error:
-            if hasattr(error, "add_note"):  # from Python 3.11 on
-                error.add_note(f"raised by {described(layer, name)}, called with a tensor of shape {tuple(x.shape)}")
-            raise
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # where comparing sizes would fix them
-            _check_output(layer, name, out, x, channels)
+        given = x if dtype is None else x.to(dtype)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # where comparing sizes would fix them
+            return part(given).to(x.dtype)
+        out = _call(layer, name, given)
+        _check_output(layer, name, out, x, channels)
         return out.to(x.dtype)
 
     return call
 
 
-def _check_values(layer: nn.Module, name: str, x: Tensor) -> None:
-    """Raise RuntimeError where parameters of a part are on meta, the input is not, and no hook can load them.
+def _call(layer: nn.Module, name: str, x: Tensor) -> Any:
+    """Call a part, and name it in what it raises."""
+    part = getattr(layer, name)
+    elsewhere = {p.device for p in part.parameters()} - {x.device}
+    try:
+        return part(x) if x.is_meta or torch.device("meta") not in elsewhere else _call_loaded(part, x)
+    except Exception as error:
+        if elsewhere:
+            where = f"with parameters on {', '.join(sorted(map(str, elsewhere)))} and its input on {x.device}"
+            raise RuntimeError(f"{described(layer, name)}, {where}, raised {type(error).__name__}: {error}") from error
+        if hasattr(error, "add_note"):  # from Python 3.11 on
+            error.add_note(f"raised by {described(layer, name)}, called with a tensor of shape {tuple(x.shape)}")
+        raise
+
+
+def _call_loaded(part: nn.Module, x: Tensor) -> Any:
+    """Call a part with parameters on meta; raise RuntimeError where neither its hooks nor its `forward` load them.
 
     torch's convolution returns unwritten memory then.
     """
-    part = getattr(layer, name)
-    if x.is_meta or not any(p.is_meta for p in part.parameters()):
-        return
-    if not any(inner._forward_pre_hooks or "forward" in inner.__dict__ for inner in part.modules()):
-        raise RuntimeError(
-            f"{described(layer, name)} has parameters on meta, and its input is on {x.device}; load them"
-        )
+
+    def check(module: nn.Module, args: Any) -> None:
+        if "forward" not in vars(module) and any(p is not None and p.is_meta for p in module._parameters.values()):
+            raise RuntimeError("a tensor on meta has no values; load the parameters' values")
+
+    modules = (module for module in part.modules() if not isinstance(module, torch.jit.ScriptModule))
+    handles = [module.register_forward_pre_hook(check) for module in modules]  # after the hooks that may load them
+    try:
+        return part(x)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _check_output(layer: nn.Module, name: str, out: Any, x: Tensor, channels: int | None) -> None:

@@ -91,7 +91,7 @@ class EMAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if part := self.called_part():
             check_can_call(self.backend, self, part)
-            return calling.emam(self, x)
+            return calling.emam(x, self)
         conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
         return functional.emam(
             *(x, conv1x1.weight, conv1x1.bias, conv3x3.weight, conv3x3.bias, gn.weight, gn.bias),  # type: ignore[arg-type]
@@ -101,15 +101,15 @@ class EMAM(nn.Module):
         )
 
     def called_part(self) -> str:
-        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
-        if parts.globally_hooked():
+        """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""
+        if parts.all_called():
             return parts.EVERY_PART
-        own = self._modules  # quicker than attributes
-        if not parts.is_convolution(own.get("conv1x1"), 1, None, bias=True):
+        own, width = self._modules, self.channels // self.groups  # quicker than attributes
+        if not parts.is_convolution(own.get("conv1x1"), width, width, 1, bias=True):
             return "conv1x1"
-        if not parts.is_convolution(own.get("conv3x3"), 3, None, bias=True):
+        if not parts.is_convolution(own.get("conv3x3"), width, width, 3, bias=True):
             return "conv3x3"
-        return "" if parts.is_channel_norm(own.get("gn")) else "gn"
+        return "" if parts.is_channel_norm(own.get("gn"), width) else "gn"
 
     def extra_repr(self) -> str:
         backend = f", backend={self.backend!r}" if self.backend else ""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import tracing
 from .backends import check_can_call, resolve_backend
@@ -22,7 +20,8 @@ from .ops.precision import accumulation_dtype, without_autocast
 from .ops.scam import autograd as scam_autograd
 from .ops.scam import reference as scam_reference
 from .ops.scam.tensors import Parameters as ScamParameters
-from .parts import has_own_functions, is_batch_norm
+from .parts import is_batch_norm
+from .subclasses import takes_subclasses
 
 
 class Small(NamedTuple):
@@ -38,9 +37,11 @@ SMALL_SCAM = Small(inference=1 << 17, training=1 << 19)
 # In the order of `Parameters`, for errors.
 EMAM_NAMES = ("conv1x1.weight", "conv1x1.bias", "conv3x3.weight", "conv3x3.bias", "gn.weight", "gn.bias")
 MLP_NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
-SCAM_NAMES = (*MLP_NAMES, "conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+NORM_NAMES = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked")
+SCAM_NAMES = (*MLP_NAMES, "conv.weight", *NORM_NAMES)
 
 
+@takes_subclasses
 def emam(
     x: Tensor,
     conv1x1_weight: Tensor,
@@ -67,20 +68,18 @@ def emam(
 
     Returns a tensor like x. Raises what `EMAM` raises.
     """
-    if type(x) is not Tensor and has_own_functions(x) and has_torch_function_unary(x):
-        weights = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
-        return _of_subclass(emam, x, *weights, groups=groups, eps=eps, backend=backend)
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     check_devices(x, params, EMAM_NAMES, "EMAM")
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
-        return _no_view(_in_full_precision(emam_reference.emam, x, params, groups, eps))
+        return no_view(in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or _transformed():
-        return _no_view(_in_full_precision(emam_collapsed.emam, x, params, groups, eps))
+        return no_view(in_full_precision(emam_collapsed.emam, x, params, groups, eps))
     return emam_autograd.emam(x, params, groups, eps, chosen)
 
 
+@takes_subclasses
 def scam(
     x: Tensor,
     fc1_weight: Tensor,
@@ -104,9 +103,6 @@ def scam(
 
     Returns a tensor like x. Raises what `SCAM` raises.
     """
-    if type(x) is not Tensor and has_own_functions(x) and has_torch_function_unary(x):
-        weights = (fc1_weight, fc2_weight, conv_weight, fc1_bias, fc2_bias)
-        return _of_subclass(scam, x, *weights, norm, backend=backend)
     check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     check_devices(x, (*mlp, conv_weight, *_tensors(norm)), SCAM_NAMES, "SCAM")
@@ -117,12 +113,13 @@ def scam(
     if norm is not None and not read:
         check_can_call(backend, norm, "")
     if chosen in ("reference", "plain") or _transformed() or not read:
-        return _in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
+        return in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
     check_batch_statistics(x, norm)
     affine = (None, None) if norm is None else (norm.weight, norm.bias)
     return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, chosen)
 
 
+@takes_subclasses
 def channel_attention(
     x: Tensor,
     fc1_weight: Tensor,
@@ -133,36 +130,26 @@ def channel_attention(
     """Return the first half of `scam`: x (B, C, H, W) times a gate for each channel (Eq. 7)."""
     check_input(x, fc1_weight.shape[1], "ChannelAttention")
     check_devices(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias), MLP_NAMES, "ChannelAttention")
-    return _in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    return in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
+@takes_subclasses
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
     """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
     check_input(x, None, "SpatialAttention")
-    check_devices(x, (conv_weight, *_tensors(norm)), SCAM_NAMES[len(MLP_NAMES) :], "SpatialAttention")
-    return _in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
-
-
-def _of_subclass(function: Callable[..., Tensor], x: Tensor, *args: object, **options: object) -> Tensor:
-    """Return function(x, ...) for an x of a subclass of Tensor, by torch's protocol: its class gets the result.
-
-    The function gets x as a plain tensor, since a subclass may have methods of its own under the names of a tensor's.
-    """
-
-    @wraps(function)
-    def on_plain(x: Tensor, *args: object, **options: object) -> Tensor:
-        return function(x.as_subclass(Tensor), *args, **options)
-
-    return handle_torch_function(on_plain, (x,), x, *args, **options)
+    check_devices(x, (conv_weight, *_tensors(norm)), ("conv.weight", *NORM_NAMES), "SpatialAttention")
+    return in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
 
 
 def _tensors(norm: nn.Module | None) -> tuple[Tensor | None, ...]:
-    """Return a normalisation's scale, shift, running mean and running variance; nothing for what it does not have."""
+    """Return a normalisation's tensors in the order of `NORM_NAMES`, None for what it does not have."""
     if norm is None:
         return ()
     parameters, buffers = norm._parameters, norm._buffers
-    names = (parameters, "weight"), (parameters, "bias"), (buffers, "running_mean"), (buffers, "running_var")
-    return tuple(kept.get(name) for kept, name in names)
+    count = buffers.get("num_batches_tracked")  # on any device, as in torch.nn, but on meta it counts nothing
+    count = count if count is not None and count.is_meta else None
+    affine = parameters.get("weight"), parameters.get("bias")
+    return *affine, buffers.get("running_mean"), buffers.get("running_var"), count
 
 
 def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -179,7 +166,7 @@ def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool
     return x.numel() <= (limits.training if training else limits.inference)
 
 
-def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
+def in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
     """Return run(x, *args) in the accumulation dtype without autocast; the result has x's dtype and memory format."""
     dtype = accumulation_dtype(x.dtype)
     args = tuple(a.to(dtype) if isinstance(a, (Tensor, EmamParameters)) else a for a in args)
@@ -191,7 +178,7 @@ def _in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> 
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
-def _no_view(out: Tensor) -> Tensor:
+def no_view(out: Tensor) -> Tensor:
     """Return `out` as no view: backbones change outputs in place, and a view would lose its hooks then."""
     if tracing.exporting():  # no hooks there
         return out

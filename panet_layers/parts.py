@@ -9,21 +9,35 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .ops import flops
+from .subclasses import has_own_functions
 
-EVERY_PART = "every part"  # where torch has global module hooks
+EVERY_PART = "every part"  # where torch has global module hooks, or a class of parts another `forward`
+
+_CONVOLVES, _CONVOLVES_WITH = nn.Conv2d.forward, nn.Conv2d._conv_forward
+_MAPS, _NORMALISES, _NORMALISES_BATCH = nn.Linear.forward, nn.GroupNorm.forward, nn.BatchNorm2d.forward
 
 
-def globally_hooked() -> bool:
-    """Return whether torch's global hooks want to see every module; those of a FLOP counter only follow the names."""
-    before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
-    if torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks:
+def all_called() -> bool:
+    """Return whether every part must be called: torch has global module hooks, or tools have changed its classes.
+
+    The global hooks of a FLOP counter only follow the names of modules.
+    """
+    if (
+        torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+        or nn.Conv2d.forward is not _CONVOLVES
+        or nn.Conv2d._conv_forward is not _CONVOLVES_WITH
+        or nn.Linear.forward is not _MAPS
+        or nn.GroupNorm.forward is not _NORMALISES
+        or nn.BatchNorm2d.forward is not _NORMALISES_BATCH
+    ):
         return True
+    before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
     return bool(before or after) and not flops.are_counting((*before.values(), *after.values()))
 
 
@@ -44,10 +58,10 @@ def is_read(part: Any, kind: type[nn.Module]) -> bool:
     return type(part._parameters.get("weight")) is nn.Parameter or _is_plain(getattr(part, "weight", None))
 
 
-def is_convolution(conv: Any, size: int | None, channels: int | None, bias: bool) -> bool:
+def is_convolution(conv: Any, inputs: int, outputs: int, size: int | None, bias: bool) -> bool:
     """Return whether a convolution is read: it must have zeros around maps that keep their size, and this form.
 
-    size: of the kernel; None for any odd one. channels: of the output; None for the input's.
+    inputs, outputs: channels. size: of the kernel; None for any odd one.
     """
     if not is_read(conv, nn.Conv2d):
         return False
@@ -59,20 +73,21 @@ def is_convolution(conv: Any, size: int | None, channels: int | None, bias: bool
         and conv.stride == (1, 1)
         and conv.dilation == (1, 1)
         and conv.groups == 1
-        and conv.out_channels == (channels or conv.in_channels)
+        and conv.in_channels == inputs
+        and conv.out_channels == outputs
         and (conv._parameters.get("bias", conv) is not None) is bias
         and "_conv_forward" not in conv.__dict__
     )
 
 
-def is_channel_norm(norm: Any) -> bool:
+def is_channel_norm(norm: Any, channels: int) -> bool:
     """Return whether a group normalisation is read: it must have one channel in a group, scale and shift."""
-    return is_read(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and _is_affine(norm)
+    return is_read(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels == channels and _is_affine(norm)
 
 
 def is_batch_norm(norm: Any) -> bool:
-    """Return whether a batch normalisation is read: it must have scale and shift. None is read, as none."""
-    return norm is None or (is_read(norm, nn.BatchNorm2d) and _is_affine(norm))
+    """Return whether a batch normalisation is read: it must have one channel, scale and shift. None is read as none."""
+    return norm is None or (is_read(norm, nn.BatchNorm2d) and norm.num_features == 1 and _is_affine(norm))
 
 
 def described(layer: nn.Module, name: str) -> str:
@@ -95,11 +110,6 @@ def _is_plain(weight: object) -> bool:
     if type(weight) is Tensor or not isinstance(weight, Tensor):
         return True
     return not (is_traceable_wrapper_subclass(weight) or has_own_functions(weight))
-
-
-def has_own_functions(x: Tensor) -> bool:
-    """Return whether torch's functions on x are those of its class. A parameter's, or a tracer's tensor's, are not."""
-    return type(x).__torch_function__ is not torch._C._disabled_torch_function_impl
 
 
 def _is_proxy(part: Any, kind: type[nn.Module]) -> bool:

@@ -51,14 +51,15 @@ class ChannelAttention(nn.Module):
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         if self.called_part():
-            return calling.channel_attention(self, x)
+            return calling.channel_attention(x, self)
         fc1, fc2 = self.fc1, self.fc2
         return functional.channel_attention(x, fc1.weight, fc2.weight, fc1.bias, fc2.bias)
 
     def called_part(self) -> str:
-        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
-        if parts.globally_hooked():
-            return parts.EVERY_PART
+        """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""
+        return parts.EVERY_PART if parts.all_called() else self._changed_part()
+
+    def _changed_part(self) -> str:
         own = self._modules  # quicker than attributes
         if not parts.is_read(own.get("fc1"), nn.Linear):
             return "fc1"
@@ -105,15 +106,16 @@ class SpatialAttention(nn.Module):
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         if self.called_part():
-            return calling.spatial_attention(self, x)
+            return calling.spatial_attention(x, self)
         return functional.spatial_attention(x, self.conv.weight, self.bn)
 
     def called_part(self) -> str:
-        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
-        if parts.globally_hooked():
-            return parts.EVERY_PART
+        """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""
+        return parts.EVERY_PART if parts.all_called() else self._changed_part()
+
+    def _changed_part(self) -> str:
         own = self._modules
-        if not parts.is_convolution(own.get("conv"), None, 1, bias=False):
+        if not parts.is_convolution(own.get("conv"), 2, 1, None, bias=False):
             return "conv"
         return "" if parts.is_batch_norm(own.get("bn")) else "bn"
 
@@ -177,16 +179,18 @@ class SCAM(nn.Module):
         )
 
     def called_part(self) -> str:
-        """Return the name of a part that must be called as a module; "" where the weights of all are read."""
+        """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""
+        if parts.all_called():
+            return parts.EVERY_PART
         own: Any = self._modules
         channel, spatial = own.get("channel"), own.get("spatial")
         if not parts.is_unchanged(channel, ChannelAttention):
             return "channel"
         if not parts.is_unchanged(spatial, SpatialAttention):
             return "spatial"
-        if part := channel.called_part():
-            return part if part is parts.EVERY_PART else f"channel.{part}"
-        part = spatial.called_part()
+        if part := channel._changed_part():
+            return f"channel.{part}"
+        part = spatial._changed_part()
         return part and f"spatial.{part}"
 
     def extra_repr(self) -> str:

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..parts import globally_hooked, is_read
+from ..checks import check_devices
+from ..parts import all_called, is_read
+
+NAMES = ("score.weight", "project.weight")
 
 
 class NeighbourAggregation(nn.Module):
@@ -34,7 +37,7 @@ class NeighbourAggregation(nn.Module):
         """(B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> messages (B, D, h, w)."""
         patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
         hidden = F.relu(self.expand(patches))
-        read = not globally_hooked() and all(map(_is_read, (self.score, self.project)))
+        read = not all_called() and all(map(_is_read, (self.score, self.project)))
         message = self._by_weights(embedded, hidden) if read else self._by_calls(embedded, hidden)
         return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
 
@@ -45,18 +48,19 @@ class NeighbourAggregation(nn.Module):
         runs once per vertex, on the sum, not once per neighbour: the embedded neighbours, the largest tensor of the
         formulas above, are never stored.
         """
+        check_devices(hidden, (self.score.weight, self.project.weight), NAMES, "NeighbourAggregation")
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
         scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, w, neighbours, 1)
         scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
         weights = torch.softmax(F.relu(scores), dim=-2)
-        return self.project((weights.mT @ hidden).squeeze(-2))
+        return self.project((weights.transpose(-1, -2) @ hidden).squeeze(-2))
 
     def _by_calls(self, embedded: Tensor, hidden: Tensor) -> Tensor:
         """Return the same by calling `score` and `project` as modules: with hooks, quantised, as adapters."""
         neighbours = self.project(hidden)
         vertex = rearrange(embedded, "b d h w -> b h w 1 d").expand(*neighbours.shape[:-1], -1)
         weights = torch.softmax(F.relu(self.score(torch.cat([vertex, neighbours], dim=-1))), dim=-2)
-        return (weights.mT @ neighbours).squeeze(-2)
+        return (weights.transpose(-1, -2) @ neighbours).squeeze(-2)
 
 
 def _is_read(linear: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 Shape = tuple[int, ...]
@@ -41,25 +42,24 @@ def add_formulas(forward: Any, backward: Any, of_forward: Callable[..., int]) ->
         return 2 * of_forward(*args)
 
     _formulas.update({forward: count, backward: count_backward})
-    if "torch.utils.flop_counter" in sys.modules:
-        _register()
 
 
 def are_counting(hooks: Iterable[Callable]) -> bool:
-    """Return whether all these global hooks are those of FLOP counters; then the counters know our operators."""
-    from torch.utils.module_tracker import ModuleTracker
+    """Return whether all these global hooks are those of FLOP counters, which know our operators."""
+    tracker = sys.modules.get("torch.utils.module_tracker")
+    return tracker is not None and all(isinstance(getattr(h, "__self__", None), tracker.ModuleTracker) for h in hooks)
 
-    if not all(isinstance(getattr(hook, "__self__", None), ModuleTracker) for hook in hooks):
-        return False
-    _register()
-    return True
+
+def announce() -> None:
+    """Tell active FLOP counters the formulas. Not done at import, because torch's counter imports triton."""
+    if torch.compiler.is_compiling() or "torch.utils.flop_counter" not in sys.modules:
+        return
+    if torch._C._len_torch_dispatch_stack():
+        _register()
 
 
 def _register() -> None:
-    """Add the formulas to torch's, and to the copies of them that active counters hold.
-
-    Not done at import in every process, because torch's counter imports triton.
-    """
+    """Add the formulas to torch's, and to the copies of them that active counters hold."""
     from torch.utils import flop_counter
 
     for operator, formula in _formulas.items():

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
+from panet_layers import EMAM, functional
 from panet_layers.ops.emam.operators import OPERATORS as EMAM_OPERATORS
 from panet_layers.ops.scam.operators import OPERATORS as SCAM_OPERATORS
 from tests.layers.cases import SMALL, tensors, with_backend
@@ -43,12 +44,38 @@ def test_a_network_lists_the_layer_by_its_name():
     assert torch.ops.panet_layers.emam_forward in of_layer and network[1].called_part() == ""
 
 
-@pytest.mark.usefixtures("by_hand_at_any_size")
-def test_counter_that_was_imported_later(monkeypatch):
-    """torch's counter imports triton, so importing the layers must not import it."""
+@pytest.fixture
+def unregistered(monkeypatch):
+    """As in a process that has imported torch's counter after the layers, whose import must not import triton."""
     for operator in ALL:
-        monkeypatch.delitem(flop_counter.flop_registry, operator)
-    case = SMALL[1]
+        monkeypatch.delitem(flop_counter.flop_registry, operator, raising=False)
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size", "unregistered")
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_counter_that_was_imported_later(case):
     x, grad = tensors(case)
     assert counted(with_backend(case.layer(), "collapsed"), x, grad)[0] > 0
-    assert all(operator in flop_counter.flop_registry for operator in ALL)
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size", "unregistered")
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_a_backward_alone(case):
+    x, grad = tensors(case)
+    layer = with_backend(case.layer(), "collapsed")
+    forward, both = counted(layer, x, grad)
+    for operator in ALL:
+        flop_counter.flop_registry.pop(operator, None)
+    out = layer(x.clone().requires_grad_())
+    with FlopCounterMode(display=False) as counter:
+        out.backward(grad)
+    assert counter.get_total_flops() == both - forward
+
+
+@pytest.mark.usefixtures("by_hand_at_any_size", "unregistered")
+def test_a_function():
+    x = torch.randn(2, 8, 5, 4)
+    layer = EMAM(8, 2)
+    with FlopCounterMode(display=False) as counter:
+        functional.emam(x, *layer.parameters(), groups=2, backend="collapsed")
+    assert counter.get_total_flops() > 0

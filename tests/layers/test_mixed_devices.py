@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from panet_layers import ChannelAttention, SpatialAttention, functional
+from panet_layers.models.graph_reasoning import NeighbourAggregation
 from tests.layers.cases import SMALL, with_backend
+from tests.layers.changed_parts import changed
 
 SIZES = {"small": (2, 8, 5, 4), "large": (1, 8, 300, 300)}
 BACKENDS = (None, "reference", "collapsed", "triton")
@@ -74,6 +76,41 @@ def test_a_called_part_on_meta():
         layer(x)
     layer.conv3x3.register_forward_pre_hook(load)
     torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("change", ["pruned", "old weight norm", "forward pre-hook"])
+def test_a_part_whose_hook_loads_nothing(change, size):
+    """Pruning and the old weight normalisation are pre-hooks too: they compute, on meta."""
+    for kind, part in (("emam", "conv3x3"), ("scam", "spatial.conv")):
+        layer = changed({"emam": SMALL[0], "scam": SMALL[2]}[kind].layer(), kind, part, change).float()
+        layer.get_submodule(part).to("meta")
+        with pytest.raises(RuntimeError, match=rf"{part.split('.')[-1]}, .*parameters on meta and its input on cpu"):
+            layer(torch.ones(SIZES[size]))
+
+
+def test_a_called_part_elsewhere_than_the_input():
+    layer = SMALL[0].layer(dtype=torch.float32)
+    layer.gn.register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"EMAM.*parameters on cpu and its input on meta"):
+        layer(torch.ones(2, 8, 5, 4, device="meta"))
+    layer.gn.to("meta")
+    with pytest.raises(RuntimeError, match=r"EMAM.gn, .*parameters on meta and its input on cpu"):
+        layer(torch.ones(2, 8, 5, 4))
+
+
+def test_a_count_of_batches_without_a_value():
+    layer = SMALL[2].layer(dtype=torch.float32)
+    layer.spatial.bn.num_batches_tracked = layer.spatial.bn.num_batches_tracked.to("meta")
+    with pytest.raises(RuntimeError, match=r"bn.num_batches_tracked on meta"):
+        layer(torch.ones(2, 8, 5, 4))
+
+
+def test_graph_reasoning():
+    module = NeighbourAggregation(6, 5, 7, ratio=2)
+    module.score.to("meta")
+    with pytest.raises(RuntimeError, match=r"NeighbourAggregation needs.*score.weight on meta"):
+        module(torch.ones(2, 6, 2, 3), torch.ones(2, 7, 2, 3), torch.ones(2, 5, 4, 6))
 
 
 def test_everything_on_meta_runs():

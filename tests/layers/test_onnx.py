@@ -88,8 +88,10 @@ def test_a_program_that_torch_export_made(name, tmp_path):
     check(model, path, name)
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 18])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    ("name", "opset"),
+    [*((name, opset) for name in LAYERS for opset in (11, 13, 18)), pytest.param("panet", 11, marks=pytest.mark.slow)],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_exporter_by_torchscript(name, opset, tmp_path):
     model, path = build(name), tmp_path / "model.onnx"

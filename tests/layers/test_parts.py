@@ -101,10 +101,22 @@ def test_a_backend_of_kernels_refuses_global_hooks(kind):
     layer, (x, _) = CASES[kind].layer(backend="triton"), tensors(CASES[kind])
     handle = register_module_forward_hook(lambda *_: None)
     try:
-        with pytest.raises(RuntimeError, match=r"'triton'.*global module hooks.*remove them"):
+        with pytest.raises(RuntimeError, match=r"'triton'.*global module hooks.*take these away"):
             layer(x)
     finally:
         handle.remove()
+
+
+def test_a_forward_that_was_replaced_in_the_class(monkeypatch):
+    """As some tools for adapters do, for every layer of a class."""
+    for kind, (part, method) in {"emam": (nn.Conv2d, "_conv_forward"), "scam": (nn.Linear, "forward")}.items():
+        layer, (x, _) = CASES[kind].layer().eval(), tensors(CASES[kind])
+        with monkeypatch.context() as patch:
+            plain = getattr(part, method)
+            patch.setattr(part, method, lambda *args, plain=plain: 1.5 * plain(*args))
+            expected = published_calls.calling(copy.deepcopy(layer))(x)
+            assert_same({"": layer(x)}, {"": expected})
+        assert not torch.allclose(layer(x), expected) and not layer.called_part()
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -180,6 +192,23 @@ def test_a_part_that_cannot_serve_is_refused_by_name(name):
     layer = EMAM(16, 4)
     layer.conv3x3 = part()
     with pytest.raises((TypeError, ValueError, RuntimeError), match=message):
+        layer(torch.randn(2, 16, 6, 7))
+
+
+OF_ANOTHER_SIZE = {
+    "conv1x1": lambda layer: setattr(layer, "conv1x1", nn.Conv2d(5, 5, 1)),
+    "gn": lambda layer: setattr(layer, "gn", nn.GroupNorm(1, 1)),
+    "spatial.conv": lambda layer: setattr(layer.spatial, "conv", nn.Conv2d(3, 1, 7, padding=3, bias=False)),
+    "spatial.bn": lambda layer: setattr(layer.spatial, "bn", nn.BatchNorm2d(2)),
+}
+
+
+@pytest.mark.parametrize("part", OF_ANOTHER_SIZE)
+def test_a_part_of_another_size_is_refused_as_the_published_modules_refuse_it(part):
+    layer = SCAM(16, 4, spatial_norm="batch") if "spatial" in part else EMAM(16, 4)
+    OF_ANOTHER_SIZE[part](layer.eval())
+    assert layer.called_part() == part
+    with pytest.raises((RuntimeError, ValueError)):
         layer(torch.randn(2, 16, 6, 7))
 
 

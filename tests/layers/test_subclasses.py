@@ -25,7 +25,7 @@ class Tagged(Tensor):
     def refuse(self, *args, **kwargs):
         raise TypeError("this class makes no new tensors so")
 
-    new_empty = new_zeros = new_ones = new_full = new_tensor = refuse
+    new_empty = new_zeros = new_ones = new_full = new_tensor = flatten = mean = max = to = refuse
 
 
 class Renamed(Tensor):
@@ -82,6 +82,18 @@ def test_halves():
         out = layer(tagged(x))
         assert out.tag == "slice 7"
         assert_same({"": out.as_subclass(Tensor)}, {"": layer(x)})
+
+
+def test_parts_that_are_called():
+    for case in SMALL:
+        x, _ = tensors(case)
+        layer = case.layer()
+        expected = layer(x).detach()
+        for part in layer.modules():
+            part.register_forward_hook(lambda *_: None)
+        out = layer(tagged(x))
+        assert out.tag == "slice 7"
+        assert_same({"": out.detach().as_subclass(Tensor)}, {"": expected})
 
 
 def test_second_derivatives():

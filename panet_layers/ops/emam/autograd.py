@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import flops
 from ..second_derivatives import differentiable_gradients
 from . import collapsed
 from .operators import OPERATORS
@@ -18,6 +19,7 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str) -
 
     First derivatives are hand-written; higher ones go through the plain form, `collapsed`.
     """
+    flops.announce()
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
         return _EMAM.apply(x, *params, groups, eps, backend)
     forward, _ = OPERATORS[backend]
@@ -48,6 +50,7 @@ class _EMAM(torch.autograd.Function):
 
             gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
         else:
+            flops.announce()
             _, backward = OPERATORS[ctx.backend]
             gradients = backward(grad, x, *params, *saved, ctx.groups)
         return *gradients, None, None, None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import flops
 from ..second_derivatives import differentiable_gradients
 from . import reference
 from .operators import OPERATORS
@@ -18,6 +19,7 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: st
 
     First derivatives are hand-written; higher ones go through the reference. In training the statistics of `norm` move.
     """
+    flops.announce()
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
@@ -82,6 +84,7 @@ class _SCAM(torch.autograd.Function):
 
             gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
         else:
+            flops.announce()
             _, backward = OPERATORS[ctx.backend]
             gradients = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps)
             gradients = (None if p is None else g for g, p in zip(gradients, (x, *params)))
