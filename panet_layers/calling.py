@@ -21,8 +21,9 @@ def emam(x: Tensor, layer: Any) -> Tensor:
     """Return what an EMAM computes for x."""
     check_input(x, layer.channels, "EMAM")
     width = layer.channels // layer.groups
-    parts = (_called(layer, name, width) for name in ("conv1x1", "conv3x3", "gn"))
-    return no_view(in_full_precision(emam_reference.attend, x, *parts, layer.groups))
+    conv1x1, conv3x3, norm = (_called(layer, name, width) for name in ("conv1x1", "conv3x3", "gn"))
+    functions = {"conv1x1": conv1x1, "conv3x3": conv3x3, "norm": norm}
+    return no_view(in_full_precision(emam_reference.attend, x, **functions, groups=layer.groups))
 
 
 @takes_subclasses
@@ -30,7 +31,7 @@ def channel_attention(x: Tensor, layer: Any) -> Tensor:
     """Return what a ChannelAttention computes for x."""
     check_input(x, layer.channels, "ChannelAttention")
     fc1, fc2 = _called(layer, "fc1", None), _called(layer, "fc2", layer.channels)
-    return in_full_precision(scam_reference.gate_channels, x, lambda pooled: fc2(fc1(pooled).relu()))
+    return in_full_precision(scam_reference.gate_channels, x, mlp=lambda pooled: fc2(fc1(pooled).relu()))
 
 
 @takes_subclasses
@@ -38,7 +39,7 @@ def spatial_attention(x: Tensor, layer: Any) -> Tensor:
     """Return what a SpatialAttention computes for x."""
     check_input(x, None, "SpatialAttention")
     norm = None if layer.bn is None else _called(layer, "bn", 1)
-    return in_full_precision(scam_reference.gate_pixels, x, _called(layer, "conv", 1), norm)
+    return in_full_precision(scam_reference.gate_pixels, x, conv=_called(layer, "conv", 1), norm=norm)
 
 
 def _called(layer: nn.Module, name: str, channels: int | None) -> Callable[[Tensor], Tensor]:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from . import tracing
 from .backends import check_can_call, resolve_backend
 from .checks import check_batch_statistics, check_devices, check_input
+from .compatibility import transformed
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
@@ -74,7 +74,7 @@ def emam(
     chosen = resolve_backend(backend, x)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return no_view(in_full_precision(emam_reference.emam, x, params, groups, eps))
-    if chosen == "plain" or _transformed():
+    if chosen == "plain" or transformed():
         return no_view(in_full_precision(emam_collapsed.emam, x, params, groups, eps))
     return emam_autograd.emam(x, params, groups, eps, chosen)
 
@@ -112,8 +112,8 @@ def scam(
     read = is_batch_norm(norm)
     if norm is not None and not read:
         check_can_call(backend, norm, "")
-    if chosen in ("reference", "plain") or _transformed() or not read:
-        return in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm and _in_own_precision(norm))
+    if chosen in ("reference", "plain") or transformed() or not read:
+        return in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm=norm and _in_own_precision(norm))
     check_batch_statistics(x, norm)
     affine = (None, None) if norm is None else (norm.weight, norm.bias)
     return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, chosen)
@@ -138,7 +138,7 @@ def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = N
     """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
     check_input(x, None, "SpatialAttention")
     check_devices(x, (conv_weight, *_tensors(norm)), ("conv.weight", *NORM_NAMES), "SpatialAttention")
-    return in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm and _in_own_precision(norm))
+    return in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm=norm and _in_own_precision(norm))
 
 
 def _tensors(norm: nn.Module | None) -> tuple[Tensor | None, ...]:
@@ -166,13 +166,16 @@ def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool
     return x.numel() <= (limits.training if training else limits.inference)
 
 
-def in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object) -> Tensor:
-    """Return run(x, *args) in the accumulation dtype without autocast; the result has x's dtype and memory format."""
+def in_full_precision(run: Callable[..., Tensor], x: Tensor, *args: object, **functions: object) -> Tensor:
+    """Return run(x, *args, **functions) in the accumulation dtype without autocast, like x in dtype and memory format.
+
+    Functions are not among `args`: Dynamo of torch 2.6 cannot ask whether they are tensors.
+    """
     dtype = accumulation_dtype(x.dtype)
     args = tuple(a.to(dtype) if isinstance(a, (Tensor, EmamParameters)) else a for a in args)
     with without_autocast("cpu" if x.is_meta else x.device.type):  # "meta" has no autocast
-        out = run(x.to(dtype), *args).to(x.dtype)
-    if _transformed():  # vmap has no memory formats
+        out = run(x.to(dtype), *args, **functions).to(x.dtype)
+    if transformed():  # vmap has no memory formats
         return out
     channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
@@ -183,9 +186,3 @@ def no_view(out: Tensor) -> Tensor:
     if tracing.exporting():  # no hooks there
         return out
     return torch.ops.aten._unsafe_view(out, out.shape)
-
-
-def _transformed() -> bool:
-    """Return whether torch.func or forward-mode differentiation is active: they need plain operations."""
-    level = torch._C._functorch.peek_interpreter_stack()  # None, or a CInterpreter; Dynamo follows only `isinstance`
-    return isinstance(level, torch._C._functorch.CInterpreter) or forward_ad._current_level >= 0

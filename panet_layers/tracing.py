@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .compatibility import is_exporting
+
 
 def exporting() -> bool:
     """Return whether an export or `torch.jit.trace` is active, whose graph may run without this package."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return is_exporting() or torch.jit.is_tracing()
 
 
 def leaving_pytorch() -> bool:

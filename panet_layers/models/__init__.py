@@ -1,10 +1,19 @@
-"""The detectors PANet, RECCE (PANet without attention layers) and Xception, and their loss. Needs timm and einops."""
+"""The detectors PANet, RECCE (PANet without attention layers) and Xception, and their loss."""
 
-from .baseline import XceptionBaseline
-from .detector import PANetOutput
-from .losses import PANetLoss, PANetLosses
-from .panet import PANet
-from .recce import RecceWeights, recce_state_dict
+try:
+    from .baseline import XceptionBaseline
+    from .detector import PANetOutput
+    from .losses import PANetLoss, PANetLosses
+    from .panet import PANet
+    from .recce import RecceWeights, recce_state_dict
+except ModuleNotFoundError as error:
+    if error.name not in ("timm", "huggingface_hub", "safetensors"):
+        raise
+    raise ModuleNotFoundError(
+        f"panet_layers.models needs the package {error.name}, which is not installed: "
+        "pip install timm huggingface-hub safetensors",
+        name=error.name,
+    ) from None
 
 __all__ = [
     "PANet",

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MIN_IMAGE_SIZE = 64
+BEFORE_HUB_1 = ("proxies", "resume_download")  # arguments that the mixin passes on before huggingface-hub 1.0
 
 
 class PANetOutput(NamedTuple):
@@ -89,7 +90,7 @@ class Detector(
         """Load strictly, and only from safetensors (the mixin would ignore wrong keys, and read a pickle)."""
         download = {
             key: options.pop(key)
-            for key in ("revision", "cache_dir", "force_download", "token", "local_files_only")
+            for key in ("revision", "cache_dir", "force_download", "token", "local_files_only", *BEFORE_HUB_1)
             if key in options
         }
         if not isinstance(config, Mapping):

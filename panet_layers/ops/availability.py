@@ -25,7 +25,8 @@ def why_not(x: Tensor) -> str | None:
     if INTERPRETING:
         return None
     if x.device.type != "cuda" or torch.version.hip is not None:
-        return f"it needs an NVIDIA GPU, and the input is a {x.device.type} tensor"
+        kind = "ROCm" if x.device.type == "cuda" else x.device.type
+        return f"it needs an NVIDIA GPU, and the input is a {kind} tensor"
     properties = torch.cuda.get_device_properties(x.device)
     if (properties.major, properties.minor) < LEAST_CAPABILITY:
         wanted, found = LEAST_CAPABILITY[0], f"{properties.major}.{properties.minor}"

@@ -144,6 +144,17 @@ def test_autos_rule_on_a_gpu(dtype, capability, expected, monkeypatch):
         assert resolve_backend("triton", Pretended(dtype)) == "triton"
 
 
+@pytest.mark.parametrize(("name", "device"), [("ROCm", "cuda"), ("mps", "mps"), ("xpu", "xpu")])
+def test_autos_rule_on_other_devices(name, device, monkeypatch):
+    monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "HAS_TRITON", True)
+    monkeypatch.setattr(torch.version, "hip", "6.4" if name == "ROCm" else None)
+    x = Pretended(torch.float32, torch.device(device))
+    assert resolve_backend(None, x) == "collapsed"
+    with pytest.raises(RuntimeError, match=f"needs an NVIDIA GPU, and the input is a {name} tensor"):
+        resolve_backend("triton", x)
+
+
 def python(code, **environment):
     variables = {**os.environ, **environment}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)

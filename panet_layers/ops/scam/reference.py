@@ -45,7 +45,8 @@ def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
     """Return SA(F) F (Eq. 6 and 8): a gate for each pixel, from the average and the maximum over the channels."""
-    return gate_pixels(x, lambda maps: F.conv2d(maps, conv_weight, padding=conv_weight.shape[-1] // 2), norm)
+    padding = [conv_weight.shape[-1] // 2] * 2  # a list: torch.jit.trace of torch 2.6 cannot trace a number
+    return gate_pixels(x, lambda maps: F.conv2d(maps, conv_weight, padding=padding), norm)
 
 
 def gate_pixels(x: Tensor, conv: Callable[[Tensor], Tensor], norm: Callable[[Tensor], Tensor] | None) -> Tensor:

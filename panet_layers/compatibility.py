@@ -1,0 +1,36 @@
+"""Everything that depends on torch's version: what 2.6 does not have, and what Dynamo cannot trace there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch.autograd import forward_ad
+
+
+def _called_not_traced(function: Callable[[], bool]) -> Callable[[], bool]:
+    """Have Dynamo call the function while it traces, and take the result as a constant.
+
+    As `torch.compiler.assume_constant_result`, which imports Dynamo; that takes seconds.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_called_not_traced
+def transformed() -> bool:
+    """Return whether torch.func or forward-mode differentiation is active: they need plain operations.
+
+    A compiled graph holds for one answer, which Dynamo checks by itself.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+@_called_not_traced
+def _is_exporting_in_2_6() -> bool:
+    trace = sys.modules.get("torch.export._trace")  # the first export imports it
+    return trace is not None and trace._EXPORT_MODULE_HIERARCHY is not None
+
+
+is_exporting = getattr(torch.compiler, "is_exporting", _is_exporting_in_2_6)
