@@ -51,10 +51,10 @@ def _called(layer: nn.Module, name: str, channels: int | None) -> Callable[[Tens
     part = getattr(layer, name)
     if not isinstance(part, nn.Module):
         raise TypeError(f"{type(layer).__name__}.{name} is {part!r}; wanted a module from maps to maps")
-    dtype = next((p.dtype for p in part.parameters() if p.is_floating_point()), None)
+    dtypes = [p.dtype for p in part.parameters() if p.is_floating_point()]
 
     def call(x: Tensor) -> Tensor:
-        given = x if dtype is None else x.to(dtype)
+        given = x.to(dtypes[0]) if dtypes else x
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # where comparing sizes would fix them
             return part(given).to(x.dtype)
         out = _call(layer, name, given)

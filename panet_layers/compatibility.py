@@ -27,6 +27,17 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
+def run_as_it_is(function: Callable[..., None]) -> Callable[..., None]:
+    """Keep Dynamo from compiling a model's hook: strict export, in torch 2.9 and before, compiles one function only."""
+    frames = torch._C._dynamo.eval_frame
+    if hasattr(frames, "skip_code"):  # torch 2.6
+        frames.skip_code(function.__code__)
+    elif hasattr(frames, "set_code_exec_strategy"):
+        skip, default = frames._FrameAction.SKIP, frames._FrameAction.DEFAULT
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, default))
+    return function
+
+
 @_called_not_traced
 def _is_exporting_in_2_6() -> bool:
     trace = sys.modules.get("torch.export._trace")  # the first export imports it

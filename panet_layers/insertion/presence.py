@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..compatibility import run_as_it_is
 from .refinement import NAME, Refinements, holder_of, hook_key, refine
 
 Link = tuple[dict[Any, Any], Any, Any]  # a dictionary, a key, and the value that it should have
@@ -26,6 +27,7 @@ class Presence:
         self.layers: dict[nn.Module, str] = {}
         self.links: list[Link] = []
 
+    @run_as_it_is
     def __call__(self, model: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling():
             return

@@ -7,12 +7,13 @@ try:
     from .panet import PANet
     from .recce import RecceWeights, recce_state_dict
 except ModuleNotFoundError as error:
-    if error.name not in ("timm", "huggingface_hub", "safetensors"):
+    package = str(error.name).partition(".")[0]  # the name may be that of a module, such as safetensors.torch
+    if package not in ("timm", "huggingface_hub", "safetensors"):
         raise
     raise ModuleNotFoundError(
-        f"panet_layers.models needs the package {error.name}, which is not installed: "
+        f"panet_layers.models needs the package {package}, which is not installed: "
         "pip install timm huggingface-hub safetensors",
-        name=error.name,
+        name=package,
     ) from None
 
 __all__ = [

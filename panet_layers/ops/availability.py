@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
+LEAST_TRITON = (3, 4)  # 3.2 has no tl.gather; that of 3.3 spills 28 kB of registers in EMAM's forward
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Triton's interpreter runs kernels as Python on CPU tensors, for tests. These are the values that triton reads as yes.
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def _triton_version() -> tuple[int, int] | None:
+    """Return the version of the installed Triton, None where there is none.
+
+    It is read from Triton's code, which is not imported: its distribution has several names, such as pytorch-triton.
+    """
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return None
+    found = re.search(r"__version__ = .(\d+)\.(\d+)", Path(spec.origin).read_text())
+    return (int(found[1]), int(found[2])) if found else LEAST_TRITON
+
+
+TRITON_VERSION = _triton_version()
 
 
 def why_not(x: Tensor) -> str | None:
     """Return why the kernels cannot run on x; None where they can."""
-    if not HAS_TRITON:
+    if TRITON_VERSION is None:
         return "the package triton is not installed"
+    if TRITON_VERSION < LEAST_TRITON:
+        wanted, found = (".".join(map(str, version)) for version in (LEAST_TRITON, TRITON_VERSION))
+        return f"it needs triton {wanted} or later, which torch 2.8 brings, and triton {found} is installed"
     if INTERPRETING:
         return None
     if x.device.type != "cuda" or torch.version.hip is not None:

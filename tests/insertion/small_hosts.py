@@ -2,8 +2,11 @@
 
 from collections import namedtuple
 
+import pytest
 import timm
 import torch
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from panet_layers.insertion.refinement import Refinement
@@ -11,9 +14,26 @@ from panet_layers.insertion.refinement import Refinement
 X = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
 
 
+if not timm.is_model("test_resnet"):
+
+    @register_model
+    def test_resnet(pretrained=False, **options):
+        """Return a network as timm's of this name, which older timm does not have; without a bottleneck."""
+        form = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 48, 192, 96)}
+        stem = {"stem_width": 16, "stem_type": "deep", "avg_down": True}
+        return build_model_with_cfg(ResNet, "test_resnet", pretrained, **{**form, **stem, **options})
+
+
+def create(name, **options):
+    """Return a network of timm in eval mode. Where timm does not have it, the test is skipped."""
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    return timm.create_model(name, **options).eval()
+
+
 def resnet(**options):
     torch.manual_seed(0)
-    return timm.create_model("test_resnet", num_classes=3, **options).eval()
+    return create("test_resnet", num_classes=3, **options)
 
 
 def inserted(model):

@@ -10,7 +10,7 @@ from timm.layers import SqueezeExcite
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Pair, Returns, X, inserted, resnet
+from tests.insertion.small_hosts import Pair, Returns, X, create, inserted, resnet
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_empty_container_holds_its_layer_itself():
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_features_only_networks(name):
-    model = timm.create_model(name, features_only=True, out_indices=(1, 2)).eval()
+    model = create(name, features_only=True, out_indices=(1, 2))
     report = insert_attention(model, "stages", EMAM)
     assert len(report.rows) == 2
     plain = [feature.clone() for feature in model(X)]

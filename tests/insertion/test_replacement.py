@@ -5,7 +5,6 @@ import pickle
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors import safe_open
 from timm.layers.cbam import CbamModule, LightCbamModule
@@ -14,6 +13,7 @@ from torch.nn.utils import prune
 
 from panet_layers import EMAM, SCAM, insert_attention, replace_attention
 from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
+from tests.insertion.small_hosts import resnet
 from tests.layers.cases import EXACT, assert_same, randomised
 
 GOLDEN = Path(__file__).parents[1] / "layers/golden"
@@ -72,7 +72,7 @@ def test_the_lookalikes_are_the_published_modules(path):
 
 
 def test_a_network_of_timm_computes_the_same():
-    model = randomised(timm.create_model("test_resnet", block_args={"attn_layer": "cbam"}, num_classes=3).double(), 0)
+    model = randomised(resnet(block_args={"attn_layer": "cbam"}).double(), 0)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     expected = model.eval()(x)
     count = sum(isinstance(module, CbamModule) for module in model.modules())

@@ -48,7 +48,7 @@ def expected_outcome(stored):
 
 
 def timms(channels, reduction, **options):
-    module = CbamModule(channels, 1 / reduction, dtype=torch.float64, **options)
+    module = CbamModule(channels, 1 / reduction, **options).double()  # older timm takes no dtype
     module.spatial.conv.bn.momentum = 0.01  # the published CBAM's; timm keeps torch's default
     return randomised(module, 0)
 

@@ -86,7 +86,7 @@ def sharded_and_accumulated(model: nn.Module, x: Tensor) -> nn.Module:
     return model
 
 
-WAYS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
+DDP: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "ddp": data_parallel,
     "ddp, static graph": partial(data_parallel, static_graph=True),
     "ddp, unused parameters": partial(data_parallel, find_unused_parameters=True),
@@ -96,6 +96,8 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "ddp, reentrant checkpointing": lambda model, x: data_parallel(
         checkpointed(model, reentrant=True), x, static_graph=True
     ),
+}
+FSDP2: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "fsdp2": sharded,
     "fsdp2, formulas": sharded_by_formulas,
     "fsdp2, unsharded until the backward": partial(sharded, reshard_after_forward=False),
@@ -115,11 +117,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-def run(rank: int, folder: str, name: str) -> None:
-    """Train a host in every way; the results in a file."""
+WAYS = {"ddp": DDP, "fsdp2": FSDP2}
+
+
+def run(rank: int, folder: str, name: str, kind: str) -> None:
+    """Train a host in every way of this kind; the results in a file."""
     # The layers' own derivatives at any size; `collapsed` runs the formulas for small inputs.
     functional.SMALL_EMAM = functional.SMALL_SCAM = functional.Small(-1, -1)
     with joined(rank, folder):
         model, x = network(name), share(name, rank)
-        results = {way: after_a_step(train(copy.deepcopy(model), x)) for way, train in WAYS.items()}
+        results = {way: after_a_step(train(copy.deepcopy(model), x)) for way, train in WAYS[kind].items()}
         torch.save(results, f"{folder}/{rank}.pt")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...compatibility import is_exporting
 from .. import flops
 from ..second_derivatives import differentiable_gradients
 from . import collapsed
@@ -20,7 +21,7 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str) -
     First derivatives are hand-written; higher ones go through the plain form, `collapsed`.
     """
     flops.announce()
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
+    if torch.is_grad_enabled() and not is_exporting() and any(t.requires_grad for t in (x, *params)):
         return _EMAM.apply(x, *params, groups, eps, backend)
     forward, _ = OPERATORS[backend]
     out, *_ = forward(x, *params, groups, eps)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...compatibility import is_exporting
 from .. import flops
 from ..second_derivatives import differentiable_gradients
 from . import reference
@@ -23,7 +24,8 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: st
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params)):
+    differentiated = any(t is not None and t.requires_grad for t in (x, *params))
+    if torch.is_grad_enabled() and differentiated and not is_exporting():
         out, moments = _SCAM.apply(*arguments, backend)
     else:
         forward, _ = OPERATORS[backend]

@@ -40,7 +40,7 @@ def gate_channels(x: Tensor, mlp: Callable[[Tensor], Tensor]) -> Tensor:
     average = pixels.mean(dim=2)
     maximum = pixels.max(dim=2).values
     gate = (mlp(average) + mlp(maximum)).sigmoid()
-    return gate[:, :, None, None] * x
+    return gate[..., None, None] * x  # without slices: torch 2.6 exports them for a batch of bounded size only
 
 
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
