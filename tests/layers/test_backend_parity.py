@@ -107,6 +107,20 @@ def test_non_finite_input_spreads_alike(case, value):
     assert_same({name: tensor.nan_to_num(0, 0, 0) for name, tensor in actual.items()}, finite)
 
 
+@pytest.mark.parametrize("offset", [10, float("nan")], ids=str)
+@pytest.mark.parametrize("case", [EMAM_CASES[5], EMAM_CASES[6], EMAM_CASES[8]], ids=str)
+def test_taps_that_only_read_padding_have_no_gradient(case, offset):
+    """In maps of one row or column: not even a rounding, or NaN."""
+    x, grad = tensors(case, dtype=torch.float32)
+    gradient = run(with_backend(case.layer(dtype=torch.float32), "collapsed"), x + offset, grad)["grad conv3x3.weight"]
+    unread = torch.zeros(3, 3, dtype=torch.bool)
+    if case.height == 1:
+        unread[::2] = True
+    if case.width == 1:
+        unread[:, ::2] = True
+    assert (gradient[..., unread] == 0).all() and (gradient[..., ~unread] != 0).any()
+
+
 @pytest.mark.parametrize("case", SMALL, ids=str)
 @pytest.mark.parametrize("backend", ["reference", "collapsed"])
 def test_three_runs_are_equal_bit_for_bit(case, backend):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..chunks import Scratch, cut, load, row_sums, store
 from ..precision import accumulation_dtype
-from .tensors import Parameters, Saved, empty_saved
+from .tensors import Parameters, Saved, clear_unread_taps, empty_saved
 from .windows import Windows
 
 
@@ -116,6 +116,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     q, total_d, total_e = saved.q.flatten(0, 1), d.sum(), total_e.mT.flip(1).flatten()
     dp = w3 @ total_e + params.b3 * total_d
     dw3.addr_(p, total_e)
+    clear_unread_taps(total.w3, height, width)
     torch.add(dm.sum(0), p * total_d, out=total.b3)
     torch.sum(q * hh, 0, out=total.gamma)
     torch.add((q * d).sum(0), p * (dp - p @ dp), out=total.beta)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..availability import check_pixels, current_device
 from ..precision import accumulation_dtype
-from .tensors import Parameters, Saved, channels_last, empty_saved
+from .tensors import Parameters, Saved, channels_last, clear_unread_taps, empty_saved
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
@@ -90,6 +90,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
             gamma=dgamma.clone(),
             beta=dbeta + p * (dp - p @ dp),
         )
+    clear_unread_taps(gradients.w3.view(k, k, 3, 3), *x.shape[2:])
     return dx, gradients.like(given)
 
 

@@ -56,6 +56,17 @@ def empty_saved(x: Tensor, groups: int, channels_innermost: bool = False) -> Sav
     return Saved(means, gates, empty(k), empty(k), empty(k), empty(height * width))
 
 
+def clear_unread_taps(dw3: Tensor, height: int, width: int) -> None:
+    """Set to zero, in place, the gradient (K, K, 3, 3) of taps that only read padding, beside a single row or column.
+
+    Differences of sums leave a rounding there, and NaN where the input is not finite.
+    """
+    if height == 1:
+        dw3[:, :, ::2] = 0
+    if width == 1:
+        dw3[..., ::2] = 0
+
+
 def channels_last(x: Tensor) -> bool:
     """Return whether channels are innermost in the memory of x, which may be a slice, and so in its output's."""
     _, channels, height, width = x.shape
