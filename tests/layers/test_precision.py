@@ -143,3 +143,14 @@ def test_backends_agree_in_float32_on_a_large_offset():
     plain = with_backend(layer, "reference").float()(x.float())
     distance = (single.double() - exact["output"]).norm()
     assert distance <= 2 * (plain.double() - exact["output"]).norm() + 1e-7 * exact["output"].norm()
+
+
+def test_a_variance_beyond_float16_may_have_a_share_within_it():
+    """In float16 the running variance takes a hundredth of the batch's, which may pass 65504."""
+    case = ScamCase(2, 8, 4, 5, 4, norm="batch")
+    x, grad = tensors(case)
+    x, layer = (x * 1000).half(), case.layer(dtype=torch.float16)
+    expected = run(with_backend(layer, "reference").double(), x.double(), grad)["after spatial.bn.running_var"]
+    actual = run(with_backend(layer, "collapsed"), x, grad.half())["after spatial.bn.running_var"]
+    assert 655.04 < expected < 65504
+    assert (actual.double() - expected).abs() <= 2 * torch.finfo(torch.float16).eps * expected

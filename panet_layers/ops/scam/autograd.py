@@ -45,7 +45,7 @@ def _update_running(norm: Any, moments: Tensor, count: int) -> None:
             momentum = norm.num_batches_tracked.to(moments.dtype).reciprocal()
     if count == 0 or norm.running_mean is None:
         return
-    mean, variance = moments.to(norm.running_mean.dtype).unbind()
+    mean, variance = moments.unbind()  # in their own dtype: a variance may overflow float16, and its share may not
     norm.running_mean.mul_(1 - momentum).add_(mean * momentum)
     norm.running_var.mul_(1 - momentum).add_(variance * (momentum * count / (count - 1)))
 
