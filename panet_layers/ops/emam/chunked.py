@@ -91,10 +91,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
         t = _gate_map(gates, height, result).mul_(xs).flatten(2)
         t -= mean[..., None]
-        hh = rstd * torch.mul(t, delta[:, None], out=other.flatten(2)).sum(2)
+        # Not delta itself: the sum of t is zero up to a rounding, which a large mean of delta would enlarge.
+        varying = torch.sub(delta, d, alpha=1 / pixels)[:, None]
+        hh = rstd * torch.mul(t, varying, out=other.flatten(2)).sum(2)
         kappa = q * params.gamma * rstd
         t *= (kappa * rstd * hh / -pixels)[..., None]
-        dt = t.addcmul_(kappa[..., None], torch.sub(delta, d, alpha=1 / pixels)[:, None])
+        dt = t.addcmul_(kappa[..., None], varying)
         dgated = dt.view_as(result).mul_(_gate_map(gates, height, other))
 
         psi = torch.mul(xs, dgated, out=other)
