@@ -17,6 +17,20 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, suppres
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("fuzz", "the fuzz tests of the layers, tests/fuzz")
+    group.addoption("--fuzz", type=float, default=0.1, metavar="SHARE", help="of all examples; 1 for a release")
+    group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="other examples than those of CI")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what the fuzz tests drew: without the numbers, a pass says little."""
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
+    lines = [line for report in reports for name, line in report.user_properties if name == "fuzz"]
+    for line in sorted(lines):
+        terminalreporter.write_line(f"fuzz: {line}")
+
+
 def pytest_configure(config):
     """Kernels run on CPU tensors, by Triton's interpreter, unless `pytest -m cuda` runs them on a GPU.
 

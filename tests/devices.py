@@ -4,6 +4,11 @@ import pytest
 import torch
 
 
+def on_cpu() -> torch.device:
+    """Return the CPU."""
+    return torch.device("cpu")
+
+
 def on_interpreter() -> torch.device:
     """Return the CPU, where Triton's interpreter runs the kernels."""
     from panet_layers.ops import availability

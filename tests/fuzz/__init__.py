@@ -1,0 +1,1 @@
+"""Layers on drawn examples, judged by error budgets from float64."""
