@@ -5,7 +5,7 @@ from collections import namedtuple
 import pytest
 import timm
 import torch
-from timm.models import build_model_with_cfg, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
@@ -15,6 +15,9 @@ X = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
 
 
 if not timm.is_model("test_resnet"):
+    default_cfgs = generate_default_cfgs(  # register_model looks for this name
+        {"test_resnet": {"input_size": (3, 160, 160), "first_conv": "conv1.0", "classifier": "fc", "num_classes": 1000}}
+    )
 
     @register_model
     def test_resnet(pretrained=False, **options):

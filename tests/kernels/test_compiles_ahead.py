@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+from panet_layers.ops.availability import LEAST_TRITON
+
+pytest.importorskip("triton", minversion=".".join(map(str, LEAST_TRITON)))
 
 from tests.kernels.ahead import SHARED_LIMIT, Kernel, faulty
 

@@ -94,6 +94,7 @@ def test_blocks_nest_and_end_with_an_exception():
 @LAYERS
 def test_a_named_backend_never_falls_back(build, ran, monkeypatch):
     monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "TRITON_VERSION", availability.LEAST_TRITON)
     x = torch.randn(2, 8, 5, 4)
     with pytest.raises(RuntimeError, match=r"'triton' cannot run: .* cpu tensor"):
         build(8, backend="triton")(x)

@@ -95,6 +95,7 @@ def test_one_pixel_has_no_batch_statistics(backend):
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_triton_is_refused_where_it_cannot_run(case, monkeypatch):
     monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "TRITON_VERSION", availability.LEAST_TRITON)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"triton.*cpu.*collapsed"):
         with_backend(case.layer(), "triton")(x)
