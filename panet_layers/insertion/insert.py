@@ -65,7 +65,7 @@ def insert_attention(
     attach(refinements)
     names = {location.module: location.name for location in locations}
     notice_folding(names, seen.normalised)
-    watch(model, names)
+    watch(model, names, seen.normalised)
     _forget_compiled(model)
     return CostReport(tuple(rows))
 

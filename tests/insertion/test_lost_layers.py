@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -67,6 +68,17 @@ def removed_hook(model):
     return "'1.0'"
 
 
+def replaced_hooks(model):
+    for module in model.modules():
+        module._forward_hooks = OrderedDict()
+    return "'1.0', '2.1'"
+
+
+def replaced_children(model):
+    model._modules = {"0": model[0], "2": model[2]}
+    return "'1.0'"
+
+
 def replaced_module(model):
     model[2][1] = nn.Identity()
     return "'2.1'"
@@ -85,7 +97,9 @@ def deleted_block(model):
 @pytest.mark.parametrize(
     "copied", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
 )
-@pytest.mark.parametrize("change", [removed_hook, replaced_module, converted_module, deleted_block])
+@pytest.mark.parametrize(
+    "change", [removed_hook, replaced_hooks, replaced_children, replaced_module, converted_module, deleted_block]
+)
 def test_a_lost_layer_is_noticed_at_the_next_call_and_only_then(change, copied):
     model = copied(network())
     name = change(model)
