@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from ..backends import use_backend
 
@@ -68,9 +69,9 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
     The MACs of EMAM and SCAM are those of the reference backend. Raises ValueError where the layer changes the map's
     shape or dtype.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+    from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode  # imports triton
 
-    layer = copy.deepcopy(layer).train()
+    layer = copied(layer).train()
     parameters = list(layer.parameters())
     like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
     x = torch.zeros(BATCH, *shape, device=like.device, dtype=like.dtype, requires_grad=True)
@@ -79,11 +80,26 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
         kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
-    for parameter in parameters:  # torch's counter follows gradients, and fails at views made where none are recorded
-        parameter.detach_()
-    with use_backend("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    # Only the part that counts: the rest hooks all modules, and fails at views made where no gradient is recorded.
+    with use_backend("reference"), torch.no_grad(), _FlopCounterMode(counter):
         layer(x.detach())
     return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Return a deep copy of a module, which may hold tensors that operations returned, such as a pruned weight."""
+    with _Detaching():
+        return copy.deepcopy(module)
+
+
+class _Detaching(TorchFunctionMode):
+    """Copies of tensors that operations returned are detached; torch refuses to copy them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach().clone().requires_grad_()
+        return func(*args, **(kwargs or {}))
 
 
 def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:

@@ -1,6 +1,7 @@
 """The costs that insert_attention's report and profile count."""
 
 import copy
+import warnings
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 from timm.layers import SelectiveKernel
 from torch import nn
+from torch.nn.utils import prune
 
 from panet_layers import EMAM, SCAM, insert_attention, profile
 from panet_layers.insertion.costs import cost
@@ -69,6 +71,18 @@ class Around(nn.Module):
         return self.after(self.child(self.before(x, self.weight)), x)
 
 
+class Scaled(nn.Module):
+    """A child module on a view of a tensor that is no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn, self.child = nn.BatchNorm2d(32), nn.Identity()
+        self.scale = torch.ones(1, 32, 1, 1, requires_grad=True)
+
+    def forward(self, x):
+        return self.bn(x) * self.child(self.scale.view(1, -1, 1, 1))
+
+
 HANDS_ON_A_VIEW = {
     "published EMA": lambda: EMA(32),
     "timm's SK": lambda: SelectiveKernel(32),
@@ -79,6 +93,7 @@ HANDS_ON_A_VIEW = {
     "view of a parameter": lambda: Around(
         nn.Sigmoid(), lambda _, weight: weight.view(1, -1, 1, 1), lambda gate, x: gate * x
     ),
+    "view of another tensor": Scaled,
     "change in place": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(32, 32, 1)),
     "change of a view in place": lambda: Around(nn.ReLU(inplace=True), lambda x, _: x.flatten(2), lambda _, x: x),
 }
@@ -91,6 +106,55 @@ def test_layers_whose_children_see_the_inputs_memory_are_counted(name):
     report = insert_attention(model, "0", lambda _: layer, example_input=X)
     assert profile(model, X).total == report.total
     assert all(p.requires_grad for p in layer.parameters())
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed last, as some do to show it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.last = nn.Conv2d(32, 1, 1), {}
+
+    def forward(self, x):
+        self.last["gate"] = self.gate(x).sigmoid()
+        return x * self.last["gate"]
+
+
+def pruned(layer):
+    prune.l1_unstructured(layer.conv1x1, "weight", 0.5)
+    return layer
+
+
+def weight_normed(layer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, not gone
+        nn.utils.weight_norm(layer.conv3x3)
+    return layer
+
+
+def called(layer):
+    layer(torch.ones(1, 32, 4, 4))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "built",
+    [
+        lambda: pruned(EMAM(32)),
+        lambda: weight_normed(EMAM(32)),
+        lambda: called(nn.utils.spectral_norm(nn.Conv2d(32, 32, 1))),
+        lambda: called(Remembering()),
+    ],
+    ids=["pruned", "weight_norm", "spectral_norm", "remembering"],
+)
+def test_layers_that_hold_computed_tensors_are_counted(built):
+    layer = built()
+    held = [v for part in layer.modules() for v in vars(part).values() if isinstance(v, torch.Tensor)]
+    model = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.Conv2d(32, 4, 1))
+    report = insert_attention(model, "0", lambda _: layer, example_input=X)
+    assert report.total.macs > 0 and profile(model, X).total == report.total
+    assert all(tensor.grad_fn is not None for tensor in held)
+    assert model[0].inserted_attention[0].layer is layer
 
 
 def test_the_published_ema_costs_what_emams_formulas_cost():
