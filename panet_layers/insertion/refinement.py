@@ -68,9 +68,16 @@ class Refinement(nn.Module):
         size = self.layout.grid(tokens.shape[1])
         order, position = self._order_on(x.device)
         tokens = tokens if order is None else tokens[:, order]
-        out = self.layer(tokens.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
+        x4 = tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], *size)  # not `unflatten`: ONNX has it from opset 13
+        out = self.layer(x4).flatten(2).transpose(1, 2)
         out = out if position is None else out[:, position]
         return torch.cat([x[:, :prefix], out], dim=1) if prefix else out
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Refinement:
+        super()._apply(fn, recurse)
+        if self.order is not None:  # where `fn` moves tensors to, so that no call has to do it
+            self._order_on(fn(torch.empty(0, device=self.order.device)).device)
+        return self
 
     def _order_on(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Return `order` and `position` on the device, and keep them there for later calls."""

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import timm
@@ -75,6 +76,54 @@ def test_the_order_of_tokens_moves_with_them():
         model(torch.zeros(2, 3, 64, 64))
     assert refinement.order.device.type == "cpu"
     model.train()(torch.randn(2, 3, 64, 64)).sum().backward()  # an index made in inference mode could not be kept
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda model: model.to("meta"),
+        lambda model: model.to("meta").to_empty(device="cpu"),
+        lambda model: model.half(),
+        lambda model: model.share_memory(),
+    ],
+    ids=["to", "to_empty", "half", "share_memory"],
+)
+def test_the_order_of_tokens_moves_with_the_model(move):
+    model = hiera()
+    refinement = model.blocks[0].inserted_attention[0]
+    order, position = refinement.order, refinement.position
+    device = next(move(model).parameters()).device
+    for now, before in ((refinement.order, order), (refinement.position, position)):
+        assert now.device == device and (now.is_meta or torch.equal(now, before))
+
+
+@pytest.mark.parametrize(
+    "converted",
+    [torch.jit.trace, lambda model, x: torch.compile(model, backend="aot_eager", fullgraph=True)],
+    ids=["trace", "compile"],
+)
+def test_the_first_call_after_a_move_may_be_traced(converted):
+    model = hiera()
+    state, x = copy.deepcopy(model.state_dict()), torch.randn(2, 3, 64, 64)
+    expected = model(x)
+    model.to("meta")(x.to("meta"))
+    model.to_empty(device="cpu").load_state_dict(state)
+    torch._dynamo.reset()
+    torch.testing.assert_close(converted(model, x)(x), expected)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_tokens_are_exported_at_old_opsets(prefix, tmp_path):
+    pytest.importorskip("onnx", reason="ONNX needs the packages of the extra `export`")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
+    model = Returns(lambda x: torch.cat([x.flatten(2)[:, :, :prefix], x.flatten(2)], 2).transpose(1, 2)).eval()
+    insert_attention(model, "stage", EMAM, example_input=X)
+    path = str(tmp_path / "model.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this exporter is deprecated
+        torch.onnx.export(model, (X,), path, dynamo=False, opset_version=11, input_names=["x"])
+    (out,) = onnxruntime.InferenceSession(path).run(None, {"x": X.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), model(X).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_state_dict_round_trip():
