@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ..emam import EMAM
 from ..scam import SCAM
 from .changeable import check_changeable
+from .costs import copied
 from .refinement import Refinement, Refinements
 
 EQUAL = 1e-10  # largest difference of outputs in float64, relative to the largest output
@@ -65,9 +65,9 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
     too. Create the optimiser afterwards: some parameters change their shape.
 
     Returns a report of what was replaced, and of what was left and why: modules of such shapes or names (EMA, CBAM)
-    that compute something else, that have hooks, a `forward` of their own or buffers inside, that share weights or
-    statistics which `SCAM` holds as a copy, or that are `model` itself. Print it. Raises ValueError where the model is
-    already wrapped for distributed training.
+    that compute something else, that have hooks, a `forward` of their own or buffers inside, an attribute whose name
+    the new layer uses itself, that share weights or statistics which `SCAM` holds as a copy, or that are `model`
+    itself. Print it. Raises ValueError where the model is already wrapped for distributed training.
     """
     check_changeable(model, "replace")
     swaps: dict[nn.Module, nn.Module] = {}
@@ -107,19 +107,44 @@ def _replacement(module: nn.Module, model: nn.Module) -> tuple[nn.Module | None,
         reason = _difference(module, candidate)
         if reason:
             continue
-        if _separates_shared(module, candidate, model):
-            return None, "shares weights or statistics with another module, and would no longer"
-        _carry_over(module, candidate)
+        if reason := _obstacle(module, candidate, model):
+            return None, reason
+        for old, new in _counterparts(module, candidate):
+            _carry_over(old, new)
         return candidate, ""
     return None, reason
 
 
-def _separates_shared(module: nn.Module, new: nn.Module, model: nn.Module) -> bool:
-    """Return whether the model uses, outside the module, a tensor of it that the new layer holds as a copy."""
-    copied = {*module.parameters(), *module.buffers()} - {*new.parameters(), *new.buffers(), *module._buffers.values()}
+def _obstacle(module: nn.Module, new: nn.Module, model: nn.Module) -> str:
+    """Return what a replacement by the new layer, which computes the same, would lose; "" for nothing."""
+    separated = {*module.parameters(), *module.buffers()} - {
+        *new.parameters(),
+        *new.buffers(),
+        *module._buffers.values(),
+    }
     names = tuple(f"{name}." for name, part in model.named_modules(remove_duplicate=False) if part is module)
     tensors = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    return any(tensor in copied and not name.startswith(names) for name, tensor in chain(*tensors))
+    if any(tensor in separated and not name.startswith(names) for name, tensor in chain(*tensors)):
+        return "shares weights or statistics with another module, and would no longer"
+    if any(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None) for tensor in separated):
+        return "has hooks that would be lost"
+    pairs = _counterparts(module, new)
+    taken = [name for old, ours in pairs for name, value in _own(old) if not _is_free(ours, name, value)]
+    return f"has attributes that would be lost, as the new layer has its own: {', '.join(taken)}" if taken else ""
+
+
+def _counterparts(module: nn.Module, new: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Return the module with the new layer, and the modules inside that are CBAM's two gates with SCAM's."""
+    pairs = [(module, new)]
+    if isinstance(new, SCAM):
+        fc1, fc2, conv, *_ = _parts(module)
+        for child in module.children():
+            inside = set(child.modules())
+            if {fc1, fc2} <= inside and conv not in inside:
+                pairs.append((child, new.channel))
+            elif conv in inside and child is not conv and fc1 not in inside:
+                pairs.append((child, new.spatial))
+    return pairs
 
 
 def _is_candidate(module: nn.Module) -> bool:
@@ -147,10 +172,24 @@ def _would_be_lost(module: nn.Module) -> str:
     return ""
 
 
+def _own(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return a module's attributes, without those that every nn.Module has, and without a convolution's settings."""
+    usual = vars(nn.Conv2d(1, 1, 1) if type(module) is nn.Conv2d else nn.Module())
+    return [(k, v) for k, v in vars(module).items() if k not in usual and k != "_compiled_call_impl"]
+
+
+def _is_free(new: nn.Module, name: str, value: Any) -> bool:
+    """Return whether an attribute of the old module can be set on the new one, or has this value there already."""
+    if hasattr(nn.Module, name) or not hasattr(new, name):  # hosts set a `type`, which nn.Module has
+        return True
+    ours = getattr(new, name)
+    return ours is value or (type(ours) is type(value) and isinstance(value, (int, float, str)) and ours == value)
+
+
 def _carry_over(old: nn.Module, new: nn.Module) -> None:
     """Give the new module what others set on the old one: attributes, buffers, the mode."""
-    for name, value in vars(old).items():
-        if not (name in vars(new) or name in new._modules or name in new._parameters or name == "_compiled_call_impl"):
+    for name, value in _own(old):
+        if hasattr(nn.Module, name) or not hasattr(new, name):
             vars(new)[name] = value
     for name, buffer in old._buffers.items():
         if not hasattr(new, name):
@@ -176,7 +215,7 @@ def _difference(old: nn.Module, new: nn.Module) -> str:
 
 @torch.no_grad()
 def _run(module: nn.Module, x: Tensor, training: bool) -> Tensor:
-    return copy.deepcopy(module).to(device="cpu", dtype=torch.float64).train(training)(x.clone())
+    return copied(module).to(device="cpu", dtype=torch.float64).train(training)(x.clone())
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -221,8 +260,7 @@ def _as_scam(module: nn.Module) -> Iterator[SCAM]:
     for flipped in (False, True):
         layer = SCAM(channels, max(1, channels // hidden), kernel_size=conv.kernel_size[0]).train(module.training)
         layer.channel.fc1, layer.channel.fc2 = fc1, fc2
-        weight = conv.weight.detach()
-        layer.spatial.conv.weight = _parameter(weight.flip(1) if flipped else weight, like=conv.weight)
+        layer.spatial.conv.weight = _parameter(conv.weight, lambda w, flipped=flipped: w.flip(1) if flipped else w)
         _carry_over(conv, layer.spatial.conv)
         layer.spatial.bn = None if norm is None else _plain_norm(norm)  # type: ignore[assignment]
         yield layer
@@ -235,7 +273,7 @@ def _as_linear(part: nn.Module) -> nn.Linear | None:
     if type(part) is not nn.Conv2d or part.kernel_size != (1, 1):
         return None
     linear = nn.Linear(part.in_channels, part.out_channels, bias=part.bias is not None, device="meta")
-    linear.weight = _parameter(part.weight.detach().flatten(1), like=part.weight)
+    linear.weight = _parameter(part.weight, lambda weight: weight.flatten(1))
     linear.bias = part.bias  # type: ignore[assignment]
     _carry_over(part, linear)
     return linear
@@ -252,9 +290,16 @@ def _plain_norm(norm: nn.Module) -> nn.Module:
     return plain
 
 
-def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
-    parameter = nn.Parameter(value.clone(memory_format=torch.contiguous_format), requires_grad=like.requires_grad)
-    vars(parameter).update(vars(like))
+def _parameter(old: nn.Parameter, change: Callable[[Tensor], Tensor]) -> nn.Parameter:
+    """Return a parameter with the changed values, and gradient, of the old one."""
+    value, *grad = (
+        change(tensor.detach()).clone(memory_format=torch.contiguous_format)
+        for tensor in (old, old.grad)
+        if tensor is not None
+    )
+    parameter = nn.Parameter(value, requires_grad=old.requires_grad)
+    parameter.grad = grad[0] if grad else None
+    vars(parameter).update(vars(old))
     return parameter
 
 

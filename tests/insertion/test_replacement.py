@@ -1,7 +1,6 @@
 """replace_attention: look-alikes become this package's layers, with the same weights and outputs."""
 
 import copy
-import pickle
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,11 @@ from torch import nn
 from torch.nn.utils import prune
 
 from panet_layers import EMAM, SCAM, insert_attention, replace_attention
-from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA
+from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA, host
 from tests.insertion.small_hosts import resnet
 from tests.layers.cases import EXACT, assert_same, randomised
 
 GOLDEN = Path(__file__).parents[1] / "layers/golden"
-
-
-def host(*layers):
-    """A small network around layers of 32 channels."""
-    return nn.Sequential(nn.Conv2d(3, 32, 3), *layers, nn.ReLU(), nn.Conv2d(32, 2, 1))
 
 
 def outputs(model, training):
@@ -241,118 +235,3 @@ def test_shared_weights_that_stay_shared_are_replaced():
     model[4].conv3x3 = model[3].conv3x3
     assert len(replace_attention(model).swapped) == 4
     assert model[1].channel.fc1.weight is model[2].channel.fc1.weight and model[3].conv3x3 is model[4].conv3x3
-
-
-LOOKALIKES = pytest.mark.parametrize(
-    "lookalike",
-    [lambda: EMA(32), lambda: CBAM(32), lambda: CbamModule(32), lambda: CbamModule(32, mlp_bias=True)],
-    ids=["ema", "cbam", "timm", "timm-bias"],
-)
-
-
-class Routed(nn.Module):
-    """A network as ultralytics builds it: it reads from each module where its input comes from."""
-
-    def __init__(self, *layers):
-        super().__init__()
-        self.model, self.save = nn.Sequential(*layers), [0]
-        for i, layer in enumerate(layers):
-            layer.i, layer.f, layer.type, layer.np = (
-                i,
-                -1,
-                type(layer).__name__,
-                sum(p.numel() for p in layer.parameters()),
-            )
-        self.model[-1].f = [-1, 0]
-
-    def forward(self, x):
-        kept = []
-        for module in self.model:
-            x = module(*((kept[j] for j in module.f) if isinstance(module.f, list) else (x,)))
-            kept.append(x)
-        return x
-
-
-class Sum(nn.Module):
-    def forward(self, a, b):
-        return a + b
-
-
-@LOOKALIKES
-def test_attributes_that_the_host_set_are_kept(lookalike):
-    old = lookalike()
-    model = Routed(nn.Conv2d(3, 32, 3), old, Sum()).eval()
-    old.conv1x1_width, old.weight_of_loss = 4, torch.ones(3)
-    if not isinstance(old, CbamModule):
-        old.channel = 32  # the name of a part of SCAM, which stays that
-    set_by_host = {name: getattr(old, name) for name in ("i", "f", "type", "np", "conv1x1_width", "weight_of_loss")}
-    x = torch.randn(2, 3, 9, 7)
-    expected = model(x)
-
-    assert len(replace_attention(model).swapped) == 1
-
-    new = model.model[1]
-    assert type(new) in (EMAM, SCAM) and {name: getattr(new, name) for name in set_by_host} == set_by_host
-    torch.testing.assert_close(model(x), expected)
-    torch.testing.assert_close(pickle.loads(pickle.dumps(copy.deepcopy(model)))(x), expected)
-
-
-@LOOKALIKES
-def test_modes_dtypes_and_requires_grad_of_each_part_are_kept(lookalike):
-    old = lookalike().train()
-    parts = [part for part in old.modules() if list(part.parameters(recurse=False))]
-    for i, part in enumerate(parts):
-        part.training = i % 2 == 0
-        part.requires_grad_(i % 3 == 0)
-        for parameter in part.parameters():
-            parameter.shrinks = i
-    parts[-1].to(torch.float64)  # running statistics or a small convolution kept precise, as in some mixed precisions
-    kept = sorted((p.shrinks, p.numel(), p.dtype, p.requires_grad) for p in old.parameters())
-    modes = [part.training for part in parts]
-    model = nn.Sequential(old)
-
-    assert len(replace_attention(model).swapped) == 1
-
-    new = model[0]
-    assert sorted((p.shrinks, p.numel(), p.dtype, p.requires_grad) for p in new.parameters()) == kept
-    assert sorted(part.training for part in new.modules() if list(part.parameters(recurse=False))) == sorted(modes)
-    assert new.training
-
-
-@LOOKALIKES
-def test_buffers_that_the_host_added_are_kept(lookalike):
-    old = lookalike()
-    old.register_buffer("calls", torch.tensor(3))
-    old.register_buffer("scratch", torch.tensor(4.0), persistent=False)
-    model = host(old)
-    replace_attention(model)
-    assert type(model[1]) in (EMAM, SCAM) and model[1].calls is old.calls and model[1].scratch is old.scratch
-    assert "1.calls" in model.state_dict() and "1.scratch" not in model.state_dict()
-
-
-def test_what_a_new_layer_could_not_have_is_left():
-    wrapped, buffered = EMA(32), CBAM(32)
-    wrapped.forward = wrapped.forward
-    buffered.ChannelGate.register_buffer("calls", torch.tensor(3))
-    report = replace_attention(host(wrapped, buffered))
-    assert [left.reason for left in report.left] == [
-        "has a forward of its own that would be lost",
-        "has buffers inside that would be lost",
-    ]
-
-
-@pytest.mark.parametrize("lookalike", [CBAM, CbamModule])
-def test_statistics_shared_with_another_module_stay_shared(lookalike):
-    old = lookalike(32)
-    model = host(old)
-    model.norm = next(module for module in old.modules() if isinstance(module, nn.BatchNorm2d))
-    replace_attention(model)
-    assert all(ours is theirs for ours, theirs in zip(model[1].spatial.bn.buffers(), model.norm.buffers(), strict=True))
-
-
-def test_a_compiled_module_is_replaced():
-    old = EMA(32)
-    old.compile(backend="eager")
-    model = host(old)
-    replace_attention(model)
-    assert isinstance(model[1], EMAM) and model[1]._compiled_call_impl is None
