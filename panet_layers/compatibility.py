@@ -1,7 +1,5 @@
 """Everything that depends on torch's version: what 2.6 does not have, and what Dynamo cannot trace there."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 
@@ -10,20 +8,14 @@ from torch.autograd import forward_ad
 
 
 def _called_not_traced(function: Callable[[], bool]) -> Callable[[], bool]:
-    """Have Dynamo call the function while it traces, and take the result as a constant.
-
-    As `torch.compiler.assume_constant_result`, which imports Dynamo; that takes seconds.
-    """
+    """As `torch.compiler.assume_constant_result`, which imports Dynamo; that takes seconds."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
 @_called_not_traced
 def transformed() -> bool:
-    """Return whether torch.func or forward-mode differentiation is active: they need plain operations.
-
-    A compiled graph holds for one answer, which Dynamo checks by itself.
-    """
+    """Return whether torch.func or forward-mode differentiation is active: they need plain operations."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
