@@ -80,8 +80,7 @@ class Folding:
     def _warn(self) -> None:
         warnings.warn(
             f"a normalisation was folded into its convolution beside the layer inserted at {self.name!r}: the outputs "
-            "are wrong, or that layer is lost; fold first, insert after, or insert at the module that contains the "
-            "whole block (convolution, normalisation, activation)",
+            "are wrong, or that layer is lost; fold first and insert after",
             stacklevel=3,
         )
 
@@ -116,9 +115,10 @@ def _is_folded(bias: Tensor, old: Tensor, norm: _BatchNorm) -> bool:
     tensors = (bias, old, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     if norm.running_mean is None or any(tensor is not None and tensor.is_meta for tensor in tensors):
         return False
-    now, old, mean, variance, scale, offset = (None if t is None else t.to(bias.device).float() for t in tensors)
-    _, folded = fuse_conv_bn_weights(mean, old, mean, variance, norm.eps, scale, offset)
-    return _distance(now, folded) < NEARER * _distance(now, old)
+    on_device: Any = [None if t is None else t.to(bias.device).float() for t in tensors]
+    now, before, mean, variance, scale, offset = on_device
+    _, folded = fuse_conv_bn_weights(mean, before, mean, variance, norm.eps, scale, offset)
+    return _distance(now, folded) < NEARER * _distance(now, before)
 
 
 def _rows(conv: nn.Module, weight: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def insert_attention(
     (those of a container are stored in its last module) and have the model's dtype and device. A second call for the
     same location refines further.
 
-    Later calls of the model warn of layers that no longer run, and of a normalisation folded into its convolution
-    beside a layer: fold before inserting.
+    Later calls of the model, unless compiled or exported, warn of layers that no longer run, and of a normalisation
+    folded into its convolution beside a layer: fold before inserting.
 
     Returns a report: each location, its layout, and what the layer costs there for one image. Print it.
 

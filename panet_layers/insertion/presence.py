@@ -114,7 +114,7 @@ def _warn(names: Iterable[str]) -> None:
         warnings.warn(
             f"the model no longer runs the layers inserted at {lost}: something has replaced the modules, such as a "
             "conversion or the folding of a normalisation into a convolution, or removed their hooks; convert first "
-            "and insert after, or insert at the module that contains the whole block",
+            "and insert after",
             stacklevel=3,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -260,7 +261,7 @@ def _as_scam(module: nn.Module) -> Iterator[SCAM]:
     for flipped in (False, True):
         layer = SCAM(channels, max(1, channels // hidden), kernel_size=conv.kernel_size[0]).train(module.training)
         layer.channel.fc1, layer.channel.fc2 = fc1, fc2
-        layer.spatial.conv.weight = _parameter(conv.weight, lambda w, flipped=flipped: w.flip(1) if flipped else w)
+        layer.spatial.conv.weight = _parameter(conv.weight, partial(torch.flip, dims=[1] if flipped else []))
         _carry_over(conv, layer.spatial.conv)
         layer.spatial.bn = None if norm is None else _plain_norm(norm)  # type: ignore[assignment]
         yield layer
@@ -290,7 +291,7 @@ def _plain_norm(norm: nn.Module) -> nn.Module:
     return plain
 
 
-def _parameter(old: nn.Parameter, change: Callable[[Tensor], Tensor]) -> nn.Parameter:
+def _parameter(old: Tensor, change: Callable[[Tensor], Tensor]) -> nn.Parameter:
     """Return a parameter with the changed values, and gradient, of the old one."""
     value, *grad = (
         change(tensor.detach()).clone(memory_format=torch.contiguous_format)
