@@ -15,7 +15,12 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the packages
 pytest.importorskip("onnxscript", reason="ONNX needs the packages of the extra `export`")
 
 EQUAL = 1e-5
-HOSTS = [*LAYERS, "timm", "inserted", pytest.param("panet", marks=pytest.mark.slow)]  # about 20 s
+HOSTS = [
+    *LAYERS,
+    "inserted",
+    pytest.param("timm", marks=pytest.mark.long),
+    pytest.param("panet", marks=pytest.mark.slow),  # about 20 s
+]
 DYNAMIC = ({0: "batch", 2: "height", 3: "width"},)
 
 

@@ -7,11 +7,11 @@ import torch.multiprocessing as mp
 from panet_layers import use_backend
 from tests.layers import two_trainers
 from tests.layers.cases import assert_same
-from tests.layers.two_trainers import HOSTS, WAYS, after_a_step, loss, network, share
+from tests.layers.two_trainers import WAYS, after_a_step, loss, network, share
 
 
 @pytest.mark.parametrize("kind", WAYS)
-@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("name", [pytest.param("timm", marks=pytest.mark.long), "inserted", "panet"])
 def test_gradients_and_step_are_those_of_one_process(name, kind, tmp_path):
     """One process's are by the papers' formulas."""
     if kind == "fsdp2" and not hasattr(torch.cpu.Stream, "record_event"):

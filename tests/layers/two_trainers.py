@@ -18,7 +18,6 @@ from panet_layers import EMAM, SCAM, functional, use_backend
 from tests.layers.hosts import build, images
 from tests.processes import joined
 
-HOSTS = ("timm", "inserted", "panet")
 LEARNING_RATE = 0.1
 
 
