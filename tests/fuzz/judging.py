@@ -18,6 +18,7 @@ from tests.layers.cases import EmamCase, poisoned_memory, with_backend
 
 # Times what rounding does to the formulas on average. The mean of a convolution averages roundings; window sums do not.
 FACTOR = 16
+ALIKE = 4 * FACTOR  # in a constant map: equal terms of a sum err alike, and their errors do not average out
 CONVOLUTIONS = {"grad conv3x3.weight", "grad spatial.conv.weight"}
 RUNS = (0, 3, 30)  # that measure it, in total: more only where a result would be called wrong
 
@@ -57,6 +58,7 @@ def _are_values_right(example: Example, actual: Outcome, layer: nn.Module, x: Te
             taps = _only_read_padding(outcome[name], x)
             outcome[name] = torch.where(taps, outcome[name].nan_to_num(0), outcome[name])
     dtype = accumulation_dtype(FLOATS[example.dtype])
+    factor = ALIKE if (x.detach() == x.detach()[..., :1, :1]).all(3).all(2).any() else FACTOR
     distances = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in exact.items()}
     for before, runs in zip((0, *RUNS), RUNS):
         for seed in range(before, runs):
@@ -68,7 +70,9 @@ def _are_values_right(example: Example, actual: Outcome, layer: nn.Module, x: Te
         if (name := "grad conv3x3.weight") in rounding:
             # The nine windows of a map are its total less its borders, and share the error of the total.
             rounding[name] = rounding[name].amax((2, 3), keepdim=True) * ~_only_read_padding(rounding[name], x)
-        wrong = {name: _problem(name, actual[name], plain[name], exact[name], rounding[name]) for name in actual}
+        wrong = {
+            name: _problem(name, actual[name], plain[name], exact[name], factor * rounding[name]) for name in actual
+        }
         wrong = {name: problem for name, problem in wrong.items() if problem}
         if not wrong:
             return True
@@ -97,13 +101,13 @@ def _only_read_padding(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _problem(name: str, actual: Tensor, plain: Tensor, exact: Tensor, rounding: Tensor) -> str:
-    """Return what is wrong with one tensor; "" if nothing is."""
+    """Return what is wrong with one tensor, where rounding may change it by so much; "" if nothing is."""
     if actual.shape != plain.shape or actual.dtype != plain.dtype:
         return f"{actual.dtype} {tuple(actual.shape)}, wanted {plain.dtype} {tuple(plain.shape)}"
     if not actual.is_floating_point():
         return "" if torch.equal(actual, plain) else f"{actual}, wanted {plain}"
     info = torch.finfo(actual.dtype)
-    overflow = exact.isfinite() & (exact.abs() + FACTOR * rounding > info.max * (1 - 1e-3))
+    overflow = exact.isfinite() & (exact.abs() + rounding > info.max * (1 - 1e-3))
     # A finite answer is no fault where the formulas overflow on their way, or float64's convolution spreads a NaN
     # to more elements than float32's.
     judged, lost = plain.isfinite() & exact.isfinite() & ~overflow, ~plain.isfinite() & ~exact.isfinite()
@@ -112,7 +116,7 @@ def _problem(name: str, actual: Tensor, plain: Tensor, exact: Tensor, rounding: 
     eps = torch.finfo(accumulation_dtype(actual.dtype)).eps
     a, p, e, r = (t.double()[judged] for t in (actual, plain, exact, rounding))
     roundings = 2 if name.startswith("after") else 1  # old and new share of a running statistic
-    budget = FACTOR * r + 2 * (p - e).abs() + (eps + roundings * info.eps / 2) * e.abs()
+    budget = r + 2 * (p - e).abs() + (eps + roundings * info.eps / 2) * e.abs()
     budget += info.smallest_normal * info.eps
     excess = (a - e).abs() / budget
     if not excess.numel() or excess.max() <= 1:

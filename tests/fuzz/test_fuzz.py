@@ -63,6 +63,24 @@ FOUND = [
         formulas=False,
         seed=65536,
     ),
+    # A gradient that is a sum of equal terms, zero but for their roundings: over a budget for roundings that differ.
+    Example(
+        EmamCase(batch=3, channels=18, groups=1, height=7, width=1),
+        dtype="bfloat16",
+        parameter_dtype="float32",
+        values="-inf",
+        exponent=0,
+        grad_values="constant",
+        grad_exponent=30,
+        weights="matched",
+        layout="expanded from one",
+        grad_layout="contiguous",
+        trained="parameters",
+        chunk_bytes=1,
+        small_bytes=1048576,
+        formulas=False,
+        seed=65536,
+    ),
     # A variance that overflowed float16 before the momentum made it small.
     Example(
         ScamCase(
