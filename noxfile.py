@@ -17,7 +17,7 @@ class Set(NamedTuple):
     packages: tuple[str, ...]
 
 
-# numpy is for Triton's interpreter, which runs the kernels in the tests: that of Triton 3.2 fails with numpy 2.2.
+# numpy is for Triton's interpreter, which runs the kernels in the tests: older ones fail with later versions of numpy.
 SETS = {
     "oldest": Set(
         "3.10",
@@ -40,11 +40,15 @@ SETS = {
             "huggingface-hub==0.36.2",
             "safetensors==0.6.2",
             "einops==0.8.1",
+            "numpy<2.4",
         ),
     ),
     "newest": Set("3.12", ("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "einops")),
 }
-TESTS = ("-n", "auto", "tests/layers", "tests/models", "tests/insertion", "tests/kernels", "tests/test_imports.py")
+TESTS = (
+    *("-n", "auto", "tests/layers", "tests/models", "tests/insertion", "tests/kernels", "tests/test_imports.py"),
+    "--ignore=tests/insertion/test_timm_families.py",  # of the newest timm, one by one
+)
 TOOLS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "expecttest>=0.2")
 
 nox.options.sessions = ["layers"]

@@ -31,9 +31,9 @@ def run_as_it_is(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @_called_not_traced
-def _is_exporting_in_2_6() -> bool:
-    trace = sys.modules.get("torch.export._trace")  # the first export imports it
+def is_exporting() -> bool:
+    """Return whether torch.export is active. (Dynamo of torch 2.7 to 2.10 thinks so in every torch.compile.)"""
+    if hasattr(torch.compiler, "is_exporting"):
+        return torch.compiler.is_exporting()
+    trace = sys.modules.get("torch.export._trace")  # torch 2.6; the first export imports it
     return trace is not None and trace._EXPORT_MODULE_HIERARCHY is not None
-
-
-is_exporting = getattr(torch.compiler, "is_exporting", _is_exporting_in_2_6)

@@ -146,8 +146,8 @@ def _tensors(norm: nn.Module | None) -> tuple[Tensor | None, ...]:
     if norm is None:
         return ()
     parameters, buffers = norm._parameters, norm._buffers
-    count = buffers.get("num_batches_tracked")  # on any device, as in torch.nn, but on meta it counts nothing
-    count = count if count is not None and count.is_meta else None
+    count = buffers.get("num_batches_tracked") if norm.training else None
+    count = count if count is not None and count.is_meta else None  # on any device, but on meta it counts nothing
     affine = parameters.get("weight"), parameters.get("bias")
     return *affine, buffers.get("running_mean"), buffers.get("running_var"), count
 

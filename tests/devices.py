@@ -15,6 +15,8 @@ def on_interpreter() -> torch.device:
 
     if not availability.INTERPRETING:
         pytest.skip("triton compiles for the GPU in this process")
+    if (availability.TRITON_VERSION or (0, 0)) >= (3, 9):
+        pytest.skip("the interpreter of triton 3.9 refuses masks that it has made of 32-bit integers")
     if reason := availability.why_not(torch.empty(0)):
         pytest.skip(f"the kernels cannot run: {reason}")
     return torch.device("cpu")

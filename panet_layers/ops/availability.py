@@ -40,8 +40,8 @@ def why_not(x: Tensor) -> str | None:
     if TRITON_VERSION is None:
         return "the package triton is not installed"
     if TRITON_VERSION < LEAST_TRITON:
-        wanted, found = (".".join(map(str, version)) for version in (LEAST_TRITON, TRITON_VERSION))
-        return f"it needs triton {wanted} or later, which torch 2.8 brings, and triton {found} is installed"
+        wanted, installed = (".".join(map(str, version)) for version in (LEAST_TRITON, TRITON_VERSION))
+        return f"it needs triton {wanted} or later, which torch 2.8 brings, and triton {installed} is installed"
     if INTERPRETING:
         return None
     if x.device.type != "cuda" or torch.version.hip is not None:
@@ -49,8 +49,8 @@ def why_not(x: Tensor) -> str | None:
         return f"it needs an NVIDIA GPU, and the input is a {kind} tensor"
     properties = torch.cuda.get_device_properties(x.device)
     if (properties.major, properties.minor) < LEAST_CAPABILITY:
-        wanted, found = LEAST_CAPABILITY[0], f"{properties.major}.{properties.minor}"
-        return f"it needs compute capability {wanted}.0 (Ampere) or later, and {x.device} has {found}"
+        found = f"{properties.major}.{properties.minor}"
+        return f"it needs compute capability {LEAST_CAPABILITY[0]}.0 (Ampere) or later, and {x.device} has {found}"
     return None
 
 
