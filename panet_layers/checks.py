@@ -44,6 +44,6 @@ def check_batch_statistics(x: Tensor, norm: nn.BatchNorm2d | None) -> None:
         return
     if norm.training or norm.running_mean is None:
         raise ValueError(
-            f"SCAM's batch normalisation needs more than one pixel in training, got {tuple(x.shape)}; "
+            f"SCAM's batch normalisation needs more than one pixel to compute its statistics, got {tuple(x.shape)}; "
             "use a larger batch or map, or eval mode with running statistics"
         )

@@ -21,7 +21,7 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "
 
 
 def _triton_version() -> tuple[int, int] | None:
-    """Return the version of the installed Triton, None where there is none.
+    """Return the version of the installed Triton, or None without one.
 
     It is read from Triton's code, which is not imported: its distribution has several names, such as pytorch-triton.
     """
