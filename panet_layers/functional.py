@@ -23,6 +23,8 @@ from .ops.scam.tensors import Parameters as ScamParameters
 from .parts import is_batch_norm
 from .subclasses import takes_subclasses
 
+__all__ = ["channel_attention", "emam", "scam", "spatial_attention"]
+
 
 class Small(NamedTuple):
     """The number of elements up to which plain formulas are faster on a CPU than the hand-written derivatives."""
