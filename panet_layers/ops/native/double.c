@@ -1,0 +1,3 @@
+/* The kernels in double. */
+#define SCALAR double
+#include "storage.h"

@@ -1,0 +1,139 @@
+/* The (B, C, H, W) tensors of a call, of any dtype and layout, read and written as planes of SCALAR. */
+#pragma once
+#include "half.h"
+
+enum { OWN, BFLOAT16, FLOAT16 }; /* how numbers are stored: as SCALAR, or in half precision (SCALAR is float then) */
+
+typedef struct {
+    char* data;
+    idx samples, channels, pixels;
+    int32_t dtype, channels_last;
+} maps;
+
+/* Some pixels of consecutive planes (channels of one sample). Reads may pass the end by LANES numbers. */
+typedef struct {
+    const maps* of;
+    idx plane, first, count; /* the first plane, counted over the samples; the first pixel; pixels */
+    idx planes, stride;
+    SCALAR* copy; /* (planes, stride) where channels are innermost, else a single plane */
+} tile;
+
+INLINE idx number_bytes(const maps* m) { return m->dtype == OWN ? sizeof(SCALAR) : 2; }
+INLINE idx tile_stride(idx count) { return round_up(count, LANES) + LANES; }
+/* Scalars of a tile's copy. */
+INLINE idx tile_size(int channels_last, idx planes, idx count) { return (channels_last ? planes : 1) * tile_stride(count); }
+
+static void widen(const maps* m, const char* from, idx n, SCALAR* to) {
+    if (m->dtype == OWN) memcpy(to, from, n * sizeof(SCALAR));
+    if (m->dtype == BFLOAT16) widen_bfloat16((const uint16_t*)from, n, (float*)to);
+    if (m->dtype == FLOAT16) widen_float16((const uint16_t*)from, n, (float*)to);
+}
+
+static void narrow(const maps* m, const SCALAR* from, idx n, char* to) {
+    if (m->dtype == OWN) memcpy(to, from, n * sizeof(SCALAR));
+    if (m->dtype == BFLOAT16) narrow_bfloat16((const float*)from, n, (uint16_t*)to);
+    if (m->dtype == FLOAT16) narrow_float16((const float*)from, n, (uint16_t*)to);
+}
+
+/* Transposes LANES vectors in registers: log2(LANES) times, each half interleaved with the other. */
+INLINE void transpose(vec v[LANES]) {
+    mask low, high;
+    for (int i = 0; i < LANES; i++) low[i] = i / 2 + i % 2 * LANES, high[i] = low[i] + LANES / 2;
+    for (int step = 1; step < LANES; step *= 2) {
+        vec from[LANES];
+        for (int i = 0; i < LANES; i++) from[i] = v[i];
+        for (int i = 0; i < LANES / 2; i++) {
+            v[2 * i] = __builtin_shuffle(from[i], from[i + LANES / 2], low);
+            v[2 * i + 1] = __builtin_shuffle(from[i], from[i + LANES / 2], high);
+        }
+    }
+}
+
+/* `rows` rows of `columns` numbers -> columns rows: to[j * to_row + i] = from[i * from_row + j]. */
+static void transpose_block(const SCALAR* from, idx from_row, idx rows, idx columns, SCALAR* to, idx to_row) {
+    idx i = 0;
+    for (; i + LANES <= rows; i += LANES) {
+        idx j = 0;
+        for (; j + LANES <= columns; j += LANES) {
+            vec v[LANES];
+            for (int k = 0; k < LANES; k++) v[k] = load(from + (i + k) * from_row + j);
+            transpose(v);
+            for (int k = 0; k < LANES; k++) store(to + (j + k) * to_row + i, v[k]);
+        }
+        for (; j < columns; j++)
+            for (int k = 0; k < LANES; k++) to[j * to_row + i + k] = from[(i + k) * from_row + j];
+    }
+    for (; i < rows; i++)
+        for (idx j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
+}
+
+INLINE char* channels_at(const tile* t, idx pixel) {
+    const maps* m = t->of;
+    idx sample = t->plane / m->channels, channel = t->plane % m->channels;
+    return m->data + ((sample * m->pixels + t->first + pixel) * m->channels + channel) * number_bytes(m);
+}
+
+INLINE char* pixels_at(const tile* t, idx c) {
+    return t->of->data + ((t->plane + c) * t->of->pixels + t->first) * number_bytes(t->of);
+}
+
+/* A tile to write to; `copy`: tile_size scalars. */
+static tile new_tile(const maps* m, idx plane, idx planes, idx first, idx count, SCALAR* copy) {
+    return (tile){m, plane, first, count, planes, tile_stride(count), copy};
+}
+
+enum { WIDENED = 512 }; /* numbers that are widened at a time, before they are transposed */
+
+/* A tile to read from. */
+static tile open_tile(const maps* m, idx plane, idx planes, idx first, idx count, SCALAR* copy) {
+    tile t = new_tile(m, plane, planes, first, count, copy);
+    if (!m->channels_last) return t;
+    if (m->dtype == OWN) {
+        transpose_block((const SCALAR*)channels_at(&t, 0), m->channels, count, planes, copy, t.stride);
+        return t;
+    }
+    SCALAR wide[LANES * WIDENED];
+    for (idx p = 0; p < count; p += LANES)
+        for (idx c = 0; c < planes; c += WIDENED) {
+            idx pixels = least(LANES, count - p), now = least(WIDENED, planes - c);
+            for (idx i = 0; i < pixels; i++) widen(m, channels_at(&t, p + i) + c * 2, now, wide + i * WIDENED);
+            transpose_block(wide, WIDENED, pixels, now, copy + c * t.stride + p, t.stride);
+        }
+    return t;
+}
+
+/* Writes a finished tile. */
+static void close_tile(const tile* t) {
+    const maps* m = t->of;
+    if (!m->channels_last) return;
+    if (m->dtype == OWN) {
+        transpose_block(t->copy, t->stride, t->planes, t->count, (SCALAR*)channels_at(t, 0), m->channels);
+        return;
+    }
+    SCALAR wide[LANES * WIDENED];
+    for (idx p = 0; p < t->count; p += LANES)
+        for (idx c = 0; c < t->planes; c += WIDENED) {
+            idx pixels = least(LANES, t->count - p), now = least(WIDENED, t->planes - c);
+            transpose_block(t->copy + c * t->stride + p, t->stride, now, pixels, wide, WIDENED);
+            for (idx i = 0; i < pixels; i++) narrow(m, wide + i * WIDENED, now, channels_at(t, p + i) + c * 2);
+        }
+}
+
+/* Plane c of a tile that was opened; valid until the next one is asked for. */
+static const SCALAR* plane_of(const tile* t, idx c) {
+    if (t->of->channels_last) return t->copy + c * t->stride;
+    idx planes = t->of->samples * t->of->channels, left = (planes - t->plane - c) * t->of->pixels - t->first - t->count;
+    if (t->of->dtype == OWN && left >= LANES) return (const SCALAR*)pixels_at(t, c);
+    widen(t->of, pixels_at(t, c), t->count, t->copy);
+    return t->copy;
+}
+
+/* Where plane c of a new tile is to be computed; finish_plane follows. */
+INLINE SCALAR* room_for_plane(const tile* t, idx c) {
+    if (t->of->channels_last) return t->copy + c * t->stride;
+    return t->of->dtype == OWN ? (SCALAR*)pixels_at(t, c) : t->copy;
+}
+
+INLINE void finish_plane(const tile* t, idx c) {
+    if (!t->of->channels_last && t->of->dtype != OWN) narrow(t->of, t->copy, t->count, pixels_at(t, c));
+}

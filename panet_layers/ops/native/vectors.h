@@ -1,0 +1,74 @@
+/* Vectors of the processor's width, of the scalar type that the including file defines as SCALAR (float or double). */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define JOINED_(name, type) name##_##type
+#define JOINED(name, type) JOINED_(name, type)
+/* An entry point of the library: NAME_float or NAME_double. */
+#define ENTRY(name) __attribute__((visibility("default"))) void JOINED(name, SCALAR)
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+enum { LANES = VECTOR_BYTES / sizeof(SCALAR), IS_DOUBLE = sizeof(SCALAR) == 8 };
+typedef int64_t idx;
+typedef SCALAR vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(SCALAR)), may_alias));
+typedef __typeof__((vec){0} < (vec){0}) mask; /* integers: all bits of a lane, or none */
+
+INLINE vec load(const SCALAR* from) { return *(const vec*)from; }
+INLINE void store(SCALAR* to, vec v) { *(vec*)to = v; }
+INLINE vec splat(SCALAR s) { return s - (vec){0}; } /* without code for the zero, unlike a sum */
+INLINE vec where(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mask)no & ~m)); }
+INLINE vec only(mask m, vec v) { return (vec)((mask)v & m); }
+INLINE idx round_up(idx n, idx step) { return (n + step - 1) / step * step; }
+INLINE idx least(idx a, idx b) { return a < b ? a : b; }
+
+/* The mask of the first n lanes. */
+INLINE mask first_lanes(idx n) {
+    mask lanes;
+    for (int i = 0; i < LANES; i++) lanes[i] = i < n ? -1 : 0;
+    return lanes;
+}
+
+INLINE SCALAR sum_lanes(vec v) {
+    SCALAR half[LANES];
+    store(half, v);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) half[i] += half[i + step];
+    return half[0];
+}
+
+/* The sums of four vectors, to out[0..3]. */
+INLINE void sum_lanes_of_4(const vec v[4], SCALAR* out) {
+    SCALAR lanes[4][LANES];
+    for (int i = 0; i < 4; i++) store(lanes[i], v[i]);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++)
+            for (int k = 0; k < 4; k++) lanes[k][i] += lanes[k][i + step];
+    for (int k = 0; k < 4; k++) out[k] = lanes[k][0];
+}
+
+/* The sum of x[0..n): four vectors at a time, since a compiler keeps one, whose additions wait for each other. */
+INLINE SCALAR sum_of(const SCALAR* x, idx n) {
+    vec s0 = splat(0), s1 = s0, s2 = s0, s3 = s0;
+    idx p = 0;
+    for (; p + 4 * LANES <= n; p += 4 * LANES) {
+        s0 += load(x + p);
+        s1 += load(x + p + LANES);
+        s2 += load(x + p + 2 * LANES);
+        s3 += load(x + p + 3 * LANES);
+    }
+    for (; p + LANES <= n; p += LANES) s0 += load(x + p);
+    SCALAR sum = sum_lanes((s0 + s1) + (s2 + s3));
+    for (; p < n; p++) sum += x[p];
+    return sum;
+}
