@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import calling, functional, parts
 from .backends import check_backend, check_can_call
 from .checks import suggest_divisor
+from .parts import read
 from .tracing import fx_leaf
 
 
@@ -92,13 +93,9 @@ class EMAM(nn.Module):
         if part := self.called_part():
             check_can_call(self.backend, self, part)
             return calling.emam(x, self)
-        conv1x1, conv3x3, gn = self.conv1x1, self.conv3x3, self.gn
-        return functional.emam(
-            *(x, conv1x1.weight, conv1x1.bias, conv3x3.weight, conv3x3.bias, gn.weight, gn.bias),  # type: ignore[arg-type]
-            groups=self.groups,
-            eps=gn.eps,
-            backend=self.backend,
-        )
+        own: Any = self._modules
+        weights = (read(own[part], name) for part in ("conv1x1", "conv3x3", "gn") for name in ("weight", "bias"))
+        return functional.emam(x, *weights, groups=self.groups, eps=own["gn"].eps, backend=self.backend)
 
     def called_part(self) -> str:
         """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""

@@ -26,22 +26,53 @@ def register(schema: str, implementation: Callable, fake: Callable) -> None:
     torch.library.register_fake(f"panet_layers::{name}", _in_a_row(fake), lib=_library)
 
 
+def directly(operator: Any, implementation: Callable) -> Callable:
+    """Return the operator as a function that calls its implementation where nothing would see the operator.
+
+    The call of an operator costs more than the rest of a small call. The implementation must not differentiate.
+    """
+    run = _in_a_row(implementation)
+
+    def call(*row: Any) -> tuple[Tensor, ...]:
+        return run(*row) if _is_unwatched(row[0]) else operator(*row)
+
+    return call
+
+
+def _is_unwatched(x: Tensor) -> bool:
+    """Return whether nothing traces, compiles, counts or profiles operators, and x is a plain tensor."""
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
+        and not torch.autograd._profiler_enabled()
+    )
+
+
 def _in_a_row(function: Callable) -> Callable:
     """Return the function with all named tuples unpacked.
 
     For f(x: Tensor, pair: Pair, eps: float) that returns (out, Pair) it is (x, first, second, eps) -> (out, *pair).
     """
     kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
+    parts, at = [], 0
+    for kind in kinds:
+        width = len(getattr(kind, "_fields", "1"))
+        parts.append((getattr(kind, "_make", _single), slice(at, at + width)))
+        at += width
 
     def run(*row: Any) -> tuple[Tensor, ...]:
-        rest = iter(row)
-        args = [kind(*(next(rest) for _ in kind._fields)) if hasattr(kind, "_fields") else next(rest) for kind in kinds]
-        first, others = function(*args)
+        first, others = function(*(make(row[part]) for make, part in parts))
         # An operator returns no None: the gradient of a missing parameter is empty.
         # Not `new_empty`: a subclass of Tensor may have a method of this name.
         return first, *(_nothing(first) if tensor is None else tensor for tensor in others)
 
     return run
+
+
+def _single(row: tuple[Any]) -> Any:
+    return row[0]
 
 
 def _nothing(like: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import flops
-from ..registration import register
-from . import chunked, fused
+from ..registration import directly, register
+from . import chunked, fused, native
 from .tensors import Parameters, Saved, channels_last, empty_saved
 
 _PARAMETERS = "Tensor w1, Tensor b1, Tensor w3, Tensor b3, Tensor gamma, Tensor beta"
@@ -18,6 +18,9 @@ _SAVED = "Tensor means, Tensor gates, Tensor mean, Tensor rstd, Tensor q, Tensor
 _OUTPUTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 _FORWARD = f"(Tensor x, {_PARAMETERS}, int groups, float eps) -> {_OUTPUTS}"
 _BACKWARD = f"(Tensor grad, Tensor x, {_PARAMETERS}, {_SAVED}, int groups) -> {_OUTPUTS}"
+
+_NATIVE_FORWARD = f"(Tensor x, {_PARAMETERS}, int groups, float eps) -> (Tensor, Tensor)"
+_NATIVE_BACKWARD = f"(Tensor grad, Tensor x, {_PARAMETERS}, Tensor statistics, int groups) -> {_OUTPUTS}"
 
 
 def _forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Tensor, Saved]:
@@ -28,19 +31,30 @@ def _fused_forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Ten
     return torch.empty_like(x), empty_saved(x, groups, channels_last(x))
 
 
+def _native_forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Tensor, native.NativeSaved]:
+    return torch.empty_like(x), native.empty_native_saved(x, groups)
+
+
 def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
     return torch.empty_like(x), Parameters(*(p.new_empty(p.shape) for p in params))
 
 
 register("emam_forward" + _FORWARD, chunked.forward, _forward_fake)
 register("emam_backward" + _BACKWARD, chunked.backward, _backward_fake)
+register("emam_native_forward" + _NATIVE_FORWARD, native.forward, _native_forward_fake)
+register("emam_native_backward" + _NATIVE_BACKWARD, native.backward, _backward_fake)
 register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 
+_ops = torch.ops.panet_layers
 OPERATORS = {  # backend: forward, backward
-    "collapsed": (torch.ops.panet_layers.emam_forward, torch.ops.panet_layers.emam_backward),
-    "triton": (torch.ops.panet_layers.emam_fused_forward, torch.ops.panet_layers.emam_fused_backward),
+    "collapsed": (_ops.emam_forward, _ops.emam_backward),
+    "native": (
+        directly(_ops.emam_native_forward, native.forward),
+        directly(_ops.emam_native_backward, native.backward),
+    ),
+    "triton": (_ops.emam_fused_forward, _ops.emam_fused_backward),
 }
 
-for forward_and_backward in OPERATORS.values():
-    flops.add_formulas(*forward_and_backward, flops.emam)
+for kind in ("", "native_", "fused_"):
+    flops.add_formulas(getattr(_ops, f"emam_{kind}forward"), getattr(_ops, f"emam_{kind}backward"), flops.emam)

@@ -1,3 +1,4 @@
 /* The kernels in double. */
 #define SCALAR double
-#include "storage.h"
+#include "emam_backward.h"
+#include "emam_forward.h"

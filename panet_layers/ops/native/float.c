@@ -1,3 +1,4 @@
 /* The kernels in float, which also serve float16 and bfloat16. */
 #define SCALAR float
-#include "storage.h"
+#include "emam_backward.h"
+#include "emam_forward.h"

@@ -1,6 +1,8 @@
 /* The (B, C, H, W) tensors of a call, of any dtype and layout, read and written as planes of SCALAR. */
 #pragma once
 #include "half.h"
+#include "memory.h"
+#include "transpose.h"
 
 enum { OWN, BFLOAT16, FLOAT16 }; /* how numbers are stored: as SCALAR, or in half precision (SCALAR is float then) */
 
@@ -19,6 +21,12 @@ typedef struct {
 } tile;
 
 INLINE idx number_bytes(const maps* m) { return m->dtype == OWN ? sizeof(SCALAR) : 2; }
+
+/* To be called before a new tensor is written. */
+static void prepare_to_write(const maps* m) {
+    use_large_pages(m->data, m->samples * m->channels * m->pixels * number_bytes(m));
+}
+
 INLINE idx tile_stride(idx count) { return round_up(count, LANES) + LANES; }
 /* Scalars of a tile's copy. */
 INLINE idx tile_size(int channels_last, idx planes, idx count) { return (channels_last ? planes : 1) * tile_stride(count); }
@@ -33,38 +41,6 @@ static void narrow(const maps* m, const SCALAR* from, idx n, char* to) {
     if (m->dtype == OWN) memcpy(to, from, n * sizeof(SCALAR));
     if (m->dtype == BFLOAT16) narrow_bfloat16((const float*)from, n, (uint16_t*)to);
     if (m->dtype == FLOAT16) narrow_float16((const float*)from, n, (uint16_t*)to);
-}
-
-/* Transposes LANES vectors in registers: log2(LANES) times, each half interleaved with the other. */
-INLINE void transpose(vec v[LANES]) {
-    mask low, high;
-    for (int i = 0; i < LANES; i++) low[i] = i / 2 + i % 2 * LANES, high[i] = low[i] + LANES / 2;
-    for (int step = 1; step < LANES; step *= 2) {
-        vec from[LANES];
-        for (int i = 0; i < LANES; i++) from[i] = v[i];
-        for (int i = 0; i < LANES / 2; i++) {
-            v[2 * i] = __builtin_shuffle(from[i], from[i + LANES / 2], low);
-            v[2 * i + 1] = __builtin_shuffle(from[i], from[i + LANES / 2], high);
-        }
-    }
-}
-
-/* `rows` rows of `columns` numbers -> columns rows: to[j * to_row + i] = from[i * from_row + j]. */
-static void transpose_block(const SCALAR* from, idx from_row, idx rows, idx columns, SCALAR* to, idx to_row) {
-    idx i = 0;
-    for (; i + LANES <= rows; i += LANES) {
-        idx j = 0;
-        for (; j + LANES <= columns; j += LANES) {
-            vec v[LANES];
-            for (int k = 0; k < LANES; k++) v[k] = load(from + (i + k) * from_row + j);
-            transpose(v);
-            for (int k = 0; k < LANES; k++) store(to + (j + k) * to_row + i, v[k]);
-        }
-        for (; j < columns; j++)
-            for (int k = 0; k < LANES; k++) to[j * to_row + i + k] = from[(i + k) * from_row + j];
-    }
-    for (; i < rows; i++)
-        for (idx j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
 }
 
 INLINE char* channels_at(const tile* t, idx pixel) {
@@ -93,10 +69,11 @@ static tile open_tile(const maps* m, idx plane, idx planes, idx first, idx count
         return t;
     }
     SCALAR wide[LANES * WIDENED];
+    const char* from = channels_at(&t, 0);
     for (idx p = 0; p < count; p += LANES)
         for (idx c = 0; c < planes; c += WIDENED) {
             idx pixels = least(LANES, count - p), now = least(WIDENED, planes - c);
-            for (idx i = 0; i < pixels; i++) widen(m, channels_at(&t, p + i) + c * 2, now, wide + i * WIDENED);
+            for (idx i = 0; i < pixels; i++) widen(m, from + ((p + i) * m->channels + c) * 2, now, wide + i * WIDENED);
             transpose_block(wide, WIDENED, pixels, now, copy + c * t.stride + p, t.stride);
         }
     return t;
@@ -111,11 +88,12 @@ static void close_tile(const tile* t) {
         return;
     }
     SCALAR wide[LANES * WIDENED];
+    char* to = channels_at(t, 0);
     for (idx p = 0; p < t->count; p += LANES)
         for (idx c = 0; c < t->planes; c += WIDENED) {
             idx pixels = least(LANES, t->count - p), now = least(WIDENED, t->planes - c);
             transpose_block(t->copy + c * t->stride + p, t->stride, now, pixels, wide, WIDENED);
-            for (idx i = 0; i < pixels; i++) narrow(m, wide + i * WIDENED, now, channels_at(t, p + i) + c * 2);
+            for (idx i = 0; i < pixels; i++) narrow(m, wide + i * WIDENED, now, to + ((p + i) * m->channels + c) * 2);
         }
 }
 

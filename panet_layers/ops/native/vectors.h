@@ -8,8 +8,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define JOINED_(name, type) name##_##type
 #define JOINED(name, type) JOINED_(name, type)
-/* An entry point of the library: NAME_float or NAME_double. */
+/* An entry point of the library, NAME_float or NAME_double: of a function, and of one that returns a size. */
 #define ENTRY(name) __attribute__((visibility("default"))) void JOINED(name, SCALAR)
+#define ENTRY_SIZE(name) __attribute__((visibility("default"))) idx JOINED(name, SCALAR)
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -31,12 +32,20 @@ INLINE vec where(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mas
 INLINE vec only(mask m, vec v) { return (vec)((mask)v & m); }
 INLINE idx round_up(idx n, idx step) { return (n + step - 1) / step * step; }
 INLINE idx least(idx a, idx b) { return a < b ? a : b; }
+INLINE idx max_of(idx a, idx b) { return a > b ? a : b; }
 
 /* The mask of the first n lanes. */
 INLINE mask first_lanes(idx n) {
     mask lanes;
     for (int i = 0; i < LANES; i++) lanes[i] = i < n ? -1 : 0;
     return lanes;
+}
+
+/* Stores the first n lanes. */
+INLINE void store_first(SCALAR* to, vec v, idx n) {
+    SCALAR lanes[LANES];
+    store(lanes, v);
+    for (idx i = 0; i < n; i++) to[i] = lanes[i];
 }
 
 INLINE SCALAR sum_lanes(vec v) {
@@ -47,14 +56,31 @@ INLINE SCALAR sum_lanes(vec v) {
     return half[0];
 }
 
-/* The sums of four vectors, to out[0..3]. */
-INLINE void sum_lanes_of_4(const vec v[4], SCALAR* out) {
-    SCALAR lanes[4][LANES];
-    for (int i = 0; i < 4; i++) store(lanes[i], v[i]);
-    for (int step = LANES / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++)
-            for (int k = 0; k < 4; k++) lanes[k][i] += lanes[k][i + step];
-    for (int k = 0; k < 4; k++) out[k] = lanes[k][0];
+/* The lanes of two vectors in turn: a0 b0 a1 b1 ... of their lower halves, and of their upper halves. */
+INLINE void interleave(vec a, vec b, vec* low, vec* high) {
+    mask order;
+    for (int i = 0; i < LANES; i++) order[i] = i / 2 + i % 2 * LANES;
+    *low = __builtin_shuffle(a, b, order);
+    *high = __builtin_shuffle(a, b, order + LANES / 2);
+}
+
+INLINE vec interleaved_sum(vec a, vec b) {
+    vec low, high;
+    interleave(a, b, &low, &high);
+    return low + high;
+}
+
+/* The sums of four vectors, to out[0..4). */
+INLINE void sum_lanes_of_4(vec a, vec b, vec c, vec d, SCALAR* out) {
+    if (LANES < 4) {
+        out[0] = sum_lanes(a), out[1] = sum_lanes(b), out[2] = sum_lanes(c), out[3] = sum_lanes(d);
+        return;
+    }
+    SCALAR lanes[LANES];
+    store(lanes, interleaved_sum(interleaved_sum(a, c), interleaved_sum(b, d)));
+    for (int step = LANES / 2; step >= 4; step /= 2)
+        for (int i = 0; i < step; i++) lanes[i] += lanes[i + step];
+    for (int i = 0; i < 4; i++) out[i] = lanes[i % LANES];
 }
 
 /* The sum of x[0..n): four vectors at a time, since a compiler keeps one, whose additions wait for each other. */

@@ -1,0 +1,93 @@
+"""EMAM's forward and backward by the compiled CPU kernels: memory and one call for each. The C code is in ops/native/."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..native.library import library, vector_bytes
+from ..native.tensors import DTYPES, dense, like, threads_for
+from ..precision import accumulation_dtype
+from .tensors import Parameters
+
+_POINTERS = struct.Struct("=17q")  # x to scratch in `emam_call` of emam.h
+_SIZES = struct.Struct("=8qd")  # samples to eps
+
+
+class NativeSaved(NamedTuple):
+    """What the backward needs beside the input and the parameters: statistics in one row, in the accumulation dtype."""
+
+    statistics: Tensor
+
+
+class _Plan(NamedTuple):
+    """What calls with inputs of one shape share."""
+
+    sizes: bytes
+    forward_scratch: int  # in numbers, as the next
+    backward_scratch: int
+
+
+def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, NativeSaved]:
+    """Return the attended map, like x (B, C, H, W), and what the backward needs."""
+    saved = empty_native_saved(x, groups)
+    if x.numel() == 0:
+        return torch.empty_like(x), saved
+    given, (x, channels_last) = x, dense(x)
+    params = params.ready(saved.statistics.dtype)
+    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x), eps)
+    out, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.forward_scratch)
+    pointers = x.data_ptr(), 0, out.data_ptr(), *(p.data_ptr() for p in params), *_NO_GRADIENTS
+    call = _POINTERS.pack(*pointers, saved.statistics.data_ptr(), scratch.data_ptr()) + plan.sizes
+    _entry("emam_forward", x.dtype)(call)
+    return like(given, out), saved
+
+
+def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, groups: int) -> tuple[Tensor, Parameters]:
+    """Return the gradients of x and of the parameters, for the gradient of the output (B, C, H, W)."""
+    if x.numel() == 0:
+        return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
+    given, (x, channels_last) = x, dense(x)
+    grad, _ = dense(grad, channels_last)
+    given_params, params = params, params.ready(saved.statistics.dtype)
+    gradients = Parameters(*map(torch.empty_like, params))
+    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x), 0.0)
+    dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)
+    tensors = x, grad, dx, *params, *gradients, saved.statistics, scratch
+    _entry("emam_backward", x.dtype)(_POINTERS.pack(*(t.data_ptr() for t in tensors)) + plan.sizes)
+    return like(given, dx), gradients.like(given_params)
+
+
+def empty_native_saved(x: Tensor, groups: int) -> NativeSaved:
+    """Return memory for `NativeSaved`, as emam.h divides it."""
+    batch, channels, height, width = x.shape
+    dtype = accumulation_dtype(x.dtype)
+    lanes = vector_bytes() // dtype.itemsize
+    sides = (height + width + lanes - 1) // lanes * lanes
+    size = batch * (channels * (2 * sides + 3) + groups * height * width) + lanes  # vectors may be read past the end
+    return NativeSaved(x.new_empty(size, dtype=dtype))
+
+
+_NO_GRADIENTS = (0,) * len(Parameters._fields)
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    shape: Sequence[int], dtype: torch.dtype, groups: int, channels_last: bool, threads: int, eps: float
+) -> _Plan:
+    sizes = _SIZES.pack(*(shape[0], shape[1], groups, *shape[2:]), DTYPES[dtype], channels_last, threads, eps)
+    call = _POINTERS.pack(*[0] * 17) + sizes
+    return _Plan(sizes, *(_entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward")))
+
+
+@lru_cache(maxsize=None)
+def _entry(name: str, dtype: torch.dtype) -> ctypes._CFuncPtr:
+    entry = getattr(library(), f"{name}_{'double' if dtype == torch.float64 else 'float'}")
+    entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int64 if name.endswith("scratch") else None
+    return entry

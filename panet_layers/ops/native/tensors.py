@@ -1,0 +1,35 @@
+"""What the callers of the compiled kernels share: how a tensor's memory is described to them, how many threads they use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}  # as in storage.h
+SMALL = 1 << 13  # elements of an input up to which a second thread costs more than it saves
+
+
+def dense(x: Tensor, channels_last: bool | None = None) -> tuple[Tensor, bool]:
+    """Return x (B, C, H, W) as the kernels take it, contiguous or in channels_last, and whether it is the latter.
+
+    It is a copy where x is neither, or not what `channels_last` asks for.
+    """
+    if channels_last is not True and x.is_contiguous():
+        return x, False
+    if channels_last is not False and x.is_contiguous(memory_format=torch.channels_last):
+        return x, True
+    if channels_last:
+        return x.contiguous(memory_format=torch.channels_last), True
+    return x.contiguous(), False
+
+
+def like(given: Tensor, out: Tensor) -> Tensor:
+    """Return `out` with the strides of torch.empty_like(given)."""
+    if given.is_contiguous() or given.is_contiguous(memory_format=torch.channels_last):
+        return out
+    return torch.empty_like(given).copy_(out)
+
+
+def threads_for(x: Tensor) -> int:
+    """Return the number of threads for an input: torch's, or one where it is small."""
+    return 1 if x.numel() <= SMALL else torch.get_num_threads()
