@@ -22,8 +22,8 @@ def main() -> int:
         results = build(args.out, SANITIZERS if args.sanitize else ())
     except OSError as error:
         parser.error(f"cannot write the libraries: {error}; choose another folder: --out FOLDER")
-    for isa, error in results.items():
-        print(f"{isa}: not built: {error}" if error else f"{isa}: {library_path(args.out, isa)}")
+    for isa, problem in results.items():
+        print(f"{isa}: not built: {problem}" if problem else f"{isa}: {library_path(args.out, isa)}")
     if not results:
         print(f"the compiled kernels are for Linux, this is {sys.platform}")
     elif args.out != HERE:
