@@ -169,7 +169,7 @@ def test_the_kernels_run_on_torchs_threads(package):
 
 
 def test_no_library_names_an_openmp(package):
-    """A name would be another file than torch's where its OpenMP has a name of its own, as in torch 2.6."""
+    """It would be a second one where torch's has another name, and in every wheel that auditwheel repairs."""
     for path in package.glob("*.so"):
         contents = path.read_bytes()
         assert b"GOMP_parallel" in contents and b"omp.so" not in contents
