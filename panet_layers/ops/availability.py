@@ -19,6 +19,8 @@ LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared
 LEAST_TRITON = (3, 4)  # 3.2 has no tl.gather; that of 3.3 spills 28 kB of registers in EMAM's forward
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NATIVE_BY_DEFAULT = False
+why_no_library = called_not_traced(library.why_not)
+library_is_usable = called_not_traced(library.usable)
 
 # Triton's interpreter runs kernels as Python on CPU tensors, for tests. These are the values that triton reads as yes.
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
@@ -71,21 +73,11 @@ def _why_not_gpu(device: torch.device) -> str | None:
     return None
 
 
-@called_not_traced
-def _why_no_library() -> str | None:
-    return library.why_not()
-
-
-@called_not_traced
-def _library_is_usable() -> bool:
-    return library.usable()
-
-
 def why_not_native(x: Tensor | None = None) -> str | None:
     """Return why the compiled kernels cannot run on x, or not at all here; None where they can."""
     if x is not None and x.device.type != "cpu":
         return f"it needs a CPU tensor, and the input is a {x.device.type} tensor"
-    return _why_no_library()
+    return why_no_library()
 
 
 def check_pixels(x: Tensor) -> None:
@@ -103,7 +95,7 @@ def triton_preferred(x: Tensor) -> bool:
 
 def native_preferred(x: Tensor) -> bool:
     """Return whether `auto` takes the compiled kernels on x."""
-    return NATIVE_BY_DEFAULT and x.device.type == "cpu" and _library_is_usable()
+    return NATIVE_BY_DEFAULT and x.device.type == "cpu" and library_is_usable()
 
 
 def current_device(x: Tensor) -> AbstractContextManager:

@@ -45,9 +45,12 @@ def why_not() -> str | None:
 
 def usable() -> bool:
     """Return whether there is a library. Raise RuntimeError where the environment names one that cannot be used."""
-    if isinstance(found := _find(), str) and os.environ.get(FORCED_ISA):
+    found = _find()
+    if not isinstance(found, str):
+        return True
+    if os.environ.get(FORCED_ISA):
         raise RuntimeError(found)
-    return not isinstance(found, str)
+    return False
 
 
 def _loaded() -> Loaded:
