@@ -46,7 +46,8 @@ SETS = {
     "newest": Set("3.12", ("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "einops")),
 }
 TESTS = (
-    *("-n", "auto", "tests/layers", "tests/models", "tests/insertion", "tests/kernels", "tests/test_imports.py"),
+    *("-n", "auto", "tests/layers", "tests/models", "tests/insertion", "tests/kernels", "tests/native"),
+    "tests/test_imports.py",
     "--ignore=tests/insertion/test_timm_families.py",  # of the newest timm, one by one
 )
 TOOLS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "expecttest>=0.2")

@@ -1,7 +1,7 @@
 """EMAM and SCAM, attention layers for vision networks, and PANet, the deepfake detector built on them."""
 
 from . import checkpoints, functional
-from .backends import get_backend, set_backend, use_backend
+from .backends import available_backends, get_backend, set_backend, use_backend
 from .emam import EMAM
 from .insertion import insert_attention, profile, remove_attention, replace_attention
 from .scam import SCAM, ChannelAttention, SpatialAttention
@@ -13,6 +13,7 @@ __all__ = [
     "ChannelAttention",
     "SpatialAttention",
     "__version__",
+    "available_backends",
     "checkpoints",
     "functional",
     "get_backend",

@@ -12,7 +12,8 @@ from . import tracing
 from .ops import availability
 from .parts import EVERY_PART, described
 
-BACKENDS = ("auto", "reference", "collapsed", "triton")
+BACKENDS = ("auto", "reference", "collapsed", "native", "triton")
+WHY_NOT = {"native": availability.why_not_native, "triton": availability.why_not_triton}  # the others run anywhere
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
 
 
@@ -35,8 +36,13 @@ def get_backend() -> str:
     return _process_backend
 
 
+def available_backends() -> dict[str, str | None]:
+    """Return None for each backend that can run here; for each other one the reason, with what it needs."""
+    return {name: WHY_NOT[name]() if name in WHY_NOT else None for name in BACKENDS if name != "auto"}
+
+
 def set_backend(name: str | None) -> None:
-    """Choose the backend of every layer that names none: "auto" (or None), "reference", "collapsed" or "triton".
+    """Choose the backend of every layer that names none: "auto" (or None) or a name that `available_backends` lists.
 
     Raises ValueError for any other name.
     """
@@ -72,7 +78,7 @@ def check_can_call(requested: str | None, layer: torch.nn.Module, part: str) -> 
 def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     """Return the backend to run on `x`: the layer's request, else the process's choice, else the best available one.
 
-    A named backend never falls back: "triton" raises RuntimeError where it cannot run. Exported graphs get "plain", the
+    A named backend never falls back: it raises RuntimeError where it cannot run. Exported graphs get "plain", the
     formulas without registered operators, unless a backend is named and the format can hold its operators.
     """
     name = check_backend(requested)
@@ -81,7 +87,13 @@ def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     if tracing.exporting() and name != "reference" and (name == "auto" or tracing.leaving_pytorch()):
         return "plain"
     if name == "auto":
-        return "triton" if availability.preferred(x) else "collapsed"
-    if name == "triton" and (reason := availability.why_not(x)):
-        raise RuntimeError(f"backend 'triton' cannot run: {reason}; use 'collapsed', 'reference' or 'auto'")
+        return _best(x)
+    if name in WHY_NOT and (reason := WHY_NOT[name](x)):
+        raise RuntimeError(f"backend {name!r} cannot run: {reason}; use 'collapsed', 'reference' or 'auto'")
     return name
+
+
+def _best(x: torch.Tensor) -> str:
+    if availability.triton_preferred(x):
+        return "triton"
+    return "native" if availability.native_preferred(x) else "collapsed"

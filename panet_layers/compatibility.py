@@ -2,18 +2,21 @@
 
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
+T = TypeVar("T")
 
-def _called_not_traced(function: Callable[[], bool]) -> Callable[[], bool]:
+
+def called_not_traced(function: Callable[[], T]) -> Callable[[], T]:
     """As `torch.compiler.assume_constant_result`, which imports Dynamo; that takes seconds."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
-@_called_not_traced
+@called_not_traced
 def transformed() -> bool:
     """Return whether torch.func or forward-mode differentiation is active: they need plain operations."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
@@ -30,7 +33,7 @@ def run_as_it_is(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@_called_not_traced
+@called_not_traced
 def is_exporting() -> bool:
     """Return whether torch.export is active. (Dynamo of torch 2.7 to 2.10 thinks so in every torch.compile.)"""
     if hasattr(torch.compiler, "is_exporting"):

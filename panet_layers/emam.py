@@ -26,8 +26,9 @@ class EMAM(nn.Module):
         channels: channels C of the input; a multiple of `groups`.
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
-        backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "triton" (fused kernels for
-            NVIDIA GPUs of compute capability 8.0 or later), or None for the process's choice (see `set_backend`).
+        backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "native" (compiled kernels
+            for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), or None for the
+            process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.
@@ -37,7 +38,7 @@ class EMAM(nn.Module):
         ValueError: `groups` does not divide `channels`, a size is not positive, the backend is unknown, or, in a call,
             the input is not (B, C, H, W).
         TypeError: in a call, the input is not floating-point.
-        RuntimeError: in a call, backend "triton" cannot run.
+        RuntimeError: in a call, the backend that is named cannot run.
     """
 
     __jit_unused_properties__ = ["eps"]  # noqa: RUF012 (torch.jit reads a list)

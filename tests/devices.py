@@ -17,7 +17,7 @@ def on_interpreter() -> torch.device:
         pytest.skip("triton compiles for the GPU in this process")
     if (availability.TRITON_VERSION or (0, 0)) >= (3, 9):
         pytest.skip("the interpreter of triton 3.9 refuses masks that it has made of 32-bit integers")
-    if reason := availability.why_not(torch.empty(0)):
+    if reason := availability.why_not_triton(torch.empty(0)):
         pytest.skip(f"the kernels cannot run: {reason}")
     return torch.device("cpu")
 
@@ -30,7 +30,7 @@ def on_gpu() -> torch.device:
         pytest.skip("no CUDA device")
     if availability.INTERPRETING:
         pytest.skip("triton interprets in this process; run pytest -m cuda")
-    if reason := availability.why_not(torch.empty(0, device="cuda")):
+    if reason := availability.why_not_triton(torch.empty(0, device="cuda")):
         pytest.skip(reason)
     torch.backends.cudnn.allow_tf32 = False  # the reference is to be as exact as its dtype
     return torch.device("cuda")

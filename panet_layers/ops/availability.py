@@ -1,4 +1,4 @@
-"""Where the fused Triton kernels can run, and where `auto` takes them. This file does not import triton."""
+"""Where the kernels of each backend can run, and where `auto` takes them. This file does not import triton."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..compatibility import called_not_traced
+from .native import library
+
 MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
 LEAST_TRITON = (3, 4)  # 3.2 has no tl.gather; that of 3.3 spills 28 kB of registers in EMAM's forward
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+NATIVE_BY_DEFAULT = False
+why_no_library = called_not_traced(library.why_not)
+library_is_usable = called_not_traced(library.usable)
 
 # Triton's interpreter runs kernels as Python on CPU tensors, for tests. These are the values that triton reads as yes.
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
@@ -35,8 +41,8 @@ def _triton_version() -> tuple[int, int] | None:
 TRITON_VERSION = _triton_version()
 
 
-def why_not(x: Tensor) -> str | None:
-    """Return why the kernels cannot run on x; None where they can."""
+def why_not_triton(x: Tensor | None = None) -> str | None:
+    """Return why the Triton kernels cannot run on x, or on no device here; None where they can."""
     if TRITON_VERSION is None:
         return "the package triton is not installed"
     if TRITON_VERSION < LEAST_TRITON:
@@ -44,14 +50,34 @@ def why_not(x: Tensor) -> str | None:
         return f"it needs triton {wanted} or later, which torch 2.8 brings, and triton {installed} is installed"
     if INTERPRETING:
         return None
+    if x is None:
+        return _why_no_gpu()
     if x.device.type != "cuda" or torch.version.hip is not None:
         kind = "ROCm" if x.device.type == "cuda" else x.device.type
         return f"it needs an NVIDIA GPU, and the input is a {kind} tensor"
-    properties = torch.cuda.get_device_properties(x.device)
+    return _why_not_gpu(x.device)
+
+
+def _why_no_gpu() -> str | None:
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return "it needs an NVIDIA GPU, and torch finds none"
+    reasons = [_why_not_gpu(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+    return None if None in reasons else reasons[0]
+
+
+def _why_not_gpu(device: torch.device) -> str | None:
+    properties = torch.cuda.get_device_properties(device)
     if (properties.major, properties.minor) < LEAST_CAPABILITY:
         found = f"{properties.major}.{properties.minor}"
-        return f"it needs compute capability {LEAST_CAPABILITY[0]}.0 (Ampere) or later, and {x.device} has {found}"
+        return f"it needs compute capability {LEAST_CAPABILITY[0]}.0 (Ampere) or later, and {device} has {found}"
     return None
+
+
+def why_not_native(x: Tensor | None = None) -> str | None:
+    """Return why the compiled kernels cannot run on x, or not at all here; None where they can."""
+    if x is not None and x.device.type != "cpu":
+        return f"it needs a CPU tensor, and the input is a {x.device.type} tensor"
+    return why_no_library()
 
 
 def check_pixels(x: Tensor) -> None:
@@ -62,9 +88,14 @@ def check_pixels(x: Tensor) -> None:
         )
 
 
-def preferred(x: Tensor) -> bool:
-    """Return whether `auto` takes the kernels: wherever they can run on a GPU, except for float64."""
-    return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not(x) is None
+def triton_preferred(x: Tensor) -> bool:
+    """Return whether `auto` takes the Triton kernels: wherever they can run on a GPU, except for float64."""
+    return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not_triton(x) is None
+
+
+def native_preferred(x: Tensor) -> bool:
+    """Return whether `auto` takes the compiled kernels on x."""
+    return NATIVE_BY_DEFAULT and x.device.type == "cpu" and library_is_usable()
 
 
 def current_device(x: Tensor) -> AbstractContextManager:

@@ -159,6 +159,26 @@ def test_autos_rule_without_a_triton_that_has_what_the_kernels_need(version, rea
             resolve_backend("triton", Pretended(torch.float32))
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "hip", "reason"),
+    [
+        ([], None, "it needs an NVIDIA GPU, and torch finds none"),
+        ([(9, 0)], "6.4", "it needs an NVIDIA GPU, and torch finds none"),
+        ([(7, 5)], None, "it needs compute capability 8.0 (Ampere) or later, and cuda:0 has 7.5"),
+        ([(7, 5), (8, 6)], None, None),
+    ],
+)
+def test_whether_triton_is_available(capabilities, hip, reason, monkeypatch):
+    monkeypatch.setattr(availability, "INTERPRETING", False)
+    monkeypatch.setattr(availability, "TRITON_VERSION", availability.LEAST_TRITON)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    devices = [SimpleNamespace(major=major, minor=minor) for major, minor in capabilities]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: devices[device.index])
+    assert panet_layers.available_backends()["triton"] == reason
+
+
 def test_tritons_version_is_read_without_importing_it():
     triton = pytest.importorskip("triton")
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])

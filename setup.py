@@ -1,0 +1,50 @@
+"""Adds the compiled CPU kernels to the build: libraries for this platform, or none where no C compiler works."""
+
+import runpy
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+FOLDER = Path("panet_layers/ops/native")
+build_file = runpy.run_path(str(FOLDER / "build.py"))
+
+
+class MayHaveLibraries(Distribution):
+    """Runs build_ext, though there are no extension modules: ctypes loads the libraries, and any Python can."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+class BuildLibraries(build_ext):
+    """Compiles what is not up to date: into the wheel, or beside the sources for an editable installation."""
+
+    def run(self) -> None:
+        folder = FOLDER if self.inplace else Path(self.build_lib, FOLDER)
+        if build_file["outdated"](folder):
+            for isa, error in build_file["build"](folder).items():
+                if error is not None:
+                    self.warn(f"without compiled kernels for {isa}: {error}")
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Where an editable installation that links to single files finds the libraries."""
+        found = FOLDER.glob("*.so") if self.inplace else ()
+        return {str(Path(self.build_lib, library)): str(library) for library in found}
+
+    def get_outputs(self) -> list[str]:
+        built = map(str, Path(self.build_lib, FOLDER).glob("*.so"))
+        return [*self.get_output_mapping(), *built]
+
+
+class Wheel(bdist_wheel):
+    """Tags a wheel with libraries for any Python on this platform, one without for any platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        self.root_is_pure = not any(Path(self.bdist_dir, FOLDER).glob("*.so"))
+        *_, platform = super().get_tag()
+        return "py3", "none", platform
+
+
+setup(distclass=MayHaveLibraries, cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel})
