@@ -14,6 +14,7 @@ from .build import HERE, abi, instruction_sets, library_path
 FORCED_ISA = "PANET_LAYERS_ISA"
 OTHER_FOLDER = "PANET_LAYERS_LIBRARIES"
 BUILD = "python -m panet_layers.ops.native"
+VECTOR_BYTES = {"base": 16, "avx2": 32, "avx512": 64}  # as in vectors.h
 BEYOND_BASE = {"AVX2": ("avx2",), "AVX512": ("avx2", "avx512")}  # what torch finds -> what such a processor runs
 
 
@@ -35,6 +36,11 @@ def library() -> ctypes.CDLL:
 def isa() -> str:
     """Return the instruction set of the library: "base", "avx2" or "avx512". Raise as `library` does."""
     return _loaded().isa
+
+
+def vector_bytes() -> int:
+    """Return the size of the library's vectors. Raise as `library` does."""
+    return VECTOR_BYTES[_loaded().isa]
 
 
 def why_not() -> str | None:

@@ -58,10 +58,16 @@ INLINE SCALAR sum_lanes(vec v) {
 
 /* The lanes of two vectors in turn: a0 b0 a1 b1 ... of their lower halves, and of their upper halves. */
 INLINE void interleave(vec a, vec b, vec* low, vec* high) {
+#ifdef __clang__
+    vec lower, upper;
+    for (int i = 0; i < LANES; i++) lower[i] = (i % 2 ? b : a)[i / 2], upper[i] = (i % 2 ? b : a)[i / 2 + LANES / 2];
+    *low = lower, *high = upper;
+#else
     mask order;
     for (int i = 0; i < LANES; i++) order[i] = i / 2 + i % 2 * LANES;
     *low = __builtin_shuffle(a, b, order);
     *high = __builtin_shuffle(a, b, order + LANES / 2);
+#endif
 }
 
 INLINE vec interleaved_sum(vec a, vec b) {
