@@ -59,6 +59,7 @@ static void pool_runs(const void* job, idx item, SCALAR* own) {
     const char* from = run_at(&e->x, plane, 0);
     for (idx h = 0; h < H; h++)
         for (idx w = 0; w < W; w++, from += run_step(&e->x)) {
+            expect_run(from + AHEAD * run_step(&e->x), planes * number_bytes(&e->x));
             const SCALAR* x = read_run(&e->x, from, planes, copy);
             add_run(x, planes, row + h * planes);
             add_run(x, planes, column + w * planes);

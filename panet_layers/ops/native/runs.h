@@ -31,6 +31,8 @@ static void dot_runs(const maps* a, const maps* b, idx plane, idx n, idx pixel, 
     const char *from_a = run_at(a, plane, pixel), *from_b = run_at(b, plane, pixel);
     idx bytes = number_bytes(a), step = run_step(a);
     for (idx p = 0; p < pixels; p++, from_a += step, from_b += step) {
+        expect_run(from_a + AHEAD * step, n * bytes);
+        expect_run(from_b + AHEAD * step, n * bytes);
         vec sums = splat(0);
         SCALAR rest = 0;
         for (idx c = 0; c < n; c += RUN) {
@@ -51,6 +53,8 @@ static void scale_runs(const maps* from, const maps* to, idx plane, idx n, idx p
     char* target = run_at(to, plane, pixel);
     idx bytes = number_bytes(from), step = run_step(from);
     for (idx p = 0; p < pixels; p++, source += step, target += step) {
+        expect_run(source + AHEAD * step, n * bytes);
+        expect_room(target + AHEAD * step, n * bytes);
         vec factor = splat(factors[p]);
         for (idx c = 0; c < n; c += RUN) {
             idx now = least(RUN, n - c), i = 0;

@@ -58,18 +58,35 @@ static tile new_tile(const maps* m, idx plane, idx planes, idx first, idx count,
     return (tile){m, plane, first, count, planes, tile_stride(count), copy};
 }
 
+enum { AHEAD = 16 }; /* pixels; runs are further apart than processors look ahead by themselves */
+
+/* Asks for a run's memory early. An address outside the map does no harm. */
+INLINE void expect_run(const char* from, idx bytes) {
+    for (idx i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+    __builtin_prefetch(from + bytes - 1);
+}
+
+INLINE void expect_room(char* to, idx bytes) {
+    for (idx i = 0; i < bytes; i += 64) __builtin_prefetch(to + i, 1);
+    __builtin_prefetch(to + bytes - 1, 1);
+}
+
 enum { WIDENED = 512 }; /* numbers that are widened at a time, before they are transposed */
 
 /* A tile to read from. */
 static tile open_tile(const maps* m, idx plane, idx planes, idx first, idx count, SCALAR* copy) {
     tile t = new_tile(m, plane, planes, first, count, copy);
     if (!m->channels_last) return t;
+    const char* from = channels_at(&t, 0);
+    idx step = m->channels * number_bytes(m), bytes = planes * number_bytes(m);
     if (m->dtype == OWN) {
-        transpose_block((const SCALAR*)channels_at(&t, 0), m->channels, count, planes, copy, t.stride);
+        for (idx p = 0; p < count; p += LANES) {
+            for (idx i = 0; i < LANES; i++) expect_run(from + (p + i + AHEAD) * step, bytes);
+            transpose_block((const SCALAR*)(from + p * step), m->channels, least(LANES, count - p), planes, copy + p, t.stride);
+        }
         return t;
     }
     SCALAR wide[LANES * WIDENED];
-    const char* from = channels_at(&t, 0);
     for (idx p = 0; p < count; p += LANES)
         for (idx c = 0; c < planes; c += WIDENED) {
             idx pixels = least(LANES, count - p), now = least(WIDENED, planes - c);
@@ -83,12 +100,16 @@ static tile open_tile(const maps* m, idx plane, idx planes, idx first, idx count
 static void close_tile(const tile* t) {
     const maps* m = t->of;
     if (!m->channels_last) return;
+    char* to = channels_at(t, 0);
+    idx step = m->channels * number_bytes(m), bytes = t->planes * number_bytes(m);
     if (m->dtype == OWN) {
-        transpose_block(t->copy, t->stride, t->planes, t->count, (SCALAR*)channels_at(t, 0), m->channels);
+        for (idx p = 0; p < t->count; p += LANES) {
+            for (idx i = 0; i < LANES; i++) expect_room(to + (p + i + AHEAD) * step, bytes);
+            transpose_block(t->copy + p, t->stride, t->planes, least(LANES, t->count - p), (SCALAR*)(to + p * step), m->channels);
+        }
         return;
     }
     SCALAR wide[LANES * WIDENED];
-    char* to = channels_at(t, 0);
     for (idx p = 0; p < t->count; p += LANES)
         for (idx c = 0; c < t->planes; c += WIDENED) {
             idx pixels = least(LANES, t->count - p), now = least(WIDENED, t->planes - c);
