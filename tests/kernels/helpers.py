@@ -14,12 +14,14 @@ from tests.layers.inputs import LAYOUTS
 from tests.layers.precision import Budget, lowered, plain_run
 
 
-def outcomes(layer: nn.Module, x: Tensor, grad: Tensor, device: torch.device) -> tuple[dict, dict]:
+def outcomes(
+    layer: nn.Module, x: Tensor, grad: Tensor, device: torch.device | str = "cpu", backend: str = "triton"
+) -> tuple[dict, dict]:
     """The kernels' outcome, on memory that is NaN until written, and the reference's."""
     x, grad, layer = x.to(device), grad.to(device), layer.to(device)
     expected = run(with_backend(layer, "reference"), x, grad)
     with poisoned_memory():
-        return run(with_backend(layer, "triton"), x, grad), expected
+        return run(with_backend(layer, backend), x, grad), expected
 
 
 def fused_run(
@@ -62,13 +64,15 @@ def check_budget(
     budget.check()
 
 
-def check_large_offset(case: EmamCase, memory_format: torch.memory_format, device: torch.device) -> None:
+def check_large_offset(
+    case: EmamCase, memory_format: torch.memory_format, device: torch.device | str = "cpu", backend: str = "triton"
+) -> None:
     """An offset of 1000 standard deviations costs digits, not the answer: variances are of centred values."""
     layer = case.layer().to(device)
     with torch.no_grad():
         layer.conv1x1.weight.mul_(1e-4)
     x = tensors(case)[0].to(device, memory_format=memory_format) + 1000
     exact = with_backend(layer, "reference")(x)
-    single = with_backend(layer, "triton").float()(x.float())
+    single = with_backend(layer, backend).float()(x.float())
     plain = with_backend(layer, "reference").float()(x.float())
     assert (single - exact).norm() <= 2 * (plain - exact).norm() + 1e-7 * exact.norm()

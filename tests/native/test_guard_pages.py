@@ -1,6 +1,6 @@
-"""The compiled kernels touch no memory outside their tensors: each lies beside a page without access.
+"""The compiled kernels touch no memory beyond their tensors, each of which lies beside a page without access.
 
-A fault ends the process; pytest-xdist then reports the test that did it.
+A fault ends the process; pytest-xdist then names the test.
 """
 
 import pytest
@@ -10,45 +10,56 @@ from hypothesis import strategies as st
 
 from panet_layers.ops.emam import native as emam
 from panet_layers.ops.emam.tensors import Parameters as EmamParameters
+from panet_layers.ops.native import library
 from tests.native.guarded import guarded, guarded_allocations
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+LAYOUTS = ("contiguous", "channels_last", "transposed")
 SIZES = st.integers(1, 40)
-pytestmark = pytest.mark.native
+
+pytestmark = pytest.mark.skipif(bool(library.why_not()), reason=f"no compiled kernels: {library.why_not()}")
 
 
-def draw_map(shape, dtype, layout, end):
-    x = torch.randn(shape, dtype=torch.float64).to(dtype)
-    if layout == "channels_last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    if layout == "transposed":
-        x = x.mT.contiguous().mT
-    return guarded(x, end)
+class Setting:
+    """What both layers' tests draw: dtype, layout, the side with the guard, threads."""
+
+    def __init__(self, draw):
+        self.dtype = draw(st.sampled_from(DTYPES))
+        self.layout = draw(st.sampled_from(LAYOUTS))
+        self.end = draw(st.booleans())
+        self.threads = draw(st.sampled_from([1, 2, 7]))
+
+    def maps(self, *shape):
+        x = torch.randn(shape).to(self.dtype)
+        if self.layout == "channels_last":
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.layout == "transposed":
+            x = x.mT.contiguous().mT
+        return guarded(x, self.end)
+
+    def parameters(self, *shapes):
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return (guarded(torch.randn(shape, dtype=dtype), self.end) for shape in shapes)
+
+    def __repr__(self):
+        return f"{vars(self)}"
 
 
-def draw_parameters(shapes, dtype, end):
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return (guarded(torch.randn(shape, dtype=wide), end) for shape in shapes)
+@pytest.fixture(scope="module")
+def monkeypatch_many():
+    """pytest's monkeypatch, for all examples of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
 
 
-@settings(max_examples=150)
-@given(
-    batch=st.integers(1, 3),
-    groups=st.sampled_from([1, 2, 3, 8]),
-    width=st.integers(1, 20),
-    size=st.tuples(SIZES, SIZES),
-    dtype=st.sampled_from(DTYPES),
-    layout=st.sampled_from(["contiguous", "channels_last", "transposed"]),
-    end=st.booleans(),
-    threads=st.sampled_from([1, 2, 7]),
-)
-def test_emam(batch, groups, width, size, dtype, layout, end, threads, monkeypatch_threads):
-    monkeypatch_threads(threads)
-    x, grad = (draw_map((batch, groups * width, *size), dtype, layout, end) for _ in range(2))
-    k = width
-    params = EmamParameters(*draw_parameters([(k, k, 1, 1), (k,), (k, k, 3, 3), (k,), (k,), (k,)], dtype, end))
-    with guarded_allocations(end):
+@settings(max_examples=200)
+@given(st.data(), st.integers(1, 3), st.sampled_from([1, 2, 3, 8]), st.integers(1, 20), SIZES, SIZES)
+def test_emam(monkeypatch_many, data, batch, groups, k, height, width):
+    drawn = Setting(data.draw)
+    monkeypatch_many.setattr(emam, "threads_for", lambda x: drawn.threads)
+    x, grad = (drawn.maps(batch, groups * k, height, width) for _ in range(2))
+    params = EmamParameters(*drawn.parameters((k, k, 1, 1), (k,), (k, k, 3, 3), (k,), (k,), (k,)))
+    with guarded_allocations(drawn.end):
         out, saved = emam.forward(x, params, groups, 1e-5)
         dx, gradients = emam.backward(grad, x, params, saved, groups)
-    for result in (out, dx, *gradients):
-        assert result.isfinite().all()
+    assert all(result.isfinite().all() for result in (out, dx, *gradients)), drawn

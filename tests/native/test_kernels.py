@@ -1,0 +1,113 @@
+"""The compiled kernels against the reference in float64: layouts, numbers of threads, special values, repeated runs."""
+
+import pytest
+import torch
+
+from tests.kernels.helpers import assert_non_finite_alike, check_large_offset, outcomes
+from tests.layers.cases import SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
+from tests.layers.inputs import LAYOUTS, VALUES
+from tests.layers.operators import opcheck
+
+CASES = [
+    *SMALL,
+    EmamCase(2, 24, 4, 33, 40),
+    EmamCase(1, 34, 2, 1, 19),
+    EmamCase(1, 34, 2, 19, 1),
+    ScamCase(2, 34, 4, 33, 40),
+    ScamCase(1, 3, 1, 1, 19, norm="batch"),
+    ScamCase(1, 3, 1, 19, 1, kernel_size=1, norm="batch", training=False),
+]
+LARGE = [  # maps that are cut into tiles, and matrices of more than a panel
+    EmamCase(1, 2, 1, 190, 180),
+    EmamCase(1, 64, 1, 50, 50),
+    EmamCase(1, 290, 1, 3, 4),
+    ScamCase(1, 2, 1, 190, 180),
+    ScamCase(1, 300, 1, 9, 9, norm="batch"),
+]
+FORMATS = ("contiguous", "channels_last")
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parity_in_every_layout(case, layout, threads):
+    x, grad = map(LAYOUTS[layout], tensors(case))
+    assert_same(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_parity_of_large_maps_and_matrices(case, layout, threads):
+    x, grad = map(LAYOUTS[layout], tensors(case))
+    assert_same(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_a_gradient_in_another_layout(case, layout):
+    x, grad = tensors(case)
+    x = LAYOUTS[layout](x)
+    for other in (*LAYOUTS.values(), lambda g: g.new_ones(()).expand(g.shape)):
+        assert_same(*outcomes(case.layer(), x, other(grad), backend="native"))
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_parity_on_special_values(case, layout, values, threads):
+    x, grad = tensors(case)
+    assert_same(*outcomes(case.layer(), LAYOUTS[layout](VALUES[values](x)), grad, backend="native"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", [*SMALL, *CASES[4:5], *CASES[7:8]], ids=str)
+def test_non_finite_input_spreads_alike(case, layout, value, threads):
+    x, grad = tensors(case)
+    x[0, 1, -1, 3] = value
+    assert_non_finite_alike(*outcomes(case.layer(), LAYOUTS[layout](x), grad, backend="native"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_a_non_finite_gradient_spreads_alike(case, value):
+    x, grad = tensors(case)
+    grad[0, 1, -1, 3] = value
+    assert_non_finite_alike(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_large_offset_in_float32(memory_format, threads):
+    check_large_offset(EmamCase(1, 2, 1, 18, 9), memory_format, backend="native")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", [CASES[4], CASES[7], ScamCase(2, 34, 4, 33, 40, norm="batch")], ids=str)
+def test_runs_are_equal_bit_for_bit(case, layout, dtype, use_threads):
+    """Five runs by any number of threads."""
+    layer = with_backend(case.layer(dtype=dtype), "native")
+    x, grad = (LAYOUTS[layout](t) for t in tensors(case, dtype=dtype))
+    results = []
+    for threads in (1, 2, 2, 3, 3):
+        use_threads(threads)
+        results.append(run(layer, x, grad))
+    for other in results[1:]:
+        assert all(torch.equal(results[0][name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_denormal_numbers(case):
+    x, grad = (t * 1e-40 for t in tensors(case, dtype=torch.float32))
+    layer = case.layer(dtype=torch.float32)
+    actual, expected = outcomes(layer, x, grad, backend="native")
+    assert_same(actual, expected, 1e-6)
+
+
+@pytest.mark.parametrize("layout", [*FORMATS, "strided"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", [*SMALL, EmamCase(0, 8, 4, 3, 3), ScamCase(0, 8, 4, 3, 3)], ids=str)
+def test_opcheck(case, dtype, layout):
+    x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in tensors(case, dtype=dtype))
+    opcheck(case, case.layer(dtype=dtype), x, grad, "_native")
