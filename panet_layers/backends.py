@@ -12,7 +12,7 @@ from . import tracing
 from .ops import availability
 from .parts import EVERY_PART, described
 
-BACKENDS = ("auto", "reference", "collapsed", "triton")
+BACKENDS = ("auto", "reference", "collapsed", "native", "triton")
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
 
 

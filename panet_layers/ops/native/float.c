@@ -1,3 +1,6 @@
 /* The kernels in float, which also serve float16 and bfloat16. */
 #define SCALAR float
+#include "exponential.h"
 #include "storage.h"
+#include "scam_forward.h"
+#include "scam_backward.h"
