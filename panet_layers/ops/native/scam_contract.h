@@ -7,7 +7,7 @@ typedef struct {
     const SCALAR *row_factor, *column_factor;
     SCALAR *row_sums, *column_sums; /* of x g column_factor; of x g row_factor */
     const SCALAR* tops;             /* of each column, of x row_factor; or NULL */
-    place* top_rows;                /* the first row that has it; the last visit of a column is that of its first row */
+    place* top_rows;                /* the first row that has it, or -1 */
 } contraction;
 
 INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char* g, idx stride, idx n, idx first,
@@ -22,10 +22,10 @@ INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char
     }
     store(by->column_sums + l, load(by->column_sums + l) + counted(sum, lanes, kind));
     if (!by->tops) return;
-    vec top = load(by->tops + l), row = load((const SCALAR*)by->top_rows + l);
+    vec top = load(by->tops + l), row = (vec)((words){0} - 1), before = load((const SCALAR*)by->top_rows + l);
     for (int i = count - 1; i >= 0; i--)
         row = where(xs[i] * factor[i] == top, (vec)((words){0} + (JOINED(word, SCALAR))(first + i)), row);
-    store((SCALAR*)by->top_rows + l, row);
+    store((SCALAR*)by->top_rows + l, where((places)before < 0, row, before));
 }
 
 INLINE void contract_rows(matrix_of x, const char* g, idx first, int count, const contraction* by, int dtype) {
@@ -38,12 +38,12 @@ INLINE void contract_rows(matrix_of x, const char* g, idx first, int count, cons
     for (int i = 0; i < count; i++) by->row_sums[first + i] = out[i];
 }
 
-/* From the last row to the first. The columns' sums and places are set before. */
+/* The columns' sums are zero before, and their places -1. */
 INLINE void contract_of(matrix_of x, const char* g, const contraction* by, int dtype) {
     contraction with = *by;
-    idx r = x.rows;
-    for (; r % 4; r--) contract_rows(x, g, r - 1, 1, &with, dtype);
-    for (; r > 0; r -= 4) contract_rows(x, g, r - 4, 4, &with, dtype);
+    idx r = 0;
+    for (; r + 4 <= x.rows; r += 4) contract_rows(x, g, r, 4, &with, dtype);
+    for (; r < x.rows; r++) contract_rows(x, g, r, 1, &with, dtype);
 }
 
 static void contract(matrix_of x, const char* g, const contraction* by, idx dtype) { BY_DTYPE(dtype, contract_of, x, g, by); }
@@ -78,34 +78,34 @@ INLINE void dot_rows_of(matrix_of x, const SCALAR* factor, const SCALAR* tops, d
 }
 
 INLINE void dot_block_step(idx l, mask lanes, int kind, const char* at, idx stride, idx n, idx first, int count,
-                           const vec* factor, const SCALAR* tops, SCALAR* sums, place* places, int dtype) {
-    vec sum = splat(0), top = load(tops + l), row = load((const SCALAR*)places + l);
+                           const vec* factor, const SCALAR* tops, SCALAR* sums, place* rows, int dtype) {
+    vec sum = splat(0), top = load(tops + l), row = (vec)((words){0} - 1), before = load((const SCALAR*)rows + l);
     for (int i = count - 1; i >= 0; i--) {
         vec x = read(at + i * stride, l, n, kind, dtype);
         sum += x * factor[i];
         row = where(x == top, (vec)((words){0} + (JOINED(word, SCALAR))(first + i)), row);
     }
     store(sums + l, load(sums + l) + counted(sum, lanes, kind));
-    store((SCALAR*)places + l, row);
+    store((SCALAR*)rows + l, where((places)before < 0, row, before));
 }
 
-INLINE void dot_block(matrix_of x, const SCALAR* factor, idx first, int count, const SCALAR* tops, SCALAR* sums, place* places,
+INLINE void dot_block(matrix_of x, const SCALAR* factor, idx first, int count, const SCALAR* tops, SCALAR* sums, place* rows,
                       int dtype) {
     vec factors[4];
     for (int i = 0; i < count; i++) factors[i] = splat(factor[first + i]);
-    SWEEP(x.length, dot_block_step, x.at + first * x.stride, x.stride, x.length, first, count, factors, tops, sums, places,
+    SWEEP(x.length, dot_block_step, x.at + first * x.stride, x.stride, x.length, first, count, factors, tops, sums, rows,
           dtype);
 }
 
 /* The same of columns, of at most TILE, by factors of the rows. Places that are not found stay -1. */
-INLINE void dot_columns_of(matrix_of x, const SCALAR* factor, const SCALAR* tops, double* sums, place* places, int dtype) {
+INLINE void dot_columns_of(matrix_of x, const SCALAR* factor, const SCALAR* tops, double* sums, place* rows, int dtype) {
     SCALAR piece[TILE];
-    for (idx l = 0; l < TILE; l++) places[l] = -1, sums[l] = 0;
-    for (idx last = x.rows; last > 0; last -= least(last, TILE)) {
-        idx r = last, first = last - least(last, TILE);
+    for (idx l = 0; l < TILE; l++) rows[l] = -1, sums[l] = 0;
+    for (idx first = 0; first < x.rows; first += TILE) {
+        idx r = first, last = least(first + TILE, x.rows);
         memset(piece, 0, sizeof piece);
-        for (; (r - first) % 4; r--) dot_block(x, factor, r - 1, 1, tops, piece, places, dtype);
-        for (; r > first; r -= 4) dot_block(x, factor, r - 4, 4, tops, piece, places, dtype);
+        for (; r + 4 <= last; r += 4) dot_block(x, factor, r, 4, tops, piece, rows, dtype);
+        for (; r < last; r++) dot_block(x, factor, r, 1, tops, piece, rows, dtype);
         for (idx l = 0; l < x.length; l++) sums[l] += piece[l];
     }
 }

@@ -9,6 +9,7 @@ typedef JOINED(word, SCALAR) words __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t place_float;
 typedef int64_t place_double;
 typedef JOINED(place, SCALAR) place; /* an index as wide as a SCALAR: vectors of both have the same lanes */
+typedef place places __attribute__((vector_size(VECTOR_BYTES)));
 
 typedef struct {
     const char* at;
