@@ -15,6 +15,8 @@ INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char
     vec a = kind == SHORT ? read((const char*)by->column_factor, 0, n, SHORT, OWN) : load(by->column_factor + l);
     vec xs[4], sum = splat(0);
     for (int i = 0; i < count; i++) {
+        prefetch(x + (i + count) * stride, l, kind, dtype);
+        prefetch(g + (i + count) * stride, l, kind, dtype);
         xs[i] = read(x + i * stride, l, n, kind, dtype);
         vec product = xs[i] * read(g + i * stride, l, n, kind, dtype);
         sum += product * factor[i];
@@ -51,7 +53,10 @@ static void contract(matrix_of x, const char* g, const contraction* by, idx dtyp
 INLINE void dot_row_step(idx l, mask lanes, int kind, const char* const* row, idx n, const SCALAR* factor, vec* sums,
                          int dtype) {
     vec f = kind == SHORT ? read((const char*)factor, 0, n, SHORT, OWN) : load(factor + l);
-    for (int i = 0; i < 4; i++) sums[i] += counted(read(row[i], l, n, kind, dtype) * f, lanes, kind);
+    for (int i = 0; i < 4; i++) {
+        prefetch(row[i] + 4 * (row[1] - row[0]), l, kind, dtype);
+        sums[i] += counted(read(row[i], l, n, kind, dtype) * f, lanes, kind);
+    }
 }
 
 /* sums[r] = the sum of row r times the factors, by column; places[r] = where it first has tops[r]. */
@@ -81,6 +86,7 @@ INLINE void dot_block_step(idx l, mask lanes, int kind, const char* at, idx stri
                            const vec* factor, const SCALAR* tops, SCALAR* sums, place* rows, int dtype) {
     vec sum = splat(0), top = load(tops + l), row = (vec)((words){0} - 1), before = load((const SCALAR*)rows + l);
     for (int i = count - 1; i >= 0; i--) {
+        prefetch(at + (i + count) * stride, l, kind, dtype);
         vec x = read(at + i * stride, l, n, kind, dtype);
         sum += x * factor[i];
         row = where(x == top, (vec)((words){0} + (JOINED(word, SCALAR))(first + i)), row);

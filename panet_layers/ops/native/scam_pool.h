@@ -12,6 +12,7 @@ INLINE void pool_row_step(idx l, mask lanes, int kind, const char* const* row, i
                           vec* top, int dtype) {
     vec f = !factor ? splat(1) : kind == SHORT ? read((const char*)factor, 0, n, SHORT, OWN) : load(factor + l);
     for (int i = 0; i < 4; i++) {
+        prefetch(row[i] + 4 * (row[1] - row[0]), l, kind, dtype);
         vec z = read(row[i], l, n, kind, dtype) * f;
         sum[i] += counted(z, lanes, kind);
         top[i] = larger(z, top[i]);
@@ -51,6 +52,7 @@ INLINE void pool_block_step(idx l, mask lanes, int kind, const char* at, idx str
                             SCALAR* sums, SCALAR* tops, int dtype) {
     vec sum[BLOCK], top[BLOCK];
     for (int i = 0; i < count; i++) {
+        prefetch(at + (i + count) * stride, l, kind, dtype);
         sum[i] = read(at + i * stride, l, n, kind, dtype);
         if (factor) sum[i] *= factor[i];
         top[i] = sum[i];

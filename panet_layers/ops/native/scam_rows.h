@@ -60,11 +60,7 @@ INLINE mask last_lanes(idx n) {
 
 INLINE vec counted(vec v, mask lanes, int kind) { return kind == WHOLE ? v : only(lanes, v); }
 
-INLINE vec larger(vec a, vec b) {
-    vec top;
-    for (int i = 0; i < LANES; i++) top[i] = a[i] > b[i] ? a[i] : b[i]; /* compilers find their instruction in this form */
-    return top;
-}
+INLINE vec larger(vec a, vec b) { return where(a > b, a, b); }
 
 INLINE SCALAR largest_lane(vec v) {
     SCALAR lanes[LANES];
@@ -93,6 +89,11 @@ INLINE vec read(const char* row, idx l, idx n, int kind, int dtype) {
     else
         widen_float16((const uint16_t*)row + l, LANES, (float*)wide);
     return load(wide);
+}
+
+/* Asks for number l of a row that is read soon. Rows are short for the processor's own prefetching, and several at once. */
+INLINE void prefetch(const char* row, idx l, int kind, int dtype) {
+    if (kind == WHOLE) __builtin_prefetch(row + l * bytes_of(dtype));
 }
 
 INLINE halves rounded_bfloat16(vec v) {
