@@ -22,7 +22,7 @@ def use_threads(kernels):
 
         def use(count):
             for layer in (emam, scam):
-                patch.setattr(layer, "threads_for", lambda x: count)
+                patch.setattr(layer, "threads_for", lambda x, small: count)
 
         yield use
 

@@ -3,21 +3,20 @@
 A fault ends the process; pytest-xdist then names the test.
 """
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panet_layers.ops.emam import native as emam
 from panet_layers.ops.emam.tensors import Parameters as EmamParameters
-from panet_layers.ops.native import library
+from panet_layers.ops.scam import native as scam
+from panet_layers.ops.scam.tensors import Parameters as ScamParameters
+from panet_layers.ops.scam.tensors import Running
 from tests.native.guarded import guarded, guarded_allocations
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LAYOUTS = ("contiguous", "channels_last", "transposed")
 SIZES = st.integers(1, 40)
-
-pytestmark = pytest.mark.skipif(bool(library.why_not()), reason=f"no compiled kernels: {library.why_not()}")
 
 
 class Setting:
@@ -45,21 +44,34 @@ class Setting:
         return f"{vars(self)}"
 
 
-@pytest.fixture(scope="module")
-def monkeypatch_many():
-    """pytest's monkeypatch, for all examples of a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
 @settings(max_examples=200)
 @given(st.data(), st.integers(1, 3), st.sampled_from([1, 2, 3, 8]), st.integers(1, 20), SIZES, SIZES)
-def test_emam(monkeypatch_many, data, batch, groups, k, height, width):
+def test_emam(use_threads, data, batch, groups, k, height, width):
     drawn = Setting(data.draw)
-    monkeypatch_many.setattr(emam, "threads_for", lambda x: drawn.threads)
+    use_threads(drawn.threads)
     x, grad = (drawn.maps(batch, groups * k, height, width) for _ in range(2))
     params = EmamParameters(*drawn.parameters((k, k, 1, 1), (k,), (k, k, 3, 3), (k,), (k,), (k,)))
     with guarded_allocations(drawn.end):
         out, saved = emam.forward(x, params, groups, 1e-5)
         dx, gradients = emam.backward(grad, x, params, saved, groups)
     assert all(result.isfinite().all() for result in (out, dx, *gradients)), drawn
+
+
+@settings(max_examples=200)
+@given(st.data(), st.integers(1, 3), st.integers(1, 70), SIZES, SIZES, st.sampled_from([None, "batch", "running"]))
+def test_scam(use_threads, data, batch, channels, height, width, norm):
+    drawn = Setting(data.draw)
+    use_threads(drawn.threads)
+    hidden, kernel, bias = data.draw(st.integers(1, 9)), data.draw(st.sampled_from([1, 3, 7])), data.draw(st.booleans())
+    if norm == "batch" and batch * height * width == 1:
+        return
+    x, grad = (drawn.maps(batch, channels, height, width) for _ in range(2))
+    biases = tuple(drawn.parameters((hidden,), (channels,))) if bias else (None, None)
+    fc1, fc2, conv = drawn.parameters((hidden, channels), (channels, hidden), (1, 2, kernel, kernel))
+    affine = tuple(drawn.parameters((1,), (1,))) if norm else (None, None)
+    running = Running(*(t.abs() for t in drawn.parameters((1,), (1,)))) if norm == "running" else Running(None, None)
+    params = ScamParameters(fc1, biases[0], fc2, biases[1], conv, *affine)
+    with guarded_allocations(drawn.end):
+        out, saved = scam.forward(x, params, running, norm == "batch", 1e-5)
+        dx, gradients = scam.backward(grad, x, params, saved, norm == "batch", 1e-5)
+    assert all(result.isfinite().all() for result in (out, dx, *gradients) if result is not None), drawn

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from panet_layers.ops.native.tensors import SMALL, threads_for
+from panet_layers.ops.native.tensors import threads_for
 from tests.layers.cases import EmamCase, ScamCase, run, tensors, with_backend
 
 CASES = [EmamCase(2, 24, 4, 33, 40), ScamCase(2, 24, 4, 33, 40, norm="batch", training=False)]
@@ -56,7 +56,7 @@ def test_the_number_of_threads_is_torchs():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert threads_for(torch.empty(SMALL + 1)) == 3
-        assert threads_for(torch.empty(SMALL)) == 1
+        assert threads_for(torch.empty(9), 8) == 3
+        assert threads_for(torch.empty(8), 8) == 1
     finally:
         torch.set_num_threads(before)

@@ -16,6 +16,7 @@ from ..native.tensors import DTYPES, dense, like, threads_for
 from ..precision import accumulation_dtype
 from .tensors import Parameters
 
+_SMALL = 1 << 13  # elements of an input up to which a second thread costs more than it saves
 _POINTERS = struct.Struct("=17q")  # x to scratch in `emam_call` of emam.h
 _SIZES = struct.Struct("=8qd")  # samples to eps
 
@@ -41,7 +42,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         return torch.empty_like(x), saved
     given, (x, channels_last) = x, dense(x)
     params = params.ready(saved.statistics.dtype)
-    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x), eps)
+    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
     out, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.forward_scratch)
     pointers = x.data_ptr(), 0, out.data_ptr(), *(p.data_ptr() for p in params), *_NO_GRADIENTS
     call = _POINTERS.pack(*pointers, saved.statistics.data_ptr(), scratch.data_ptr()) + plan.sizes
@@ -57,7 +58,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
     grad, _ = dense(grad, channels_last)
     given_params, params = params, params.ready(saved.statistics.dtype)
     gradients = Parameters(*map(torch.empty_like, params))
-    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x), 0.0)
+    plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), 0.0)
     dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)
     tensors = x, grad, dx, *params, *gradients, saved.statistics, scratch
     _entry("emam_backward", x.dtype)(_POINTERS.pack(*(t.data_ptr() for t in tensors)) + plan.sizes)

@@ -2,3 +2,5 @@
 #define SCALAR double
 #include "emam_backward.h"
 #include "emam_forward.h"
+#include "scam_backward.h"
+#include "scam_forward.h"

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}  # as in storage.h
-SMALL = 1 << 13  # elements of an input up to which a second thread costs more than it saves
 
 
 def dense(x: Tensor, channels_last: bool | None = None) -> tuple[Tensor, bool]:
@@ -30,6 +29,6 @@ def like(given: Tensor, out: Tensor) -> Tensor:
     return torch.empty_like(given).copy_(out)
 
 
-def threads_for(x: Tensor) -> int:
-    """Return the number of threads for an input: torch's, or one where it is small."""
-    return 1 if x.numel() <= SMALL else torch.get_num_threads()
+def threads_for(x: Tensor, small: int) -> int:
+    """Return the number of threads for an input: torch's, or one for at most `small` elements."""
+    return 1 if x.numel() <= small else torch.get_num_threads()

@@ -9,9 +9,17 @@ import torch
 from torch import Tensor
 
 from .. import flops
-from ..registration import register
-from . import chunked, fused
-from .tensors import ChunkedSaved, FusedSaved, Parameters, empty_chunked_saved, empty_fused_saved
+from ..registration import directly, register
+from . import chunked, fused, native
+from .tensors import (
+    ChunkedSaved,
+    FusedSaved,
+    NativeSaved,
+    Parameters,
+    empty_chunked_saved,
+    empty_fused_saved,
+    empty_native_saved,
+)
 
 _PARAMETERS = (
     "Tensor fc1, Tensor? fc1_bias, Tensor fc2, Tensor? fc2_bias, Tensor conv, Tensor? norm_weight, Tensor? norm_bias"
@@ -23,6 +31,7 @@ _FUSED_SAVED = (
     "Tensor pooled, Tensor top_pixel, Tensor hidden, Tensor gate, Tensor maps, Tensor top_channel, Tensor logits,"
     " Tensor moments"
 )
+_NATIVE_SAVED = "Tensor saved, Tensor moments"
 
 
 def _backward_schema(saved: str) -> str:
@@ -38,20 +47,31 @@ def _fused_forward_fake(x: Tensor, params: Parameters) -> tuple[Tensor, FusedSav
     return torch.empty_like(x), empty_fused_saved(x, params)
 
 
+def _native_forward_fake(x: Tensor, params: Parameters) -> tuple[Tensor, NativeSaved]:
+    return torch.empty_like(x), empty_native_saved(x, params)
+
+
 def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor, Parameters]:
     return torch.empty_like(x), Parameters._make(None if p is None else p.new_empty(p.shape) for p in params)
 
 
-_FIVE, _NINE = (f" -> ({', '.join(['Tensor'] * outputs)})" for outputs in (5, 9))
+_THREE, _FIVE, _NINE = (f" -> ({', '.join(['Tensor'] * outputs)})" for outputs in (3, 5, 9))
 register("scam_forward" + _FORWARD + _FIVE, chunked.forward, _forward_fake)
 register("scam_backward" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _backward_fake)
 register("scam_fused_forward" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
 register("scam_fused_backward" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
+register("scam_native_forward" + _FORWARD + _THREE, native.forward, _native_forward_fake)
+register("scam_native_backward" + _backward_schema(_NATIVE_SAVED), native.backward, _backward_fake)
 
+_ops = torch.ops.panet_layers
 OPERATORS = {  # backend: forward, backward
-    "collapsed": (torch.ops.panet_layers.scam_forward, torch.ops.panet_layers.scam_backward),
-    "triton": (torch.ops.panet_layers.scam_fused_forward, torch.ops.panet_layers.scam_fused_backward),
+    "collapsed": (_ops.scam_forward, _ops.scam_backward),
+    "native": (
+        directly(_ops.scam_native_forward, native.forward),
+        directly(_ops.scam_native_backward, native.backward),
+    ),
+    "triton": (_ops.scam_fused_forward, _ops.scam_fused_backward),
 }
 
-for forward_and_backward in OPERATORS.values():
-    flops.add_formulas(*forward_and_backward, flops.scam)
+for kind in ("", "native_", "fused_"):
+    flops.add_formulas(getattr(_ops, f"scam_{kind}forward"), getattr(_ops, f"scam_{kind}backward"), flops.scam)

@@ -60,6 +60,13 @@ class FusedSaved(NamedTuple):
     moments: Tensor  # (2): mean and variance that normalise the logits
 
 
+class NativeSaved(NamedTuple):
+    """What the compiled backward needs beside the input and the parameters."""
+
+    saved: Tensor  # one after the other, as native/scam_job.h has them: what was pooled, gates, maps and logits
+    moments: Tensor  # (2): mean and variance that normalise the logits
+
+
 def empty_chunked_saved(x: Tensor) -> ChunkedSaved:
     """Return memory for `ChunkedSaved`."""
     b, c, h, w = x.shape
@@ -73,3 +80,12 @@ def empty_fused_saved(x: Tensor, params: Parameters) -> FusedSaved:
     shapes = (2, b, c), (b, c), (2, b, len(params.fc1)), (b, c), (2, b, h, w), (b, h, w), (b, h, w), (2,)
     saved = FusedSaved(*(x.new_empty(shape, dtype=accumulation_dtype(x.dtype)) for shape in shapes))
     return saved._replace(top_pixel=saved.top_pixel.int(), top_channel=saved.top_channel.int())
+
+
+def empty_native_saved(x: Tensor, params: Parameters) -> NativeSaved:
+    """Return memory for `NativeSaved`; each of its five tensors begins at a multiple of 16 numbers."""
+    b, c, h, w = x.shape
+    counts = 2 * b * c, 2 * b * params.fc1.shape[0], b * c + 16, 2 * b * h * w + 16, b * h * w
+    size = sum((count + 15) // 16 * 16 for count in counts)
+    dtype = accumulation_dtype(x.dtype)
+    return NativeSaved(x.new_empty(size, dtype=dtype), x.new_empty(2, dtype=dtype))
