@@ -1,4 +1,4 @@
-"""What the tests of the compiled kernels share: the kernels, or a skip that says why there are none; numbers of threads."""
+"""What the tests of the compiled kernels share: the kernels, or a skip with the reason; numbers of threads."""
 
 import pytest
 

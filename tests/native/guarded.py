@@ -1,4 +1,4 @@
-"""Tensors whose memory begins after, or ends before, a page that must not be touched: a kernel that does so is killed."""
+"""Tensors whose memory begins after, or ends before, a page that must not be touched: to do so ends the process."""
 
 from __future__ import annotations
 

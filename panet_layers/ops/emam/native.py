@@ -1,11 +1,11 @@
-"""EMAM's forward and backward by the compiled CPU kernels: memory and one call for each. The C code is in ops/native/."""
+"""EMAM's forward and backward by the compiled CPU kernels, in ops/native: memory, and one call in each direction."""
 
 from __future__ import annotations
 
 import ctypes
 import struct
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -87,7 +87,7 @@ def _plan(
     return _Plan(sizes, *(_entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward")))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _entry(name: str, dtype: torch.dtype) -> ctypes._CFuncPtr:
     entry = getattr(library(), f"{name}_{'double' if dtype == torch.float64 else 'float'}")
     entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int64 if name.endswith("scratch") else None

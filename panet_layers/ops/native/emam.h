@@ -6,7 +6,7 @@
 #include "exponential.h"
 #include "parallel.h"
 #include "products.h"
-#include "storage.h"
+#include "tiles.h"
 
 enum {
     PLANES = 16,              /* of an item of work: in channels_last, 64 bytes of each pixel */

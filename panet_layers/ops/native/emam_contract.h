@@ -110,9 +110,9 @@ static void add_tap_sums(const SCALAR* x, const SCALAR* ad, const neighbours* ne
         h += t * (delta - mean);
     }
     SCALAR found[12];
-    sum_lanes_of_4(e0, e1, e2, e3, found);
-    sum_lanes_of_4(e4, e5, e6, e7, found + 4);
-    sum_lanes_of_4(e8, h, zero, zero, found + 8);
+    sum_lanes_of_4((vec[]){e0, e1, e2, e3}, found);
+    sum_lanes_of_4((vec[]){e4, e5, e6, e7}, found + 4);
+    sum_lanes_of_4((vec[]){e8, h, zero, zero}, found + 8);
     for (int k = 0; k < 9; k++) sums[k] += found[k];
     *centred += found[9];
 }

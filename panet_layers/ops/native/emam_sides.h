@@ -17,7 +17,7 @@ static void add_sides(const SCALAR* x, idx rows, idx W, SCALAR* row, SCALAR* col
         vec a = only(last, load(x0 + full)), b = only(last, load(x1 + full));
         vec c = only(last, load(x2 + full)), d = only(last, load(x3 + full));
         store(column + full, load(column + full) + ((a + b) + (c + d)));
-        sum_lanes_of_4(s0 + a, s1 + b, s2 + c, s3 + d, row + h);
+        sum_lanes_of_4((vec[]){s0 + a, s1 + b, s2 + c, s3 + d}, row + h);
     }
     for (; h < rows; h++) {
         const SCALAR* x0 = x + h * W;

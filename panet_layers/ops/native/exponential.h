@@ -55,7 +55,7 @@ INLINE SCALAR exponential(SCALAR x) { return JOINED(exponential, SCALAR)(x); }
 INLINE SCALAR sigmoid(SCALAR x) { return 1 / (1 + exponential(-x)); }
 
 /* v[0..n) = softmax(v). A NaN makes all of them NaN. */
-static void softmax(SCALAR* v, idx n) {
+static inline void softmax(SCALAR* v, idx n) {
     SCALAR top = v[0], sum = 0;
     for (idx i = 1; i < n; i++) top = v[i] > top ? v[i] : top;
     for (idx i = 0; i < n; i++) {

@@ -42,15 +42,15 @@ INLINE uint16_t to_float16(float x) {
     return bits | sign >> 16;
 }
 
-static void widen_bfloat16(const uint16_t* from, idx n, float* to) {
+static inline void widen_bfloat16(const uint16_t* from, idx n, float* to) {
     for (idx i = 0; i < n; i++) to[i] = from_bfloat16(from[i]);
 }
 
-static void narrow_bfloat16(const float* from, idx n, uint16_t* to) {
+static inline void narrow_bfloat16(const float* from, idx n, uint16_t* to) {
     for (idx i = 0; i < n; i++) to[i] = to_bfloat16(from[i]);
 }
 
-static void widen_float16(const uint16_t* from, idx n, float* to) {
+static inline void widen_float16(const uint16_t* from, idx n, float* to) {
     idx i = 0;
 #ifdef __F16C__
     for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + i))));
@@ -58,7 +58,7 @@ static void widen_float16(const uint16_t* from, idx n, float* to) {
     for (; i < n; i++) to[i] = from_float16(from[i]);
 }
 
-static void narrow_float16(const float* from, idx n, uint16_t* to) {
+static inline void narrow_float16(const float* from, idx n, uint16_t* to) {
     idx i = 0;
 #ifdef __F16C__
     for (; i + 8 <= n; i += 8) _mm_storeu_si128((__m128i*)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));

@@ -8,7 +8,7 @@
 enum { LARGE_PAGE = 1 << 21 };
 
 /* Asks for large pages where whole ones lie in the memory; nothing happens where the system does not give them. */
-static void use_large_pages(char* at, idx bytes) {
+static inline void use_large_pages(char* at, idx bytes) {
 #ifdef MADV_HUGEPAGE
     uintptr_t first = ((uintptr_t)at + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
     uintptr_t last = ((uintptr_t)at + bytes) / LARGE_PAGE * LARGE_PAGE;

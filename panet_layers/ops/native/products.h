@@ -22,7 +22,7 @@ INLINE idx panels_of(idx rows) { return (rows + ROWS - 1) / ROWS; }
 INLINE idx packed_at(idx i, idx r, idx depth) { return (i / ROWS * depth + r) * ROWS + i % ROWS; }
 
 /* Packs panel `panel` of A (rows, depth), with zeros beyond the rows. */
-static void pack_rows(matrix a, idx rows, idx depth, idx panel, SCALAR* packed) {
+static inline void pack_rows(matrix a, idx rows, idx depth, idx panel, SCALAR* packed) {
     idx first = panel * ROWS, count = least(ROWS, rows - first);
     SCALAR* to = packed + first * depth;
     for (idx r = 0; r < depth; r++, to += ROWS)
@@ -30,7 +30,7 @@ static void pack_rows(matrix a, idx rows, idx depth, idx panel, SCALAR* packed) 
 }
 
 /* Packs `count` columns of B (depth, count), with zeros beyond them. */
-static void pack_columns(matrix b, idx depth, idx count, SCALAR* to) {
+static inline void pack_columns(matrix b, idx depth, idx count, SCALAR* to) {
     if (b.row == 1) {
         if (count < COLUMNS) memset(to, 0, depth * COLUMNS * sizeof(SCALAR));
         transpose_block(b.at, b.column, count, depth, to, COLUMNS);
@@ -72,7 +72,7 @@ INLINE void add_tile(const SCALAR* tile, idx rows, idx columns, SCALAR* c, idx c
 }
 
 /* C (rows, columns) += A B, for at most COLUMNS columns. Rows of C are c_row apart; `panel`: PANEL scalars of scratch. */
-static void add_product(const SCALAR* packed, idx rows, matrix b, idx depth, idx columns, SCALAR* c, idx c_row,
+static inline void add_product(const SCALAR* packed, idx rows, matrix b, idx depth, idx columns, SCALAR* c, idx c_row,
                         SCALAR* panel) {
     SCALAR tile[ROWS * COLUMNS];
     for (idx r = 0; r < depth; r += DEPTH) {

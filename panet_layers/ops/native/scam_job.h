@@ -1,5 +1,6 @@
 /* What SCAM's forward and backward share: the call, its memory, and how its stages are spread over threads. */
 #pragma once
+#include "exponential.h"
 #include "parallel.h"
 #include "scam_linear.h"
 #include "scam_maps.h"

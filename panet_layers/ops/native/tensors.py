@@ -1,4 +1,4 @@
-"""What the callers of the compiled kernels share: how a tensor's memory is described to them, how many threads they use."""
+"""What the callers of the compiled kernels share: how they are told of a tensor's memory, and the number of threads."""
 
 from __future__ import annotations
 

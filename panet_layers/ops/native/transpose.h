@@ -12,7 +12,7 @@ INLINE void transpose(vec v[LANES]) {
 }
 
 /* `rows` rows of `columns` numbers -> columns rows: to[j * to_row + i] = from[i * from_row + j]. */
-static void transpose_block(const SCALAR* from, idx from_row, idx rows, idx columns, SCALAR* to, idx to_row) {
+static inline void transpose_block(const SCALAR* from, idx from_row, idx rows, idx columns, SCALAR* to, idx to_row) {
     idx i = 0;
     for (; i + LANES <= rows; i += LANES) {
         idx j = 0;

@@ -77,13 +77,13 @@ INLINE vec interleaved_sum(vec a, vec b) {
 }
 
 /* The sums of four vectors, to out[0..4). */
-INLINE void sum_lanes_of_4(vec a, vec b, vec c, vec d, SCALAR* out) {
+INLINE void sum_lanes_of_4(const vec v[4], SCALAR* out) {
     if (LANES < 4) {
-        out[0] = sum_lanes(a), out[1] = sum_lanes(b), out[2] = sum_lanes(c), out[3] = sum_lanes(d);
+        for (int i = 0; i < 4; i++) out[i] = sum_lanes(v[i]);
         return;
     }
     SCALAR lanes[LANES];
-    store(lanes, interleaved_sum(interleaved_sum(a, c), interleaved_sum(b, d)));
+    store(lanes, interleaved_sum(interleaved_sum(v[0], v[2]), interleaved_sum(v[1], v[3])));
     for (int step = LANES / 2; step >= 4; step /= 2)
         for (int i = 0; i < step; i++) lanes[i] += lanes[i + step];
     for (int i = 0; i < 4; i++) out[i] = lanes[i % LANES];
