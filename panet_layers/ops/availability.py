@@ -18,7 +18,6 @@ MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
 LEAST_TRITON = (3, 4)  # 3.2 has no tl.gather; that of 3.3 spills 28 kB of registers in EMAM's forward
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-NATIVE_BY_DEFAULT = False
 why_no_library = called_not_traced(library.why_not)
 library_is_usable = called_not_traced(library.usable)
 
@@ -95,7 +94,7 @@ def triton_preferred(x: Tensor) -> bool:
 
 def native_preferred(x: Tensor) -> bool:
     """Return whether `auto` takes the compiled kernels on x."""
-    return NATIVE_BY_DEFAULT and x.device.type == "cpu" and library_is_usable()
+    return x.device.type == "cpu" and library_is_usable()
 
 
 def current_device(x: Tensor) -> AbstractContextManager:

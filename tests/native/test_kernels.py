@@ -96,12 +96,11 @@ def test_a_large_offset_in_float32(memory_format, threads):
 @pytest.mark.parametrize("case", [CASES[4], CASES[7], ScamCase(2, 34, 4, 33, 40, norm="batch")], ids=str)
 def test_runs_are_equal_bit_for_bit(case, layout, dtype, use_threads):
     """Five runs by any number of threads."""
-    layer = with_backend(case.layer(dtype=dtype), "native")
     x, grad = (LAYOUTS[layout](t) for t in tensors(case, dtype=dtype))
     results = []
     for threads in (1, 2, 2, 3, 3):
         use_threads(threads)
-        results.append(run(layer, x, grad))
+        results.append(run(with_backend(case.layer(dtype=dtype), "native"), x, grad))
     for other in results[1:]:
         assert all(torch.equal(results[0][name], other[name]) for name in other)
 

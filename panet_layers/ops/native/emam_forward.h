@@ -340,6 +340,7 @@ ENTRY(emam_forward)(const emam_call* call) {
     const emam* e = &f.e;
     idx K = e->K;
     prepare_to_write(&e->out);
+    memset(e->gate + e->N * e->P, 0, LANES * sizeof(SCALAR)); /* read, but for nothing */
     memcpy(f.p, call->beta, K * sizeof(SCALAR));
     softmax(f.p, K);
     mix_taps(f.p, call->w3, K, f.taps);
