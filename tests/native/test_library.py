@@ -220,7 +220,6 @@ def test_native_refuses_what_is_not_on_a_cpu(found):
 
 
 def test_autos_rule_on_a_cpu(found, monkeypatch):
-    monkeypatch.setattr(availability, "NATIVE_BY_DEFAULT", True)
     monkeypatch.delenv(library.FORCED_ISA, raising=False)
     x = torch.ones(2, 8, 5, 4)
     found(library.Loaded(ctypes.CDLL(None), "base"))
@@ -233,7 +232,6 @@ def test_autos_rule_on_a_cpu(found, monkeypatch):
 
 
 def test_the_choice_can_be_compiled(found, monkeypatch, fresh_compiler):
-    monkeypatch.setattr(availability, "NATIVE_BY_DEFAULT", True)
     monkeypatch.setattr(library, "_found", {})  # tracing is the first to look for a library
     compiled = torch.compile(lambda x: x + len(resolve_backend(None, x)), fullgraph=True, backend="eager")
     assert compiled(torch.zeros(())) == len("collapsed" if library.why_not() else "native")
