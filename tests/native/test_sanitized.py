@@ -1,0 +1,29 @@
+"""The tests of the compiled kernels again, by libraries with AddressSanitizer and UBSan."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from panet_layers.ops.native import build
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_kernels_have_no_errors_that_sanitizers_find(tmp_path):
+    if build.compiler() is None:
+        pytest.skip("needs a C compiler")
+    results = build.build(tmp_path, build.SANITIZERS)
+    if any("asan" in error for error in results.values() if error):
+        pytest.skip("needs AddressSanitizer's library")
+    assert not any(results.values()), results
+    environment = {"PANET_LAYERS_LIBRARIES": str(tmp_path), "OMP_NUM_THREADS": "2", **build.sanitizing_environment()}
+    # torch's own checks of operators compile code, which is not what is tested here.
+    tests = ["tests/native/test_kernels.py", "tests/native/test_threads.py", "-k", "not opcheck"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=CHECKOUT, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "skipped" not in done.stdout, done.stdout[-3000:]
