@@ -36,4 +36,4 @@ def _fold(parent: nn.Module, first: str, second: str) -> None:
     convolution = owner._modules.get(first)
     if is_read(convolution, nn.Conv2d) and is_read(norm, nn.BatchNorm2d) and norm.running_var is not None:
         setattr(owner, first, fuse_conv_bn_eval(convolution, norm))
-        setattr(parent, second, nn.Identity())
+        setattr(parent, second, nn.Identity().eval())
