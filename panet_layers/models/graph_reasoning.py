@@ -52,7 +52,7 @@ class NeighbourAggregation(nn.Module):
         check_devices(hidden, (self.score.weight, self.project.weight), NAMES, "NeighbourAggregation")
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
         scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, i, w, j, 1)
-        scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h 1 w 1 1")
+        scores = scores + F.linear(rearrange(embedded, "b d h w -> b h 1 w 1 d"), score_vertex)
         return self.project(self._weighted_sum(scores, hidden))
 
     def _by_calls(self, embedded: Tensor, hidden: Tensor) -> Tensor:
