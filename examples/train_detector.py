@@ -44,7 +44,7 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
     training, validation = load(folder, size=299 if variant == "paper" else 64)
     device, layout = ("cuda", torch.contiguous_format) if torch.cuda.is_available() else ("cpu", torch.channels_last)
     torch.manual_seed(0)
-    model = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device, memory_format=layout)
+    model = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device).to(memory_format=layout)
     optimizer, best = torch.optim.Adam(model.parameters(), lr, weight_decay=1e-5), -1.0
     for epoch in range(1, epochs + 1):
         model.train()

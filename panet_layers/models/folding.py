@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from timm.models.xception import SeparableConv2d
 from torch import nn
@@ -30,10 +31,11 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 def _fold(parent: nn.Module, first: str, second: str) -> None:
     """Fold the child `second` into the child `first`, where these are a batch normalisation and a convolution."""
-    owner, norm = parent, parent._modules.get(second)
+    owner: Any = parent
+    norm: Any = parent._modules.get(second)
     if is_unchanged(parent._modules.get(first), SeparableConv2d):
         owner, first = parent._modules[first], "pointwise"
-    convolution = owner._modules.get(first)
+    convolution: Any = owner._modules.get(first)
     if is_read(convolution, nn.Conv2d) and is_read(norm, nn.BatchNorm2d) and norm.running_var is not None:
         setattr(owner, first, fuse_conv_bn_eval(convolution, norm))
         setattr(parent, second, nn.Identity().eval())

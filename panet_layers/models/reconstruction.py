@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.models.xception import Block, SeparableConv2d
@@ -32,7 +34,8 @@ class Doubling(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        upsample, separable, *others = self
+        parts: list[Any] = list(self)
+        upsample, separable, *others = parts
         # Measured on CPUs only; the runtimes of exported graphs differ.
         read = features.device.type == "cpu" and not tracing.exporting() and not all_called()
         if not (read and is_unchanged(upsample, nn.Upsample) and _is_read(separable)):
@@ -53,7 +56,7 @@ def doubled_and_convolved(features: Tensor, weight: Tensor) -> Tensor:
     return F.conv_transpose2d(features, sums, stride=2, padding=1, groups=len(weight))
 
 
-def _is_read(separable: nn.Module) -> bool:
+def _is_read(separable: Any) -> bool:
     """Return whether a separable convolution is as it was made, so that its depthwise weight says what it computes."""
     return (
         is_unchanged(separable, SeparableConv2d)

@@ -15,7 +15,8 @@ def place(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Mod
     """The model on its device, with convolution weights in NHWC order if wanted."""
     if device.type == "cpu":
         keep_freed_memory()
-    return model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
 def choose_channels_last(wanted: bool | None, device: torch.device) -> bool:
