@@ -49,7 +49,7 @@ GPU_SHAPES: tuple[Shape, ...] = (
 )
 DETECTOR_SHAPES: dict[str, tuple[Shape, ...]] = {
     "panet-tiny": ((8, 3, 64, 64, 8),),
-    "panet-paper": ((2, 3, 299, 299, 8),),
+    "panet-paper": ((4, 3, 299, 299, 8), (1, 3, 299, 299, 8)),
 }
 
 

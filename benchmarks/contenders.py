@@ -6,16 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from timm.layers.cbam import CbamModule
 from torch import nn
 
-from benchmarks.cases import BOTH, Case, Variants
+from benchmarks.cases import BOTH, PASSES, Case, Variants
 from benchmarks.published import PublishedCBAM, PublishedEMA
+from benchmarks.published_recce import PublishedRECCE
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
 
 REDUCTION = 16
-REFERENCE, COPY, WITHOUT = "reference", "copy", "no attention"
+REFERENCE, COPY = "reference", "copy"
+WITHOUT, RECCE, NHWC, FOLDED = "no attention", "published RECCE", "channels_last", "folded"  # of the detector
 BACKENDS = (REFERENCE, "collapsed")
 FUSED = "triton"  # runs on a GPU only
 COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # how the name of a variant ends
@@ -28,14 +31,17 @@ BuildWith = Callable[[str, Case], nn.Module]  # of a backend
 class Contender(NamedTuple):
     """One way to compute a layer.
 
-    `promises_precision`: in half precision too it must be as exact as the reference. `same_function`: its results are
-    compared with the reference's. `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
+    `promises_precision`: in half precision too it must be as exact as the reference. `same_as`: the contender whose
+    function it computes, with which its results are compared. `passes`: those it is measured in. `folded`: the
+    batch normalisations are folded. `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
     """
 
     name: str
     build: Build
     promises_precision: bool = True
-    same_function: bool = True
+    same_as: str = REFERENCE
+    passes: tuple[str, ...] = PASSES
+    folded: bool = False
     compiled: str = ""
     graph: bool = False
 
@@ -56,7 +62,7 @@ def _timm_cbam(case: Case) -> nn.Module:
     return CbamModule(case.shape[1], rd_channels=max(1, case.shape[1] // REDUCTION), mlp_bias=True)
 
 
-def _panet(backend: str, case: Case, **options: Any) -> nn.Module:
+def _panet(backend: str | None, case: Case, **options: Any) -> nn.Module:
     """Return the detector without its randomness (dropout, white noise), so that contenders can be compared."""
     variant = case.layer.removeprefix("panet-")
     model = PANet(variant=variant, groups=case.groups or 1, drop_rate=0.0, noise_std=0.0, **options)
@@ -70,8 +76,22 @@ def _of_backends(build: BuildWith, promises_precision: bool = True) -> list[Cont
     return [Contender(name, partial(build, name), promises_precision) for name in (*BACKENDS, FUSED)]
 
 
-_WITHOUT = partial(_panet, REFERENCE, emam=None, scam=None)
-_DETECTORS = [*_of_backends(_panet), Contender(WITHOUT, _WITHOUT, same_function=False)]
+def _nhwc(case: Case) -> nn.Module:
+    """Return the detector as train.py and predict.py run it: the backend is chosen for it, weights are NHWC."""
+    return _panet(None, case).to(memory_format=torch.channels_last)
+
+
+def _published_recce(case: Case) -> nn.Module:
+    return PublishedRECCE(case.layer.removeprefix("panet-"))
+
+
+_DETECTORS = [
+    *_of_backends(_panet),
+    Contender(NHWC, _nhwc),
+    Contender(FOLDED, _nhwc, passes=("forward",), folded=True),
+    Contender(WITHOUT, partial(_panet, REFERENCE, emam=None, scam=None), same_as=WITHOUT),
+    Contender(RECCE, _published_recce, promises_precision=False, same_as=WITHOUT),
+]
 CONTENDERS = {
     "emam": [
         *_of_backends(_emam),
@@ -95,10 +115,15 @@ def base_name(name: str) -> str:
     return name.split("+")[0]
 
 
+def find_contender(layer: str, name: str) -> Contender:
+    """Return the layer's contender of this name."""
+    return next(c for c in CONTENDERS[layer] if c.name == name)
+
+
 def contenders(layer: str, device: str = "cpu", variants: Variants = PLAIN) -> list[Contender]:
     """Return the layer's contenders that can run on the device, the reference first, and the variants asked for."""
     found = [c for c in CONTENDERS[layer] if device == "cuda" or c.name != FUSED]
-    plain = [c for c in found if c.name in BACKENDS]
+    plain = [c for c in found if c.name in (*BACKENDS, NHWC)]
     if variants.compiled:
         found += [c._replace(name=c.name + COMPILED, compiled="default") for c in plain]
     if variants.max_autotuned:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import BOTH, DTYPES, LAYOUTS, Case, is_detector
-from benchmarks.contenders import Contender, contenders
-from panet_layers.models import PANetLoss
+from benchmarks.contenders import Contender, find_contender
+from panet_layers.models import PANetLoss, fold_batch_norm
 
 SEED = 2024
 GRAPH_WARM_UPS = 3
@@ -37,9 +37,13 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
     """
     module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype]).train(pass_ == "training")
     names = tuple(name for name, _ in module.named_parameters())
-    if contender.compiled:
-        module.compile(dynamic=False, mode=contender.compiled)
     x = draw_input(case, dtype)
+    if pass_ == "forward" and is_detector(case.layer):
+        _take_statistics(module, x)
+    if contender.folded:
+        module = fold_batch_norm(module)
+    if contender.compiled:
+        module.compile(fullgraph=True, dynamic=False, mode=contender.compiled)
     if pass_ == "forward":
         step = _inference(module, x, is_detector(case.layer))
     elif is_detector(case.layer):
@@ -104,7 +108,7 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
     torch.manual_seed(SEED)
     module = contender.build(case)
     torch.manual_seed(SEED)
-    source = contenders(case.layer)[0].build(case) if contender.same_function else module
+    source = find_contender(case.layer, contender.same_as).build(case)
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for target, drawn in zip(module.parameters(), source.parameters(), strict=True):
@@ -112,6 +116,19 @@ def _with_drawn_parameters(case: Case, contender: Contender, dtype: torch.dtype)
             noise = torch.randn(drawn.shape, generator=generator) * (0.1 if drawn.dim() == 1 else 0.0)
             target.copy_((drawn + noise).to(DTYPES[case.dtype]).view_as(target))
     return module.to(device=case.device, dtype=dtype)
+
+
+@torch.no_grad()
+def _take_statistics(module: nn.Module, images: Tensor) -> None:
+    """Set the running statistics of all batch normalisations to those of the images.
+
+    With those of a new network its features vanish, and whatever is wrong with them.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    module.train()(images)
+    module.eval()
 
 
 def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:

@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     if args.list:
         for case, found in chosen:
-            names = [c.name for c in found] + [COPY] * (not is_detector(case.layer))
+            names = [c.name + (" (forward only)" if c.passes != PASSES else "") for c in found]
+            names += [COPY] * (not is_detector(case.layer))
             print(f"{case}: {', '.join(passes)}: {', '.join(names)}")
         return 0
     torch.set_num_threads(args.threads)
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     refused = left = 0
     try:
         rows = results_file.read(out)
-        for (case, found), pass_ in product(chosen, passes):
+        for (case, selected), pass_ in product(chosen, passes):
+            found = [c for c in selected if pass_ in c.passes]
             if args.resume and is_measured(case, pass_, found, rows):
                 continue
             if monotonic() > deadline:
@@ -97,12 +99,11 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
     for contender in chosen:
         row: Row = {}
         try:
-            if contender.same_function:
-                verdict = gate.judge(contender)
-                if verdict.fault:
-                    faults.append(f"{contender.name}: refused, {verdict.fault}")
-                    continue
-                row["gate_error"] = f"{verdict.error:.2g}"
+            verdict = gate.judge(contender)
+            if verdict.fault:
+                faults.append(f"{contender.name}: refused, {verdict.fault}")
+                continue
+            row["gate_error"] = f"{verdict.error:.2g}"
             step = prepare(case, contender, pass_)
             if not step.graph:
                 row |= {name: str(size) for name, size in memory.measure(step)._asdict().items()}

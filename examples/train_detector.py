@@ -42,16 +42,16 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
     if min(epochs, batch_size) < 1 or out.is_dir() or not out.parent.is_dir():
         raise ValueError("wanted --epochs and --batch-size of at least 1, and for --out a file in a folder that exists")
     training, validation = load(folder, size=299 if variant == "paper" else 64)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, layout = ("cuda", torch.contiguous_format) if torch.cuda.is_available() else ("cpu", torch.channels_last)
     torch.manual_seed(0)
-    model, loss = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device), PANetLoss()
+    model = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device).to(memory_format=layout)
     optimizer, best = torch.optim.Adam(model.parameters(), lr, weight_decay=1e-5), -1.0
     for epoch in range(1, epochs + 1):
         model.train()
         for images, classes in DataLoader(training, batch_size, shuffle=True, num_workers=workers):
             images, labels = images.to(device), 1 - classes.to(device)  # ImageFolder has 0 for fake, PANetLoss has 1
             optimizer.zero_grad()
-            loss(model(images), images, labels).total.backward()
+            PANetLoss()(model(images), images, labels).total.backward()
             optimizer.step()
 
         model.eval()

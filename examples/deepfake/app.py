@@ -18,6 +18,7 @@ from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, in_range, reading_input
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
+from panet_layers.models import fold_batch_norm
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with reading_input():
         model, config = load_run(args.run, pick_device(args.device))
+        model = fold_batch_norm(model)
     try:
         from deepfake.serving.server import HOST, listen, server
     except ImportError as error:

@@ -39,6 +39,7 @@ from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add
 from deepfake.evaluating.summary_table import model_name, name_of
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
+from panet_layers.models import fold_batch_norm
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,6 +59,7 @@ def evaluate(run: Path, data: str, split: str, out: Path | None, options: Option
     """Evaluate one run on one split; returns what metrics.json holds. `out` defaults to RUN/DATA-SPLIT."""
     with reading_input():
         model, config = load_run(run, options.device)
+        model = fold_batch_norm(model)
         images = open_split(data, split, config["image_size"])
         val = _open_val(data, split, config["image_size"], options)
     trained = config.get("data") or {}  # written by train.py; save_pretrained writes none

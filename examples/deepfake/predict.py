@@ -30,6 +30,7 @@ from deepfake.predicting.inputs import add_input_options, each_input
 from deepfake.predicting.views import ViewFinder
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
+from panet_layers.models import fold_batch_norm
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--clip needs --annotate DIR, the folder to write to", 2)
     with reading_input():
         model, config = load_run(args.run, pick_device(args.device))
+        model = fold_batch_norm(model)
     name = model_name(config["model"])
     finder = ViewFinder(args.crop, args.frames, config["image_size"], args.detector)
     drawings = Drawings(make_folder(args.annotate), args.clip, name) if args.annotate else None

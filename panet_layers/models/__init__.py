@@ -3,6 +3,7 @@
 try:
     from .baseline import XceptionBaseline
     from .detector import PANetOutput
+    from .folding import fold_batch_norm
     from .losses import PANetLoss, PANetLosses
     from .panet import PANet
     from .recce import RecceWeights, recce_state_dict
@@ -23,5 +24,6 @@ __all__ = [
     "PANetOutput",
     "RecceWeights",
     "XceptionBaseline",
+    "fold_batch_norm",
     "recce_state_dict",
 ]

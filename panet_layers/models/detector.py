@@ -16,6 +16,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MIN_IMAGE_SIZE = 64
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+A deepfake detector of panet_layers. Say here which images it was trained on, and how it was evaluated.
+
+```python
+import torch
+from panet_layers.models import PANet, fold_batch_norm
+
+model = PANet.from_pretrained("FOLDER-OR-REPOSITORY")
+model = fold_batch_norm(model).to(memory_format=torch.channels_last)  # on a CPU: faster, the same outputs to rounding
+images = torch.rand(1, 3, 299, 299) * 2 - 1  # face crops, RGB in [-1, 1]
+with torch.inference_mode():
+    probability_of_fake = model(images).logits.sigmoid()
+```
+"""
 BEFORE_HUB_1 = ("proxies", "resume_download")  # arguments that the mixin passes on before huggingface-hub 1.0
 
 
@@ -39,6 +56,7 @@ class Detector(
     license="mit",
     pipeline_tag="image-classification",
     tags=["deepfake-detection"],
+    model_card_template=MODEL_CARD,
 ):
     """Base of the detectors: `config`, `from_config`, and a folder or Hub repository with safetensors and config.json.
 

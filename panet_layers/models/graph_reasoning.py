@@ -35,14 +35,15 @@ class NeighbourAggregation(nn.Module):
 
     def forward(self, vertices: Tensor, embedded: Tensor, neighbours: Tensor) -> Tensor:
         """(B, C, h, w), embedded (B, D, h, w), neighbours (B, N, ratio h, ratio w) -> messages (B, D, h, w)."""
-        patches = rearrange(neighbours, "b n (h i) (w j) -> b h w (i j) n", i=self.ratio, j=self.ratio)
-        hidden = F.relu(self.expand(patches))
+        ratio = self.ratio
+        hidden = F.relu(self.expand(rearrange(neighbours, "b n h w -> b h w n")), inplace=True)
+        hidden = rearrange(hidden, "b (h i) (w j) d -> b h i w j d", i=ratio, j=ratio)  # a view
         read = not all_called() and all(map(_is_read, (self.score, self.project)))
         message = self._by_weights(embedded, hidden) if read else self._by_calls(embedded, hidden)
         return (1 - torch.sigmoid(self.gate(vertices))) * rearrange(message, "b h w d -> b d h w")
 
     def _by_weights(self, embedded: Tensor, hidden: Tensor) -> Tensor:
-        """Return the weighted sums (B, h, w, D) of the neighbours, given as hidden (B, h, w, neighbours, D).
+        """Return the weighted sums (B, h, w, D) of the neighbours, given as hidden (B, h, ratio, w, ratio, D).
 
         `score` and `project` are linear. So the two halves of [vertex, neighbour] are scored separately, and `project`
         runs once per vertex, on the sum, not once per neighbour: the embedded neighbours, the largest tensor of the
@@ -50,17 +51,24 @@ class NeighbourAggregation(nn.Module):
         """
         check_devices(hidden, (self.score.weight, self.project.weight), NAMES, "NeighbourAggregation")
         score_vertex, score_neighbour = self.score.weight.chunk(2, dim=1)
-        scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, w, neighbours, 1)
-        scores = scores + rearrange(F.conv2d(embedded, score_vertex[:, :, None, None]), "b 1 h w -> b h w 1 1")
-        weights = torch.softmax(F.relu(scores), dim=-2)
-        return self.project((weights.transpose(-1, -2) @ hidden).squeeze(-2))
+        scores = F.linear(hidden, score_neighbour @ self.project.weight)  # (b, h, i, w, j, 1)
+        scores = scores + F.linear(rearrange(embedded, "b d h w -> b h 1 w 1 d"), score_vertex)
+        return self.project(self._weighted_sum(scores, hidden))
 
     def _by_calls(self, embedded: Tensor, hidden: Tensor) -> Tensor:
         """Return the same by calling `score` and `project` as modules: with hooks, quantised, as adapters."""
         neighbours = self.project(hidden)
-        vertex = rearrange(embedded, "b d h w -> b h w 1 d").expand(*neighbours.shape[:-1], -1)
-        weights = torch.softmax(F.relu(self.score(torch.cat([vertex, neighbours], dim=-1))), dim=-2)
-        return (weights.transpose(-1, -2) @ neighbours).squeeze(-2)
+        vertex = rearrange(embedded, "b d h w -> b h 1 w 1 d").expand_as(neighbours)
+        return self._weighted_sum(self.score(torch.cat([vertex, neighbours], dim=-1)), neighbours)
+
+    def _weighted_sum(self, scores: Tensor, vectors: Tensor) -> Tensor:
+        """Return the sums (B, h, w, D) of vectors (B, h, ratio, w, ratio, D), given the scores (..., 1) of each.
+
+        The rows of neighbours are summed last: so the vectors keep their order in memory.
+        """
+        flat = rearrange(F.relu(scores), "b h i w j 1 -> b h w (i j)")
+        weights = rearrange(torch.softmax(flat, dim=-1), "b h w (i j) -> b h i w 1 j", i=self.ratio)
+        return (weights @ vectors).sum(2).squeeze(-2)
 
 
 def _is_read(linear: nn.Module) -> bool:

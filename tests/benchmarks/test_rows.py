@@ -8,9 +8,9 @@ from torch import nn
 
 from benchmarks import results_file, run
 from benchmarks.cases import LAYERS, PASSES, Case
-from benchmarks.contenders import CONTENDERS, Contender, contenders
+from benchmarks.contenders import CONTENDERS, Contender, contenders, find_contender
 from benchmarks.gate import Gate
-from benchmarks.prepared_steps import clear_maxima
+from benchmarks.prepared_steps import clear_maxima, prepare
 from panet_layers import EMAM
 from tests.benchmarks.small_benchmarks import measure, rows_of
 
@@ -44,9 +44,41 @@ def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected)
 def test_detector_rows(tmp_path):
     code, out = measure(tmp_path, "--layer", "panet-tiny", "--shape", "2,3,64,64,8", "--rounds", "1")
     assert code == 0
-    assert {(r["contender"], r["pass"]) for r in rows_of(out)} == {
-        (c, p) for c in ("reference", "collapsed", "no attention") for p in ("forward", "training")
-    }
+    both = ("reference", "collapsed", "channels_last", "no attention", "published RECCE")
+    wanted = {(name, pass_) for name in both for pass_ in ("forward", "training")} | {("folded", "forward")}
+    assert {(r["contender"], r["pass"]) for r in rows_of(out)} == wanted
+    assert all(float(r["gate_error"]) < 1e-3 for r in rows_of(out))
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+def test_published_recce_computes_the_function_of_panet_without_attention(pass_):
+    """In float64: the output, and the gradient of every parameter."""
+    case = Case("panet-tiny", (2, 3, 64, 80), 8)
+    ours, published = (
+        prepare(case, find_contender("panet-tiny", name), pass_, torch.float64)
+        for name in ("no attention", "published RECCE")
+    )
+    out, expected = published.forward(), ours.forward()
+    gradients = published.backward(out), ours.backward(expected)
+    assert bool(gradients[0]) == (pass_ == "training")
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=0)
+    for actual, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual.reshape(wanted.shape), wanted, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+def test_a_detector_without_one_of_its_gates_is_refused(pass_):
+    """The neighbours at 2x the resolution have no gate."""
+    right = find_contender("panet-tiny", "published RECCE")
+
+    def build(case):
+        model = right.build(case)
+        model.reasoning.neighbours_x2.gate.register_forward_hook(lambda module, args, out: 0 * out)
+        return model
+
+    gate = Gate(Case("panet-tiny", (2, 3, 64, 64), 8), pass_)
+    assert gate.judge(right).fault == ""
+    assert " differs from the float64 answer by " in gate.judge(right._replace(build=build)).fault
 
 
 def test_half_precision_and_channels_last_rows(tmp_path):

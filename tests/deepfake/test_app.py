@@ -25,6 +25,7 @@ from deepfake.serving import limits, uploads
 from deepfake.serving.page import DEMONSTRATION, HERE, html_of
 from deepfake.serving.replies import LONGEST_SIDE, NO_PROOF, Replies
 from deepfake.training.checkpoint import load_run
+from panet_layers.models import fold_batch_norm
 from tests.deepfake.scripts import call
 from tests.deepfake.tiny_runs import build, save_run
 
@@ -36,7 +37,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def replies(run):
-    return Replies(*load_run(run))
+    model, config = load_run(run)
+    return Replies(fold_batch_norm(model), config)  # as app.py does it
 
 
 @pytest.fixture(scope="module")

@@ -264,6 +264,12 @@ def test_a_second_training_in_the_same_run_is_refused(finished_run: Path, noise_
     train.main(["--resume", "--out", str(out), "--epochs", "3"])
 
 
+def test_a_run_keeps_the_memory_format_it_began_with(noise_images: Path, tmp_path: Path) -> None:
+    run = train_small(noise_images, tmp_path / "run", "--no-channels-last")
+    train.main(["--resume", "--out", str(run), "--epochs", "3"])
+    assert json.loads((run / "config.json").read_text())["arguments"]["channels_last"] is False
+
+
 def test_waiting_for_images_is_measured(noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Images.__getitem__
     monkeypatch.setattr(Images, "__getitem__", lambda self, index: time.sleep(0.05) or slow(self, index))

@@ -33,6 +33,7 @@ def test_a_run_leaves_config_log_and_checkpoints(finished_run: Path, noise_image
     assert config["arguments"]["lr"] == defaults("tiny")["lr"] and config["arguments"]["data"] == str(noise_images)
     assert config["model"]["variant"] == "tiny" and config["image_size"] == 64
     assert config["data"]["fingerprint"] == open_split(noise_images, "train", 64).fingerprint
+    assert config["arguments"]["channels_last"] is True  # chosen for the CPU, and kept where it is resumed
     assert config["versions"]["torch"] == torch.__version__
     rows = log_rows(finished_run)
     assert [row["epoch"] for row in rows] == ["1", "2"]

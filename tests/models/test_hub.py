@@ -46,6 +46,18 @@ def test_round_trip(model, tmp_path):
     torch.testing.assert_close(outputs(loaded), outputs(model), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("build", [PANet, PANet.xception_baseline])
+def test_the_code_of_the_model_card_runs(build, tmp_path):
+    build(variant="tiny").save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "license: mit" in card and "{{" not in card
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER-OR-REPOSITORY", str(tmp_path))
+    names = {}
+    exec(code, names)
+    assert names["model"].encoder.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert 0 < names["probability_of_fake"].item() < 1
+
+
 def test_panet_loads_a_saved_baseline(tmp_path):
     PANet.xception_baseline(variant="tiny").save_pretrained(tmp_path)
     assert isinstance(PANet.from_pretrained(tmp_path), XceptionBaseline)

@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 from panet_layers.models.encoder import VARIANTS, XceptionEncoder, build_encoder
 from panet_layers.models.graph_reasoning import GraphReasoning, NeighbourAggregation
 from panet_layers.models.guided_attention import GuidedAttention
-from panet_layers.models.reconstruction import ReconstructionDecoder, add_white_noise
+from panet_layers.models.reconstruction import Doubling, ReconstructionDecoder, add_white_noise
 
 
 def randomise_batch_norm(module):
@@ -103,9 +103,9 @@ def test_graph_reasoning_is_the_loop_over_vertices(size, channels_last):
 
 
 CHANGES = {
-    "hook": lambda linear: linear.register_forward_hook(lambda module, args, out: 1.5 * out + 0.25),
-    "bias": lambda linear: setattr(linear, "bias", torch.nn.Parameter(torch.ones(linear.out_features).double())),
-    "pruned": lambda linear: prune.l1_unstructured(linear, "weight", 0.5),
+    "hook": lambda part: part.register_forward_hook(lambda module, args, out: 1.5 * out + 0.25),
+    "bias": lambda part: setattr(part, "bias", torch.nn.Parameter(torch.ones(len(part.weight)).double())),
+    "pruned": lambda part: prune.l1_unstructured(part, "weight", 0.5),
 }
 
 
@@ -173,6 +173,39 @@ def test_decoder(size):
     x4 = block(doubled(x2, decoder.up2), decoder.block2)
     image = torch.tanh(conv1x1(doubled(x4, decoder.up3), decoder.to_rgb.weight))
     torch.testing.assert_close(decoder(common, size), (resize(image, size), x2, x4), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 1)])
+def test_doubling_is_its_parts_one_after_the_other(size, channels_last):
+    torch.manual_seed(0)
+    module = randomise_batch_norm(Doubling(5, 4)).double().train(size != (1, 1))
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    x = torch.randn(2, 5, *size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    tensors = [x, *module.parameters()]
+    fast, slow = module(x), torch.nn.Sequential(*module)(x)
+    cotangent = torch.randn_like(slow)
+    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+    gradients = (torch.autograd.grad(out, tensors, cotangent) for out in (fast, slow))
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+UP_CHANGES = {name: lambda up, change=change: change(up[1].conv1) for name, change in CHANGES.items()} | {
+    "hook on the pair": lambda up: CHANGES["hook"](up[1]),
+    "hook on the upsampling": lambda up: CHANGES["hook"](up[0]),
+    "another upsampling": lambda up: setattr(up, "0", torch.nn.UpsamplingBilinear2d(scale_factor=2)),
+}
+
+
+@pytest.mark.parametrize("change", UP_CHANGES)
+def test_doubling_calls_a_part_that_is_not_as_it_was_made(change):
+    torch.manual_seed(0)
+    module = Doubling(5, 4).double().eval()
+    x = torch.randn(2, 5, 3, 2, dtype=torch.float64)
+    before = module(x)
+    UP_CHANGES[change](module)
+    assert not torch.allclose(module(x), before)
+    assert torch.equal(module(x), torch.nn.Sequential(*module)(x))
 
 
 def test_noise_of_the_given_std_is_on_about_half_of_the_images():

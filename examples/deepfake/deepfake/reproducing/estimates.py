@@ -21,6 +21,7 @@ from ..media.faces import face_detector
 from ..preparing.crops import RECORD, prepare_one
 from ..preparing.tasks import Task
 from ..training.distributed import pick_device
+from ..training.placing import choose_channels_last, place
 from ..training.run import build_model
 from ..training.settings import Settings
 from .plan import Experiment
@@ -129,10 +130,11 @@ def measure(settings: Settings, processes: int) -> Measured:
     device = pick_device(settings.device)
     batch = max(1, settings.batch_size // processes)
     timed = batch if device.type == "cuda" or settings.variant == "tiny" else min(batch, 4)
-    model = build_model(settings, pretrained=False).to(device)
+    channels_last = choose_channels_last(settings.channels_last, device)
+    model = place(build_model(settings, pretrained=False), device, channels_last)
     loss, labels = PANetLoss(), torch.arange(timed, device=device) % 2
     images = torch.rand(timed, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
-    if settings.channels_last:
+    if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
 
     def train() -> None:

@@ -23,6 +23,7 @@ from panet_layers.models import PANet
 
 from ..common.cli import UserError
 from ..common.files import make_folder, read_json, replacing, write_json
+from .placing import choose_channels_last, place
 from .settings import SMALLEST_IMAGE, defaults
 
 BEST = "best"
@@ -68,7 +69,7 @@ def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadat
 
 
 def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The best model of a run, in eval mode on ``device`` and in its memory format of the training; the run's config.
+    """The best model of a run, in eval mode on ``device``, in NHWC order on a CPU or if trained so; the run's config.
 
     Args:
         run: a folder written by train.py or by ``save_pretrained`` (as RUN/best is).
@@ -105,9 +106,9 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{weights} does not fit its model: {_mismatch(error)}") from error
-    if (config.get("arguments") or {}).get("channels_last") is True:
-        model = model.to(memory_format=torch.channels_last)
-    return model.to(device).eval(), config
+    device = torch.device(device)
+    trained_in_nhwc = (config.get("arguments") or {}).get("channels_last") is True
+    return place(model, device, trained_in_nhwc or choose_channels_last(None, device)).eval(), config
 
 
 def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:

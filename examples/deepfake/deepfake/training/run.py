@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..dataset.subset import method_names
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
 from .distributed import Processes
 from .log import PARTS, Row
+from .placing import choose_channels_last, place
 from .settings import Settings
 
 LOCK = ".lock"
@@ -107,9 +108,10 @@ class Run:
 def start(settings: Settings, processes: Processes, images: Images, saved: dict[str, Any] | None) -> Run:
     """Build a new run or, given the config.json ``saved`` by one, continue that run. Writes no file."""
     torch.manual_seed(settings.seed)
-    model = build_model(settings, pretrained=settings.pretrained and saved is None).to(processes.device)
-    if settings.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    channels_last = choose_channels_last(settings.channels_last, processes.device)
+    settings = replace(settings, channels_last=channels_last)  # on another device the run resumes as it began
+    model = build_model(settings, pretrained=settings.pretrained and saved is None)
+    model = place(model, processes.device, channels_last)
     config = describe(settings, processes, model, images)
     if saved is not None:
         _check_same(saved, config)

@@ -92,7 +92,9 @@ class Settings:
         "speed", "read the images already decoded, from the folder that cache.py made from --data", None,
         may_change=True, type=non_empty, metavar="CACHE")
     amp: str = setting("speed", "mixed precision", "none", choices=tuple(AMP_DTYPES))
-    channels_last: bool = setting("speed", "store images and weights in NHWC order", False, tiny=True)
+    channels_last: bool | None = setting(
+        "speed", "store images and weights in NHWC order; None: on a CPU, where that is faster", None,
+        action=argparse.BooleanOptionalAction)
     workers: int | None = setting(
         "speed", "processes that read images; None: 0 for the demo, else one per core, at most 4", None,
         may_change=True, type=non_negative_int)
