@@ -9,9 +9,9 @@
 | "triton"    | fused.py, kernels in nchw/ and nhwc/ | fused.py, kernels in kernels/ |
 
 "native" is compiled when the package is installed; "collapsed" needs nothing but torch. It runs the hand-written
-`chunked.py`; small inputs take `reference.py`, which is faster there. "plain" means
-plain torch operations: `resolve_backend` returns it for exported graphs, and users cannot choose it. The same files
-serve torch.func, forward-mode differentiation and second derivatives, whatever the backend.
+`chunked.py`; small inputs take `reference.py`, which is faster there. "plain" means plain torch operations:
+`resolve_backend` returns it for exported graphs, and users cannot choose it. The same files serve torch.func,
+forward-mode differentiation and second derivatives, whatever the backend.
 
 Calls go one way: EMAM.forward -> functional.emam -> emam/autograd.py -> emam/operators.py -> emam/chunked.py,
 emam/native.py or emam/fused.py -> kernels. SCAM's are alike. No backend imports another: what they share is in `tensors.py`.

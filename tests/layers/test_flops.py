@@ -40,7 +40,9 @@ def test_operators_count_what_the_formulas_count(case, backend):
 @pytest.mark.usefixtures("by_hand_at_any_size")
 def test_a_network_lists_the_layer_by_its_name():
     case = SMALL[0]
-    network = nn.Sequential(nn.Conv2d(3, case.channels, 1, dtype=torch.float64), with_backend(case.layer(), "collapsed"))
+    network = nn.Sequential(
+        nn.Conv2d(3, case.channels, 1, dtype=torch.float64), with_backend(case.layer(), "collapsed")
+    )
     with FlopCounterMode(display=False) as counter:
         network(torch.randn(2, 3, 5, 4, dtype=torch.float64))
     of_layer = counter.get_flop_counts()["Sequential.1"]

@@ -61,7 +61,7 @@ def test_parity_on_special_values(case, layout, values, threads):
 
 
 def assert_spreads_alike(actual, expected):
-    """As `assert_non_finite_alike`; but torch's convolution multiplies its padding by NaN too, and the kernels do not."""
+    """As `assert_non_finite_alike`, but torch's convolution multiplies padding by NaN too, and the kernels do not."""
     name = "grad spatial.conv.weight"
     if name in expected:
         spared = actual[name].isfinite() & ~expected[name].isfinite()
