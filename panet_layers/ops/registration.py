@@ -22,26 +22,37 @@ def register(schema: str, implementation: Callable, fake: Callable) -> None:
     """
     name = schema.split("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
-    _library.impl(name, _without_autograd_and_autocast(_in_a_row(implementation)), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"panet_layers::{name}", _in_a_row(fake), lib=_library)
+    _library.impl(name, _without_autograd_and_autocast(in_a_row(implementation)), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"panet_layers::{name}", in_a_row(fake), lib=_library)
 
 
-def _in_a_row(function: Callable) -> Callable:
+def in_a_row(function: Callable) -> Callable:
     """Return the function with all named tuples unpacked.
 
     For f(x: Tensor, pair: Pair, eps: float) that returns (out, Pair) it is (x, first, second, eps) -> (out, *pair).
     """
-    kinds = [kind for name, kind in get_type_hints(function).items() if name != "return"]
+    taken: list[tuple[Any, int, int]] = []  # the class of a named tuple or None, and where its tensors are in the row
+    for kind in (kind for name, kind in get_type_hints(function).items() if name != "return"):
+        start, fields = taken[-1][2] if taken else 0, getattr(kind, "_fields", None)
+        taken.append((kind if fields else None, start, start + (len(fields) if fields else 1)))
 
     def run(*row: Any) -> tuple[Tensor, ...]:
-        rest = iter(row)
-        args = [kind(*(next(rest) for _ in kind._fields)) if hasattr(kind, "_fields") else next(rest) for kind in kinds]
-        first, others = function(*args)
+        first, others = function(*[kind(*row[i:j]) if kind else row[i] for kind, i, j in taken])
         # An operator returns no None: the gradient of a missing parameter is empty.
         # Not `new_empty`: a subclass of Tensor may have a method of this name.
-        return first, *(_nothing(first) if tensor is None else tensor for tensor in others)
+        return first, *[_nothing(first) if tensor is None else tensor for tensor in others]
 
     return run
+
+
+def runs_directly(*tensors: Tensor | None) -> bool:
+    """Return whether an operator's implementation may be called in its place: nothing looks for the operator.
+
+    To call an operator takes longer than a small layer. The implementation must ignore autograd and autocast.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
 
 
 def _nothing(like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 from ...compatibility import is_exporting
 from .. import flops
+from ..registration import runs_directly
 from ..second_derivatives import differentiable_gradients
 from . import reference
-from .operators import OPERATORS
+from .operators import DIRECT, OPERATORS
 from .tensors import Parameters, Running
 
 
@@ -24,15 +26,22 @@ def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: st
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
-    differentiated = any(t is not None and t.requires_grad for t in (x, *params))
-    if torch.is_grad_enabled() and differentiated and not is_exporting():
+    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *params))
+    if differentiated and not is_exporting():
         out, moments = _SCAM.apply(*arguments, backend)
     else:
-        forward, _ = OPERATORS[backend]
+        forward, _ = _functions(backend, x, *params)
         out, *_, moments = forward(*arguments)
     if norm is not None and norm.training and norm.track_running_stats:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
+
+
+def _functions(backend: str, *tensors: Tensor | None) -> tuple[Callable, Callable]:
+    """Return the backend's forward and backward: its operators, or what they run."""
+    if backend in DIRECT and runs_directly(*tensors):
+        return DIRECT[backend]
+    return OPERATORS[backend]
 
 
 @torch.no_grad()
@@ -59,7 +68,7 @@ class _SCAM(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.batch_statistics, ctx.eps, ctx.backend = batch_statistics, eps, backend
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
-        forward, _ = OPERATORS[backend]
+        forward, _ = _functions(backend, x, *params)
         out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps)
         ctx.save_for_backward(x, *params, running_mean, running_var, *saved)
         moments = saved[-1].clone()
@@ -87,7 +96,7 @@ class _SCAM(torch.autograd.Function):
             gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
         else:
             flops.announce()
-            _, backward = OPERATORS[ctx.backend]
+            _, backward = _functions(ctx.backend, grad, x, *params)
             gradients = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps)
             gradients = (None if p is None else g for g, p in zip(gradients, (x, *params)))
         return *gradients, None, None, None, None, None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import flops
-from ..registration import register
+from ..registration import in_a_row, register
 from . import chunked, fused, native
 from .tensors import (
     ChunkedSaved,
@@ -68,6 +68,8 @@ OPERATORS = {  # backend: forward, backward
     "native": (torch.ops.panet_layers.scam_native_forward, torch.ops.panet_layers.scam_native_backward),
     "triton": (torch.ops.panet_layers.scam_fused_forward, torch.ops.panet_layers.scam_fused_backward),
 }
+# The same functions, for where no one looks for the operator.
+DIRECT = {"native": (in_a_row(native.forward), in_a_row(native.backward))}
 
 for forward_and_backward in OPERATORS.values():
     flops.add_formulas(*forward_and_backward, flops.scam)
