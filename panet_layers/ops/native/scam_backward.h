@@ -293,9 +293,9 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
                       {contract_maps, j.channel_parts, 0}, {hidden_gradient, 1, 1},
                       {pooled_gradient, j.channel_parts, 1}, {write_gradient, tiles, 0}};
     idx before = c->batch_statistics ? 1 : 6; /* the means over the batch wait for all samples */
-    run_stages(c, &j, stages, before, j.own, j.own_size);
+    run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (c->norm_weight) join_sums(&j);
-    if (c->batch_statistics) run_stages(c, &j, stages + 1, 5, j.own, j.own_size);
+    if (c->batch_statistics) run_stages(c, &j, stages + 1, 5, 1, j.own, j.own_size);
     layers_gradients(&j);
     conv_gradient(&j);
 }

@@ -160,8 +160,8 @@ ENTRY(scam_forward)(const struct scam_forward* call) {
                       {channel_gate, j.channel_parts, 1}, {pool_channels, tiles, 0},
                       {convolve_maps, map_parts_of(c), 0}, {apply_gates, tiles, 0}};
     idx before = c->batch_statistics ? 5 : 6; /* the statistics of the batch wait for all samples */
-    run_stages(c, &j, stages, before, j.own, j.own_size);
+    run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (!c->batch_statistics) return;
     join_moments(&j);
-    run_stages(c, &j, stages + 5, 1, j.own, j.own_size);
+    run_stages(c, &j, stages + 5, 1, 1, j.own, j.own_size);
 }

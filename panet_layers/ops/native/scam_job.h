@@ -109,11 +109,13 @@ typedef struct {
     const void* job;
     const stage* stages;
     idx count, batch, group;
+    int last_first; /* begin with the last samples, which are still in the cache from the stages before */
 } schedule;
 
 static void run_group(const void* schedule_, idx i, SCALAR* own) {
     const schedule* s = schedule_;
-    idx first = i * s->group, last = least(first + s->group, s->batch);
+    idx groups = parts_of(s->batch, s->group);
+    idx first = (s->last_first ? groups - 1 - i : i) * s->group, last = least(first + s->group, s->batch);
     for (idx k = 0; k < s->count; k++)
         for (idx b = first; b < last; b += s->stages[k].joint ? last - first : 1)
             for (idx part = 0; part < s->stages[k].parts; part++)
@@ -135,14 +137,15 @@ INLINE idx group_of(const scam_call* c) {
     return least(most, least(8, 1 + 16 * c->hidden / pixels_of(c)));
 }
 
-static void run_stages(const scam_call* c, const void* job, const stage* stages, idx count, SCALAR* own, idx size) {
+static void run_stages(const scam_call* c, const void* job, const stage* stages, idx count, int last_first, SCALAR* own,
+                       idx size) {
     if (by_sample(c)) {
-        schedule s = {job, stages, count, c->batch, group_of(c)};
+        schedule s = {job, stages, count, c->batch, group_of(c), last_first};
         for_each(parts_of(c->batch, s.group), run_group, &s, own, size, (int)c->threads);
         return;
     }
     for (idx k = 0; k < count; k++) {
-        schedule s = {job, stages + k, 1, c->batch, 1};
+        schedule s = {job, stages + k, 1, c->batch, 1, 0};
         for_each(stages[k].parts * (stages[k].joint ? 1 : c->batch), run_part, &s, own, size, (int)c->threads);
     }
 }
