@@ -16,7 +16,7 @@ typedef struct {
     double eps;
 } scam_call;
 
-enum { ALIGNED = 16, SHARES = 16, ROWS_OF_MAPS = 8 };
+enum { ALIGNED = 16, SHARES = 8, ROWS_OF_MAPS = 8 };
 
 INLINE idx pixels_of(const scam_call* c) { return c->height * c->width; }
 INLINE idx parts_of(idx n, idx size) { return (n + size - 1) / size; }
