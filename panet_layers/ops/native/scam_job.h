@@ -21,15 +21,16 @@ enum { ALIGNED = 16, SHARES = 8, ROWS_OF_MAPS = 8 };
 INLINE idx pixels_of(const scam_call* c) { return c->height * c->width; }
 INLINE idx parts_of(idx n, idx size) { return (n + size - 1) / size; }
 
-/* Pixels of a tile. It depends on the shape alone, so that results do not depend on the number of threads. */
+/* Pixels of a tile: of equal ones, long rows. It depends on the shape alone, so that results do not depend on the threads. */
 INLINE idx tile_of(const scam_call* c) {
-    idx share = round_up(parts_of(pixels_of(c) * c->batch, SHARES), 64);
-    return least(TILE, share > 64 ? share : 64);
+    idx pixels = pixels_of(c), parts = parts_of(pixels, TILE), shares = parts_of(SHARES, c->batch);
+    parts = parts > shares ? parts : shares;
+    return least(TILE, round_up(parts_of(pixels, parts), 64));
 }
 
 /* Rows of the maps that are convolved at a time. */
 INLINE idx map_rows_of(const scam_call* c) {
-    idx share = parts_of(c->height * c->batch, SHARES), most = 4 * TILE / c->width;
+    idx share = parts_of(c->height * c->batch, SHARES), most = TILE / c->width;
     share = share < most ? share : most;
     return least(c->height, share > ROWS_OF_MAPS ? share : ROWS_OF_MAPS);
 }

@@ -3,7 +3,7 @@
 #include "scam_rows.h"
 
 enum {
-    TILE = 2048,  /* columns whose sums stay in the first cache; numbers that one lane's sum may be kept in SCALAR for */
+    TILE = 4096,  /* columns whose sums stay in the first cache; numbers that one lane's sum may be kept in SCALAR for */
     PIECE = 4096, /* numbers of a row that are summed before the sum is added to one in double */
     BLOCK = 8     /* rows that share a visit of the columns' sums */
 };
