@@ -15,6 +15,7 @@ typedef struct {
     const scam_call* of;
     scam_saved saved;
     SCALAR *dscores, *dmaps;                 /* (B, P), and (B, 2, P); dM_avg is divided by C */
+    idx dscores_step;                        /* from sample to sample; in dx but for half precision */
     SCALAR *dgates, *dv, *dhidden, *dpooled; /* (B, tiles, C padded), (B, C), (B, 2, hidden), (B, 2, C) */
     SCALAR *hidden_sum, *dconv;              /* (B, hidden), (B, parts of the maps, 2, k, k) */
     place *top_channel, *top_pixel;          /* (B, P), (B, C) */
@@ -31,7 +32,8 @@ static idx lay_out_backward(const scam_call* c, SCALAR* start, backward_job* j) 
     j->of = c;
     j->padded_channels = round_up(c->channels, ALIGNED);
     j->sums = (double*)take(start, &used, b * tiles * 2 * (sizeof(double) / sizeof(SCALAR)));
-    j->dscores = take(start, &used, b * p);
+    j->dscores_step = c->dtype == OWN ? c->channels * p : p;
+    j->dscores = c->dtype == OWN ? 0 : take(start, &used, b * p);
     j->dmaps = take(start, &used, b * 2 * p + ALIGNED);
     j->dgates = take(start, &used, b * tiles * j->padded_channels);
     j->dv = take(start, &used, b * c->channels);
@@ -85,7 +87,7 @@ static void contract_gates(const void* job, idx first, idx last, idx part, SCALA
     find_top_channels(j, first, from, count, top);
     memcpy(j->top_channel + first * pixels + from, top, count * sizeof(place));
 
-    SCALAR* dscores = j->dscores + first * pixels + from;
+    SCALAR* dscores = j->dscores + first * j->dscores_step + from;
     double sum = 0, slope = 0, *sums = j->sums + (first * tiles_of(c) + part) * 2;
 #pragma omp simd reduction(+ : sum, slope)
     for (idx p = 0; p < count; p++) {
@@ -110,7 +112,7 @@ static void join_sums(backward_job* j) {
 /* The gradient of the logits, on the pixels that the window reads. */
 static void pad_logits_gradient(const backward_job* j, const window* w, idx sample, SCALAR* to) {
     const scam_call* c = j->of;
-    const SCALAR *dscores = j->dscores + sample * pixels_of(c), *logits = j->saved.logits + sample * pixels_of(c);
+    const SCALAR *dscores = j->dscores + sample * j->dscores_step, *logits = j->saved.logits + sample * pixels_of(c);
     normalisation norm = normalisation_of(c);
     SCALAR scale = norm.weight * norm.deviation, mean = j->dmean, slope = j->dslope;
     pad(w, dscores, to);
@@ -299,6 +301,7 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
     backward_job j = {.call = call};
     lay_out_saved(c, c->saved, &j.saved);
     lay_out_backward(c, c->scratch, &j);
+    if (c->dtype == OWN) j.dscores = (SCALAR*)call->dx; /* each sample's before its gradient is written */
     idx tiles = tiles_of(c);
     stage stages[] = {{contract_gates, tiles, 0}, {convolve_maps_backward, map_parts_of(c), 0},
                       {contract_maps, j.channel_parts, 0}, {hidden_gradient, 1, 1},
