@@ -14,5 +14,6 @@
 forward-mode differentiation and second derivatives, whatever the backend.
 
 Calls go one way: EMAM.forward -> functional.emam -> emam/autograd.py -> emam/operators.py -> emam/chunked.py,
-emam/native.py or emam/fused.py -> kernels. SCAM's are alike. No backend imports another: what they share is in `tensors.py`.
+emam/native.py or emam/fused.py -> kernels. SCAM's are alike. No backend imports another: what they share is in
+`tensors.py`.
 """

@@ -34,19 +34,22 @@ def directly(operator: Any, implementation: Callable) -> Callable:
     run = _in_a_row(implementation)
 
     def call(*row: Any) -> tuple[Tensor, ...]:
-        return run(*row) if _is_unwatched(row[0]) else operator(*row)
+        return run(*row) if _is_unwatched(row) else operator(*row)
 
     return call
 
 
-def _is_unwatched(x: Tensor) -> bool:
-    """Return whether nothing traces, compiles, counts or profiles operators, and x is a plain tensor."""
+_PLAIN = {Tensor, torch.nn.Parameter, type(None), int, float, bool}
+
+
+def _is_unwatched(row: tuple[Any, ...]) -> bool:
+    """Return whether nothing traces, compiles, counts or profiles operators, and the arguments are plain tensors."""
     return (
-        type(x) is Tensor
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
         and not torch.autograd._profiler_enabled()
+        and _PLAIN.issuperset(map(type, row))
     )
 
 
@@ -63,10 +66,10 @@ def _in_a_row(function: Callable) -> Callable:
         at += width
 
     def run(*row: Any) -> tuple[Tensor, ...]:
-        first, others = function(*(make(row[part]) for make, part in parts))
+        first, others = function(*[make(row[part]) for make, part in parts])
         # An operator returns no None: the gradient of a missing parameter is empty.
         # Not `new_empty`: a subclass of Tensor may have a method of this name.
-        return first, *(_nothing(first) if tensor is None else tensor for tensor in others)
+        return first, *[_nothing(first) if tensor is None else tensor for tensor in others]
 
     return run
 

@@ -14,11 +14,12 @@ typedef struct {
     const struct scam_backward* call;
     const scam_call* of;
     scam_saved saved;
-    SCALAR *dscores, *dmaps;                                  /* (B, P), and (B, 2, P); dM_avg is divided by C */
-    SCALAR *dgates, *dv, *dhidden, *dpooled;                  /* (B, tiles, C padded), (B, C), (B, 2, hidden), (B, 2, C) */
-    SCALAR *hidden_sum, *dconv;                               /* (B, hidden), (B, parts of the maps, 2, k, k) */
-    place *top_channel, *top_pixel;                           /* (B, P), (B, C) */
-    double* sums;                                             /* (B, tiles, 2): of du, and of du times the normalised logits */
+    SCALAR *dscores, *dmaps;                 /* (B, P), and (B, 2, P); dM_avg is divided by C */
+    idx dscores_step;                        /* from sample to sample; in dx but for half precision */
+    SCALAR *dgates, *dv, *dhidden, *dpooled; /* (B, tiles, C padded), (B, C), (B, 2, hidden), (B, 2, C) */
+    SCALAR *hidden_sum, *dconv;              /* (B, hidden), (B, parts of the maps, 2, k, k) */
+    place *top_channel, *top_pixel;          /* (B, P), (B, C) */
+    double* sums;                            /* (B, tiles, 2): of du, and of du times the normalised logits */
     SCALAR* own;
     SCALAR dmean, dslope; /* with statistics of the batch: the means of du, and of du times the normalised logits */
     idx own_size, channel_parts, padded_channels;
@@ -31,7 +32,8 @@ static idx lay_out_backward(const scam_call* c, SCALAR* start, backward_job* j) 
     j->of = c;
     j->padded_channels = round_up(c->channels, ALIGNED);
     j->sums = (double*)take(start, &used, b * tiles * 2 * (sizeof(double) / sizeof(SCALAR)));
-    j->dscores = take(start, &used, b * p);
+    j->dscores_step = c->dtype == OWN ? c->channels * p : p;
+    j->dscores = c->dtype == OWN ? 0 : take(start, &used, b * p);
     j->dmaps = take(start, &used, b * 2 * p + ALIGNED);
     j->dgates = take(start, &used, b * tiles * j->padded_channels);
     j->dv = take(start, &used, b * c->channels);
@@ -50,7 +52,8 @@ static idx lay_out_backward(const scam_call* c, SCALAR* start, backward_job* j) 
 /* The first channel that has the maximum, where the sweep did not find it: in pixels that are rows, or have NaN. */
 static void find_top_channels(const backward_job* j, idx sample, idx from, idx count, place* top) {
     const scam_call* c = j->of;
-    const SCALAR *gate = j->saved.gate + sample * c->channels, *tops = j->saved.maps + (sample * 2 + 1) * pixels_of(c) + from;
+    const SCALAR* gate = j->saved.gate + sample * c->channels;
+    const SCALAR* tops = j->saved.maps + (sample * 2 + 1) * pixels_of(c) + from;
     matrix_of x = pixels_from(c, c->x, sample, from, count);
     idx bytes = bytes_of(c->dtype);
     for (idx p = 0; p < count; p++) {
@@ -84,7 +87,7 @@ static void contract_gates(const void* job, idx first, idx last, idx part, SCALA
     find_top_channels(j, first, from, count, top);
     memcpy(j->top_channel + first * pixels + from, top, count * sizeof(place));
 
-    SCALAR* dscores = j->dscores + first * pixels + from;
+    SCALAR* dscores = j->dscores + first * j->dscores_step + from;
     double sum = 0, slope = 0, *sums = j->sums + (first * tiles_of(c) + part) * 2;
 #pragma omp simd reduction(+ : sum, slope)
     for (idx p = 0; p < count; p++) {
@@ -109,7 +112,7 @@ static void join_sums(backward_job* j) {
 /* The gradient of the logits, on the pixels that the window reads. */
 static void pad_logits_gradient(const backward_job* j, const window* w, idx sample, SCALAR* to) {
     const scam_call* c = j->of;
-    const SCALAR *dscores = j->dscores + sample * pixels_of(c), *logits = j->saved.logits + sample * pixels_of(c);
+    const SCALAR *dscores = j->dscores + sample * j->dscores_step, *logits = j->saved.logits + sample * pixels_of(c);
     normalisation norm = normalisation_of(c);
     SCALAR scale = norm.weight * norm.deviation, mean = j->dmean, slope = j->dslope;
     pad(w, dscores, to);
@@ -148,13 +151,15 @@ static void convolve_maps_backward(const void* job, idx first, idx last, idx par
 static void contract_maps(const void* job, idx first, idx last, idx part, SCALAR* own) {
     const backward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
     idx pixels = pixels_of(c), bytes = bytes_of(c->dtype);
     if (from == to) return;
     double sums[TILE + LANES];
     place places[TILE + LANES];
     const SCALAR *dmean = j->dmaps + first * 2 * pixels, *dtop = dmean + pixels;
-    const SCALAR *tops = j->saved.pooled + (first * 2 + 1) * c->channels + from, *gate = j->saved.gate + first * c->channels;
+    const SCALAR* tops = j->saved.pooled + (first * 2 + 1) * c->channels + from;
+    const SCALAR* gate = j->saved.gate + first * c->channels + from;
     matrix_of x = channels_of(c, c->x, first, from, to - from);
     (c->channels_last ? dot_columns : dot_rows)(x, dmean, tops, sums, places, c->dtype);
     idx channel_step = c->channels_last ? bytes : x.stride, pixel_step = c->channels_last ? x.stride : bytes;
@@ -163,12 +168,13 @@ static void contract_maps(const void* job, idx first, idx last, idx part, SCALAR
     const place* top_channel = j->top_channel + first * pixels;
     for (idx p = 0; p < pixels; p++) {
         idx i = top_channel[p] - from;
-        if (i >= 0 && i < to - from) sums[i] += (double)number(x.at + i * channel_step + p * pixel_step, c->dtype) * dtop[p];
+        if (i < 0 || i >= to - from) continue;
+        sums[i] += (double)number(x.at + i * channel_step + p * pixel_step, c->dtype) * dtop[p];
     }
     for (idx i = 0; i < to - from; i++) {
         const SCALAR* dgate = j->dgates + first * tiles_of(c) * j->padded_channels + from + i;
         for (idx t = 0; t < tiles_of(c); t++) sums[i] += dgate[t * j->padded_channels];
-        j->dv[first * c->channels + from + i] = sums[i] * gate[from + i] * (1 - gate[from + i]);
+        j->dv[first * c->channels + from + i] = sums[i] * gate[i] * (1 - gate[i]);
         j->top_pixel[first * c->channels + from + i] = places[i];
     }
     (void)last, (void)own;
@@ -180,7 +186,8 @@ static void hidden_gradient(const void* job, idx first, idx last, idx part, SCAL
     idx n = c->hidden;
     SCALAR* dhidden = j->dhidden + first * 2 * n;
     const SCALAR* hidden = j->saved.hidden + first * 2 * n;
-    multiply_columns(j->dv + first * c->channels, c->channels, 1, last - first, c->fc2, n, c->channels, 0, n, dhidden, 2 * n);
+    multiply_columns(j->dv + first * c->channels, c->channels, 1, last - first, c->fc2, n, c->channels, 0, n, dhidden,
+                     2 * n);
     for (idx b = first; b < last; b++, dhidden += 2 * n, hidden += 2 * n)
         for (idx h = 0; h < n; h++) {
             dhidden[n + h] = hidden[n + h] <= 0 ? 0 : dhidden[h]; /* that of a NaN passes */
@@ -192,25 +199,28 @@ static void hidden_gradient(const void* job, idx first, idx last, idx part, SCAL
 static void pooled_gradient(const void* job, idx first, idx last, idx part, SCALAR* own) {
     const backward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
     SCALAR* dpooled = j->dpooled + first * 2 * c->channels;
-    multiply_columns(j->dhidden + first * 2 * c->hidden, c->hidden, 1, 2 * (last - first), c->fc1, c->channels, c->hidden,
-                     from, to, dpooled, c->channels);
+    multiply_columns(j->dhidden + first * 2 * c->hidden, c->hidden, 1, 2 * (last - first), c->fc1, c->channels,
+                     c->hidden, from, to, dpooled, c->channels);
     for (idx b = first; b < last; b++, dpooled += 2 * c->channels)
         for (idx i = from; i < to; i++) dpooled[i] /= pixels_of(c);
     (void)own;
 }
 
 /* One element again, with the gradients of the maxima: dx[channel, pixel] of a tile of pixels. */
-INLINE void add_maxima(const backward_job* j, const gradient_factors* by, matrix_of g, char* dx, idx sample, idx channel,
-                       idx pixel, idx first_pixel) {
+INLINE void add_maxima(const backward_job* j, const gradient_factors* by, matrix_of g, char* dx, idx sample,
+                       idx channel, idx pixel, idx first_pixel) {
     const scam_call* c = j->of;
     idx bytes = bytes_of(c->dtype), p = first_pixel + pixel;
+    const SCALAR* dmaximum = j->dmaps + (sample * 2 + 1) * pixels_of(c);
+    const SCALAR* dtop = j->dpooled + (sample * 2 + 1) * c->channels;
     idx at = channel * (c->channels_last ? bytes : g.stride) + pixel * (c->channels_last ? g.stride : bytes);
     SCALAR value = number(g.at + at, c->dtype) * by->pixel[pixel] + by->mean[pixel];
-    if (j->top_channel[sample * pixels_of(c) + p] == channel) value += j->dmaps[(sample * 2 + 1) * pixels_of(c) + p];
+    if (j->top_channel[sample * pixels_of(c) + p] == channel) value += dmaximum[p];
     value = value * by->channel[channel] + by->average[channel];
-    if (j->top_pixel[sample * c->channels + channel] == p) value += j->dpooled[(sample * 2 + 1) * c->channels + channel];
+    if (j->top_pixel[sample * c->channels + channel] == p) value += dtop[channel];
     put_number(dx + at, value, c->dtype);
 }
 
@@ -229,7 +239,8 @@ static void write_gradient(const void* job, idx first, idx last, idx part, SCALA
     const place *top_channel = j->top_channel + first * pixels + from, *top_pixel = j->top_pixel + first * c->channels;
     for (idx p = 0; p < count; p++) add_maxima(j, &by, g, dx, first, top_channel[p], p, from);
     for (idx i = 0; i < c->channels; i++)
-        if (top_pixel[i] >= from && top_pixel[i] < from + count) add_maxima(j, &by, g, dx, first, i, top_pixel[i] - from, from);
+        if (top_pixel[i] >= from && top_pixel[i] < from + count)
+            add_maxima(j, &by, g, dx, first, i, top_pixel[i] - from, from);
     (void)last, (void)own;
 }
 
@@ -237,16 +248,18 @@ static void write_gradient(const void* job, idx first, idx last, idx part, SCALA
 static void fc1_gradient(const void* job, idx part, SCALAR* own) {
     const backward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
-    multiply_columns(j->dhidden, 1, c->hidden, c->hidden, j->saved.pooled, c->channels, 2 * c->batch, from, to, j->call->dfc1,
-                     c->channels);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
+    multiply_columns(j->dhidden, 1, c->hidden, c->hidden, j->saved.pooled, c->channels, 2 * c->batch, from, to,
+                     j->call->dfc1, c->channels);
     (void)own;
 }
 
 static void fc2_gradient(const void* job, idx part, SCALAR* own) {
     const backward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
     multiply_columns(j->dv + from, 1, c->channels, to - from, j->hidden_sum, c->hidden, c->batch, 0, c->hidden,
                      j->call->dfc2 + from * c->hidden, c->hidden);
     (void)own;
@@ -288,14 +301,15 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
     backward_job j = {.call = call};
     lay_out_saved(c, c->saved, &j.saved);
     lay_out_backward(c, c->scratch, &j);
+    if (c->dtype == OWN) j.dscores = (SCALAR*)call->dx; /* each sample's before its gradient is written */
     idx tiles = tiles_of(c);
     stage stages[] = {{contract_gates, tiles, 0}, {convolve_maps_backward, map_parts_of(c), 0},
                       {contract_maps, j.channel_parts, 0}, {hidden_gradient, 1, 1},
                       {pooled_gradient, j.channel_parts, 1}, {write_gradient, tiles, 0}};
     idx before = c->batch_statistics ? 1 : 6; /* the means over the batch wait for all samples */
-    run_stages(c, &j, stages, before, j.own, j.own_size);
+    run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (c->norm_weight) join_sums(&j);
-    if (c->batch_statistics) run_stages(c, &j, stages + 1, 5, j.own, j.own_size);
+    if (c->batch_statistics) run_stages(c, &j, stages + 1, 5, 1, j.own, j.own_size);
     layers_gradients(&j);
     conv_gradient(&j);
 }

@@ -34,8 +34,8 @@ INLINE void contract_rows(matrix_of x, const char* g, idx first, int count, cons
     vec factor[4], sums[4];
     SCALAR out[4];
     for (int i = 0; i < 4; i++) factor[i] = splat(by->row_factor[first + (i < count ? i : 0)]), sums[i] = splat(0);
-    SWEEP(x.length, contract_step, x.at + first * x.stride, g + first * x.stride, x.stride, x.length, first, count, factor,
-          sums, by, dtype);
+    SWEEP(x.length, contract_step, x.at + first * x.stride, g + first * x.stride, x.stride, x.length, first, count,
+          factor, sums, by, dtype);
     sum_lanes_of_4(sums, out);
     for (int i = 0; i < count; i++) by->row_sums[first + i] = out[i];
 }
@@ -48,7 +48,9 @@ INLINE void contract_of(matrix_of x, const char* g, const contraction* by, int d
     for (; r < x.rows; r++) contract_rows(x, g, r, 1, &with, dtype);
 }
 
-static void contract(matrix_of x, const char* g, const contraction* by, idx dtype) { BY_DTYPE(dtype, contract_of, x, g, by); }
+static void contract(matrix_of x, const char* g, const contraction* by, idx dtype) {
+    BY_DTYPE(dtype, contract_of, x, g, by);
+}
 
 INLINE void dot_row_step(idx l, mask lanes, int kind, const char* const* row, idx n, const SCALAR* factor, vec* sums,
                          int dtype) {
@@ -95,16 +97,17 @@ INLINE void dot_block_step(idx l, mask lanes, int kind, const char* at, idx stri
     store((SCALAR*)rows + l, where((places)before < 0, row, before));
 }
 
-INLINE void dot_block(matrix_of x, const SCALAR* factor, idx first, int count, const SCALAR* tops, SCALAR* sums, place* rows,
-                      int dtype) {
+INLINE void dot_block(matrix_of x, const SCALAR* factor, idx first, int count, const SCALAR* tops, SCALAR* sums,
+                      place* rows, int dtype) {
     vec factors[4];
     for (int i = 0; i < count; i++) factors[i] = splat(factor[first + i]);
-    SWEEP(x.length, dot_block_step, x.at + first * x.stride, x.stride, x.length, first, count, factors, tops, sums, rows,
-          dtype);
+    SWEEP(x.length, dot_block_step, x.at + first * x.stride, x.stride, x.length, first, count, factors, tops, sums,
+          rows, dtype);
 }
 
 /* The same of columns, of at most TILE, by factors of the rows. Places that are not found stay -1. */
-INLINE void dot_columns_of(matrix_of x, const SCALAR* factor, const SCALAR* tops, double* sums, place* rows, int dtype) {
+INLINE void dot_columns_of(matrix_of x, const SCALAR* factor, const SCALAR* tops, double* sums, place* rows,
+                           int dtype) {
     SCALAR piece[TILE];
     for (idx l = 0; l < TILE; l++) rows[l] = -1, sums[l] = 0;
     for (idx first = 0; first < x.rows; first += TILE) {
@@ -130,8 +133,8 @@ typedef struct {
     const SCALAR *pixel, *mean;      /* by pixel: the gate; the gradient of the mean, for each channel */
 } gradient_factors;
 
-INLINE void gradient_step(idx l, mask lanes, int kind, const char* g, char* dx, idx n, idx r, const gradient_factors* by,
-                          int channels_last, int dtype) {
+INLINE void gradient_step(idx l, mask lanes, int kind, const char* g, char* dx, idx n, idx r,
+                          const gradient_factors* by, int channels_last, int dtype) {
     idx c = channels_last ? l : r, p = channels_last ? r : l;
     vec channel = channels_last ? load(by->channel + c) : splat(by->channel[c]);
     vec average = channels_last ? load(by->average + c) : splat(by->average[c]);
@@ -144,7 +147,8 @@ INLINE void gradient_step(idx l, mask lanes, int kind, const char* g, char* dx, 
 INLINE void gradient_of(matrix_of g, char* dx, const gradient_factors* by, int channels_last, int dtype) {
     gradient_factors with = *by;
     for (idx r = 0; r < g.rows; r++)
-        SWEEP(g.length, gradient_step, g.at + r * g.stride, dx + r * g.stride, g.length, r, &with, channels_last, dtype);
+        SWEEP(g.length, gradient_step, g.at + r * g.stride, dx + r * g.stride, g.length, r, &with, channels_last,
+              dtype);
 }
 
 static void input_gradient(matrix_of g, char* dx, const gradient_factors* by, int channels_last, idx dtype) {

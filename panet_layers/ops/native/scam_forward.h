@@ -33,7 +33,8 @@ static idx lay_out_forward(const scam_call* c, SCALAR* start, forward_job* j) {
 static void pool_pixels(const void* job, idx first, idx last, idx part, SCALAR* own) {
     const forward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
     SCALAR* means = j->saved.pooled + first * 2 * c->channels + from;
     matrix_of x = channels_of(c, c->x, first, from, to - from);
     if (from < to) (c->channels_last ? pool_columns : pool_rows)(x, 0, means, means + c->channels, c->dtype);
@@ -44,7 +45,8 @@ static void pool_pixels(const void* job, idx first, idx last, idx part, SCALAR* 
 static void hidden_features(const void* job, idx first, idx last, idx part, SCALAR* own) {
     const forward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->hidden, j->hidden_parts, part), to = part_start(c->hidden, j->hidden_parts, part + 1);
+    range r = part_of(c->hidden, j->hidden_parts, part);
+    idx from = r.from, to = r.to;
     SCALAR* hidden = j->saved.hidden + first * 2 * c->hidden;
     multiply_rows(c->fc1, c->channels, from, to, j->saved.pooled + first * 2 * c->channels, 2 * (last - first), hidden,
                   c->hidden);
@@ -61,7 +63,8 @@ static void hidden_features(const void* job, idx first, idx last, idx part, SCAL
 static void channel_gate(const void* job, idx first, idx last, idx part, SCALAR* own) {
     const forward_job* j = job;
     const scam_call* c = j->of;
-    idx from = part_start(c->channels, j->channel_parts, part), to = part_start(c->channels, j->channel_parts, part + 1);
+    range r = part_of(c->channels, j->channel_parts, part);
+    idx from = r.from, to = r.to;
     SCALAR* gate = j->saved.gate + first * c->channels;
     multiply_rows(c->fc2, c->hidden, from, to, j->hidden_sum + first * c->hidden, last - first, gate, c->channels);
     for (idx b = first; b < last; b++, gate += c->channels)
@@ -125,11 +128,11 @@ INLINE void apply_step(idx l, mask lanes, int kind, const char* x, char* out, id
     (void)lanes;
 }
 
-INLINE void apply_rows(matrix_of x, char* out, const SCALAR* gate, const SCALAR* pixel_gate, int channels_last, int dtype) {
+INLINE void apply_rows(matrix_of x, char* out, const SCALAR* gate, const SCALAR* pixel_gate, int channels_last,
+                       int dtype) {
     for (idx r = 0; r < x.rows; r++, x.at += x.stride, out += x.stride) {
-        const SCALAR* channel = channels_last ? gate : gate + r;
-        SWEEP(x.length, apply_step, x.at, out, x.length, channel, channels_last ? pixel_gate + r : pixel_gate, channels_last,
-              dtype);
+        const SCALAR *channel = channels_last ? gate : gate + r, *pixel = channels_last ? pixel_gate + r : pixel_gate;
+        SWEEP(x.length, apply_step, x.at, out, x.length, channel, pixel, channels_last, dtype);
     }
 }
 
@@ -151,7 +154,8 @@ static void apply_gates(const void* job, idx first, idx last, idx part, SCALAR* 
 ENTRY(scam_forward)(const struct scam_forward* call) {
     const scam_call* c = &call->of;
     forward_job j = {.out = call->out};
-    lay_out_saved(c, c->saved, &j.saved);
+    idx saved = lay_out_saved(c, c->saved, &j.saved);
+    memset(c->saved + saved - ALIGNED, 0, ALIGNED * sizeof(SCALAR));
     lay_out_forward(c, c->scratch, &j);
     c->moments[0] = c->running_mean ? c->running_mean[0] : 0;
     c->moments[1] = c->running_var ? c->running_var[0] : 0;
@@ -160,8 +164,8 @@ ENTRY(scam_forward)(const struct scam_forward* call) {
                       {channel_gate, j.channel_parts, 1}, {pool_channels, tiles, 0},
                       {convolve_maps, map_parts_of(c), 0}, {apply_gates, tiles, 0}};
     idx before = c->batch_statistics ? 5 : 6; /* the statistics of the batch wait for all samples */
-    run_stages(c, &j, stages, before, j.own, j.own_size);
+    run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (!c->batch_statistics) return;
     join_moments(&j);
-    run_stages(c, &j, stages + 5, 1, j.own, j.own_size);
+    run_stages(c, &j, stages + 5, 1, 1, j.own, j.own_size);
 }

@@ -17,20 +17,21 @@ typedef struct {
     double eps;
 } scam_call;
 
-enum { ALIGNED = 16, SHARES = 16, ROWS_OF_MAPS = 8 };
+enum { ALIGNED = 16, SHARES = 8, ROWS_OF_MAPS = 8 };
 
 INLINE idx pixels_of(const scam_call* c) { return c->height * c->width; }
 INLINE idx parts_of(idx n, idx size) { return (n + size - 1) / size; }
 
 /* Pixels of a tile. It depends on the shape alone, so that results do not depend on the number of threads. */
 INLINE idx tile_of(const scam_call* c) {
-    idx share = round_up(parts_of(pixels_of(c) * c->batch, SHARES), 64);
-    return least(TILE, share > 64 ? share : 64);
+    idx pixels = pixels_of(c), parts = parts_of(pixels, TILE), shares = parts_of(SHARES, c->batch);
+    parts = parts > shares ? parts : shares;
+    return least(TILE, round_up(parts_of(pixels, parts), 64));
 }
 
 /* Rows of the maps that are convolved at a time. */
 INLINE idx map_rows_of(const scam_call* c) {
-    idx share = parts_of(c->height * c->batch, SHARES), most = 4 * TILE / c->width;
+    idx share = parts_of(c->height * c->batch, SHARES), most = TILE / c->width;
     share = share < most ? share : most;
     return least(c->height, share > ROWS_OF_MAPS ? share : ROWS_OF_MAPS);
 }
@@ -49,20 +50,18 @@ static SCALAR* take(SCALAR* block, idx* used, idx n) {
     return taken;
 }
 
-/* What the forward keeps for the backward. LANES numbers at least follow each: vectors may be read past an end. */
+/* What the forward keeps for the backward, one after the other, then ALIGNED zeros: vectors may be read past an end. */
 typedef struct {
     SCALAR *pooled, *hidden, *gate, *maps, *logits; /* (B, 2, C), (B, 2, hidden), (B, C), (B, 2, P), (B, P) */
 } scam_saved;
 
 static idx lay_out_saved(const scam_call* c, SCALAR* start, scam_saved* s) {
-    idx b = c->batch;
+    idx b = c->batch, p = pixels_of(c);
+    idx counts[] = {b * 2 * c->channels, b * 2 * c->hidden, b * c->channels, b * 2 * p, b * p};
+    SCALAR** parts[] = {&s->pooled, &s->hidden, &s->gate, &s->maps, &s->logits};
     idx used = 0;
-    s->pooled = take(start, &used, b * 2 * c->channels);
-    s->hidden = take(start, &used, b * 2 * c->hidden);
-    s->gate = take(start, &used, b * c->channels + ALIGNED);
-    s->maps = take(start, &used, b * 2 * pixels_of(c) + ALIGNED);
-    s->logits = take(start, &used, b * pixels_of(c));
-    return used;
+    for (int i = 0; i < 5; used += counts[i++]) *parts[i] = start ? start + used : 0;
+    return used + ALIGNED;
 }
 
 /* `count` channels from `first` on, of one sample. */
@@ -75,8 +74,9 @@ INLINE matrix_of channels_of(const scam_call* c, const char* data, idx sample, i
 /* `count` pixels from `first` on, of one sample. */
 INLINE matrix_of pixels_from(const scam_call* c, const char* data, idx sample, idx first, idx count) {
     idx bytes = bytes_of(c->dtype), p = pixels_of(c), at = sample * c->channels * p;
-    if (c->channels_last) return (matrix_of){data + (at + first * c->channels) * bytes, c->channels * bytes, count, c->channels};
-    return (matrix_of){data + (at + first) * bytes, p * bytes, c->channels, count};
+    idx channels = c->channels;
+    if (c->channels_last) return (matrix_of){data + (at + first * channels) * bytes, channels * bytes, count, channels};
+    return (matrix_of){data + (at + first) * bytes, p * bytes, channels, count};
 }
 
 /* score = logit * scale + shift; normalised = (logit - mean) * deviation. */
@@ -110,11 +110,13 @@ typedef struct {
     const void* job;
     const stage* stages;
     idx count, batch, group;
+    int last_first; /* begin with the last samples, which are still in the cache from the stages before */
 } schedule;
 
 static void run_group(const void* schedule_, idx i, SCALAR* own) {
     const schedule* s = schedule_;
-    idx first = i * s->group, last = least(first + s->group, s->batch);
+    idx groups = parts_of(s->batch, s->group);
+    idx first = (s->last_first ? groups - 1 - i : i) * s->group, last = least(first + s->group, s->batch);
     for (idx k = 0; k < s->count; k++)
         for (idx b = first; b < last; b += s->stages[k].joint ? last - first : 1)
             for (idx part = 0; part < s->stages[k].parts; part++)
@@ -136,14 +138,15 @@ INLINE idx group_of(const scam_call* c) {
     return least(most, least(8, 1 + 16 * c->hidden / pixels_of(c)));
 }
 
-static void run_stages(const scam_call* c, const void* job, const stage* stages, idx count, SCALAR* own, idx size) {
+static void run_stages(const scam_call* c, const void* job, const stage* stages, idx count, int last_first, SCALAR* own,
+                       idx size) {
     if (by_sample(c)) {
-        schedule s = {job, stages, count, c->batch, group_of(c)};
+        schedule s = {job, stages, count, c->batch, group_of(c), last_first};
         for_each(parts_of(c->batch, s.group), run_group, &s, own, size, (int)c->threads);
         return;
     }
     for (idx k = 0; k < count; k++) {
-        schedule s = {job, stages + k, 1, c->batch, 1};
+        schedule s = {job, stages + k, 1, c->batch, 1, 0};
         for_each(stages[k].parts * (stages[k].joint ? 1 : c->batch), run_part, &s, own, size, (int)c->threads);
     }
 }
@@ -154,3 +157,9 @@ INLINE idx free_parts(const scam_call* c, idx n, idx most) {
     return parts > least_parts ? parts : least_parts;
 }
 INLINE idx part_start(idx n, idx parts, idx part) { return least(n, round_up(n * part / parts, LANES)); }
+typedef struct {
+    idx from, to;
+} range;
+INLINE range part_of(idx n, idx parts, idx part) {
+    return (range){part_start(n, parts, part), part_start(n, parts, part + 1)};
+}

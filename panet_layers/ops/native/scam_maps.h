@@ -4,7 +4,7 @@
 
 enum { SPAN = 8 * LANES, TAPS = 4 }; /* outputs, and taps, that are summed at a time, in registers */
 
-/* Rows [first, last) of the outputs. In memory, inputs have `reach` zeros around them, and outputs the same row length. */
+/* Rows [first, last) of the outputs. In memory, inputs have `reach` zeros around them; outputs have rows as long. */
 typedef struct {
     idx height, width, kernel, reach, first, last, row, outputs, size; /* size: scalars of a padded input */
 } window;

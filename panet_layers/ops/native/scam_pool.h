@@ -3,7 +3,7 @@
 #include "scam_rows.h"
 
 enum {
-    TILE = 1024,  /* columns whose sums stay in the first cache; numbers that one lane's sum may be kept in SCALAR for */
+    TILE = 4096,  /* columns whose sums stay in the cache, and rows that are summed before the sum is added to others */
     PIECE = 4096, /* numbers of a row that are summed before the sum is added to one in double */
     BLOCK = 8     /* rows that share a visit of the columns' sums */
 };
@@ -48,8 +48,8 @@ INLINE void pool_rows_of(matrix_of x, const SCALAR* factor, SCALAR* means, SCALA
     }
 }
 
-INLINE void pool_block_step(idx l, mask lanes, int kind, const char* at, idx stride, idx n, int count, const vec* factor,
-                            SCALAR* sums, SCALAR* tops, int dtype) {
+INLINE void pool_block_step(idx l, mask lanes, int kind, const char* at, idx stride, idx n, int count,
+                            const vec* factor, SCALAR* sums, SCALAR* tops, int dtype) {
     vec sum[BLOCK], top[BLOCK];
     for (int i = 0; i < count; i++) {
         prefetch(at + (i + count) * stride, l, kind, dtype);

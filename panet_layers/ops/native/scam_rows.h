@@ -1,4 +1,4 @@
-/* A sample as a matrix of any dtype, whose rows are contiguous: channels of pixels or, channels_last, pixels of channels. */
+/* A sample as a matrix of any dtype with contiguous rows: channels of pixels or, channels_last, pixels of channels. */
 #pragma once
 #include "storage.h"
 
@@ -91,7 +91,7 @@ INLINE vec read(const char* row, idx l, idx n, int kind, int dtype) {
     return load(wide);
 }
 
-/* Asks for number l of a row that is read soon. Rows are short for the processor's own prefetching, and several at once. */
+/* Asks for number l of a row that is read soon: the processor's own prefetching fails on several short rows at once. */
 INLINE void prefetch(const char* row, idx l, int kind, int dtype) {
     if (kind == WHOLE) __builtin_prefetch(row + l * bytes_of(dtype));
 }

@@ -17,8 +17,7 @@ from ..precision import accumulation_dtype
 from .tensors import NativeSaved, Parameters, Running, empty_native_saved
 
 # The fields of `scam_call` in native/scam_job.h; then those of `scam_forward` and of `scam_backward`.
-_CALL = "13Q10qd"
-_FORWARD, _BACKWARD = Struct(_CALL + "Q"), Struct(_CALL + "9Q")
+_CALL, _FORWARD, _BACKWARD = (Struct("13Q10qd" + others) for others in ("", "Q", "9Q"))
 _STORED_AS = {torch.bfloat16: 1, torch.float16: 2}  # other inputs: 0, as they are computed
 _SMALL = 1 << 15  # elements that one thread computes sooner than it would start others
 
@@ -30,49 +29,49 @@ def forward(
 
     The logits are normalised by the batch's statistics or by the running ones.
     """
-    result = torch.empty_like(x)
-    saved = empty_native_saved(x, params)
     if x.numel() == 0:
-        return result, NativeSaved(*(t.zero_() for t in saved))
-    dtype = accumulation_dtype(x.dtype)
-    params = _converted(params, dtype)
-    running = _converted(running, dtype)
+        return torch.empty_like(x), NativeSaved(*(t.zero_() for t in empty_native_saved(x, params)))
     given, x, channels_last = x, *_dense(x)
-    out = result if given is x else torch.empty_like(x)
-    sizes, scratch = _sizes(x, params, channels_last, batch_statistics, eps), None
-    scratch = saved.saved.new_empty(_scratch_sizes(dtype, *sizes)[1])
+    out, dtype = torch.empty_like(x), accumulation_dtype(x.dtype)
+    params = _converted(params, dtype)
+    if running.mean is not None:
+        running = _converted(running, dtype)
+    sizes = _sizes(x, params, channels_last, batch_statistics, eps)
+    of_saved, of_scratch, _ = _memory(dtype, sizes)
+    saved = NativeSaved(torch.empty(of_saved, dtype=dtype), torch.empty(2, dtype=dtype))
+    scratch = torch.empty(of_scratch, dtype=dtype)
     pointers = [0 if t is None else t.data_ptr() for t in (x, *saved, scratch, *params, *running)]
     _function("scam_forward", dtype)(_FORWARD.pack(*pointers, *sizes, out.data_ptr()))
-    return (result if out is result else result.copy_(out)), saved
+    return (out if given is x else torch.empty_like(given).copy_(out)), saved
 
 
 def backward(
     grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
     """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
-    result = torch.empty_like(x)
     if x.numel() == 0:
-        return result, Parameters._make(None if p is None else torch.zeros_like(p) for p in params)
-    dtype = accumulation_dtype(x.dtype)
-    given_params, params = params, _converted(params, dtype)
+        return torch.empty_like(x), Parameters._make(None if p is None else torch.zeros_like(p) for p in params)
     given, x, channels_last = x, *_dense(x)
     grad = grad.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last)
-    dx = result if given is x else torch.empty_like(x)
+    dx, dtype = torch.empty_like(x), accumulation_dtype(x.dtype)
+    given_params, params = params, _converted(params, dtype)
     gradients = Parameters._make(None if p is None else torch.empty_like(p) for p in params)
     sizes = _sizes(x, params, channels_last, batch_statistics, eps)
-    scratch = saved.saved.new_empty(_scratch_sizes(dtype, *sizes)[2])
-    tensors = (x, *saved, scratch, *params, None, None)
+    scratch = torch.empty(_memory(dtype, sizes)[2], dtype=dtype)
+    tensors = (x, *saved, scratch, *params, None, None, grad, dx, *gradients)
     pointers = [0 if t is None else t.data_ptr() for t in tensors]
-    others = [0 if t is None else t.data_ptr() for t in (grad, dx, *gradients)]
-    _function("scam_backward", dtype)(_BACKWARD.pack(*pointers, *sizes, *others))
-    return (result if dx is result else result.copy_(dx)), gradients.like(given_params)
+    _function("scam_backward", dtype)(_BACKWARD.pack(*pointers[:13], *sizes, *pointers[13:]))
+    if given_params is not params:
+        gradients = gradients.like(given_params)
+    return (dx if given is x else torch.empty_like(given).copy_(dx)), gradients
 
 
 def _converted(tensors: Any, dtype: torch.dtype) -> Any:
-    """Return the named tuple of parameters with all of them contiguous, in this dtype."""
-    if all(t is None or (t.dtype is dtype and t.is_contiguous()) for t in tensors):
-        return tensors
-    return type(tensors)._make(None if t is None else t.to(dtype).contiguous() for t in tensors)
+    """Return a named tuple of tensors with all of them contiguous, in this dtype; the same one where they are so."""
+    for t in tensors:
+        if t is not None and (t.dtype is not dtype or not t.is_contiguous()):
+            return type(tensors)._make(None if t is None else t.to(dtype).contiguous() for t in tensors)
+    return tensors
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:
@@ -84,26 +83,22 @@ def _dense(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), x.shape[2] == x.shape[3] == 1
 
 
-def _sizes(x: Tensor, params: Parameters, channels_last: bool, batch_statistics: bool, eps: float) -> tuple:
-    hidden, kernel = params.fc1.shape[0], params.conv.shape[3]
-    stored_as = _STORED_AS.get(x.dtype, 0)
-    return (*x.shape, hidden, kernel, stored_as, channels_last, batch_statistics, threads_for(x, _SMALL), eps)
+def _sizes(x: Tensor, params: Parameters, channels_last: bool, batch_statistics: bool, eps: float) -> tuple[Any, ...]:
+    """Return the fields of `scam_call` that are no pointers."""
+    stored_as, hidden, kernel = _STORED_AS.get(x.dtype, 0), params.fc1.shape[0], params.conv.shape[3]
+    return *x.shape, hidden, kernel, stored_as, channels_last, batch_statistics, threads_for(x, _SMALL), eps
 
 
 @lru_cache(4096)
-def _scratch_sizes(dtype: torch.dtype, *sizes: Any) -> tuple[int, int, int]:
-    """Return the sizes of what is saved, and of the scratch of a forward and of a backward."""
+def _memory(dtype: torch.dtype, sizes: tuple[Any, ...]) -> tuple[int, int, int]:
+    """Return how many numbers are saved, and how many are scratch of a forward and of a backward."""
     found = (ctypes.c_int64 * 3)()
-    call = getattr(library(), f"scam_sizes_{_NAMES[dtype]}")
-    call(Struct(_CALL).pack(*[0] * 13, *sizes), found)
+    _function("scam_sizes", dtype)(_CALL.pack(*[0] * 13, *sizes), found)
     return tuple(found)  # type: ignore[return-value]
 
 
-_NAMES = {torch.float32: "float", torch.float64: "double"}
-
-
 @cache
-def _function(name: str, dtype: torch.dtype) -> Callable[[bytes], None]:
-    function = getattr(library(), f"{name}_{_NAMES[dtype]}")
-    function.argtypes, function.restype = [ctypes.c_char_p], None
+def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    function = getattr(library(), f"{name}_{'double' if dtype is torch.float64 else 'float'}")
+    function.restype = None
     return function

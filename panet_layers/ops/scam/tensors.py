@@ -83,9 +83,8 @@ def empty_fused_saved(x: Tensor, params: Parameters) -> FusedSaved:
 
 
 def empty_native_saved(x: Tensor, params: Parameters) -> NativeSaved:
-    """Return memory for `NativeSaved`; each of its five tensors begins at a multiple of 16 numbers."""
+    """Return memory for `NativeSaved`; 16 zeros follow the five tensors of which the first consists."""
     b, c, h, w = x.shape
-    counts = 2 * b * c, 2 * b * params.fc1.shape[0], b * c + 16, 2 * b * h * w + 16, b * h * w
-    size = sum((count + 15) // 16 * 16 for count in counts)
+    size = 2 * b * c + 2 * b * params.fc1.shape[0] + b * c + 2 * b * h * w + b * h * w + 16
     dtype = accumulation_dtype(x.dtype)
     return NativeSaved(x.new_empty(size, dtype=dtype), x.new_empty(2, dtype=dtype))
