@@ -35,6 +35,7 @@ class Fuzzed(NamedTuple):
 
 FUZZED = {
     "collapsed": Fuzzed("collapsed", 10_000, 10, tuple(FLOATS), 40),
+    "native": Fuzzed("native", 10_000, 10, tuple(FLOATS), 40),
     # Triton's interpreter truncates to bfloat16, where a GPU rounds.
     "interpreted": Fuzzed("triton", 200, 2, ("float64", "float32", "float16"), 12, on_interpreter),
     "compiled": Fuzzed("triton", 30, 1, tuple(FLOATS), 40, on_gpu),

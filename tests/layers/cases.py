@@ -17,6 +17,7 @@ from panet_layers.ops.native import library
 
 EXACT = 1e-10  # float64 against float64, relative to the largest element of the tensor (or to 1, if that is larger)
 BACKENDS = ("reference", "collapsed", *(["native"] if library.why_not() is None else []))
+HAND_WRITTEN = BACKENDS[1:]  # with derivatives of their own
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 
 SMALL_CHUNKS = (1, 3000, 20_000)  # bytes: one instance in a chunk; a few groups; a few samples

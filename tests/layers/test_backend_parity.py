@@ -10,6 +10,7 @@ from tests.layers.cases import (
     CASES,
     DEFAULT_CHUNKS,
     EMAM_CASES,
+    HAND_WRITTEN,
     SCAM_CASES,
     SMALL,
     SMALL_CHUNKS,
@@ -109,10 +110,11 @@ def test_non_finite_input_spreads_alike(case, value):
 
 @pytest.mark.parametrize("offset", [10, float("nan")], ids=str)
 @pytest.mark.parametrize("case", [EMAM_CASES[5], EMAM_CASES[6], EMAM_CASES[8]], ids=str)
-def test_taps_that_only_read_padding_have_no_gradient(case, offset):
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_taps_that_only_read_padding_have_no_gradient(case, offset, backend):
     """In maps of one row or column: not even a rounding, or NaN."""
     x, grad = tensors(case, dtype=torch.float32)
-    gradient = run(with_backend(case.layer(dtype=torch.float32), "collapsed"), x + offset, grad)["grad conv3x3.weight"]
+    gradient = run(with_backend(case.layer(dtype=torch.float32), backend), x + offset, grad)["grad conv3x3.weight"]
     unread = torch.zeros(3, 3, dtype=torch.bool)
     if case.height == 1:
         unread[::2] = True

@@ -10,7 +10,7 @@ from panet_layers import EMAM, functional
 from panet_layers.ops.emam.operators import OPERATORS as EMAM_OPERATORS
 from panet_layers.ops.scam.operators import OPERATORS as SCAM_OPERATORS
 from tests.devices import on_interpreter
-from tests.layers.cases import SMALL, tensors, with_backend
+from tests.layers.cases import HAND_WRITTEN, SMALL, tensors, with_backend
 
 ALL = [operator for table in (EMAM_OPERATORS, SCAM_OPERATORS) for pair in table.values() for operator in pair]
 
@@ -26,7 +26,7 @@ def counted(layer, x, grad):
 
 
 @pytest.mark.usefixtures("by_hand_at_any_size")
-@pytest.mark.parametrize("backend", ["collapsed", "triton"])
+@pytest.mark.parametrize("backend", [*HAND_WRITTEN, "triton"])
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_operators_count_what_the_formulas_count(case, backend):
     if backend == "triton":

@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from panet_layers import EMAM, SCAM
+from tests.layers.cases import HAND_WRITTEN
 
 
 class Step(NamedTuple):
@@ -48,8 +49,9 @@ SHAPES = [(8, 728, 19, 19), (4, 64, 74, 74), (2, 64, 147, 147)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_emam_needs_little_memory(shape):
-    step = measure(EMAM(shape[1], backend="collapsed"), shape)
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_emam_needs_little_memory(shape, backend):
+    step = measure(EMAM(shape[1], backend=backend), shape)
     assert step.extra <= 1.5
     assert step.kept <= 1.5
 
@@ -69,7 +71,8 @@ def test_the_reference_needs_much():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_scam_needs_little_memory(shape):
-    step = measure(SCAM(shape[1], spatial_norm="batch", backend="collapsed"), shape)
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_scam_needs_little_memory(shape, backend):
+    step = measure(SCAM(shape[1], spatial_norm="batch", backend=backend), shape)
     assert step.extra <= 0.5
     assert step.kept <= 1.2

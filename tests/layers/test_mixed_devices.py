@@ -11,7 +11,7 @@ from tests.layers.cases import SMALL, with_backend
 from tests.layers.changed_parts import changed
 
 SIZES = {"small": (2, 8, 5, 4), "large": (1, 8, 300, 300)}
-BACKENDS = (None, "reference", "collapsed", "triton")
+BACKENDS = (None, "reference", "collapsed", "native", "triton")
 ONE_DEVICE = "needs its input and parameters on one device.*input on {}.* on {}; a tensor on meta has no values"
 
 

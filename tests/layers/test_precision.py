@@ -10,6 +10,7 @@ import torch
 from panet_layers import EMAM
 from tests.layers.cases import (
     BACKENDS,
+    HAND_WRITTEN,
     LOW_PRECISION,
     SMALL,
     EmamCase,
@@ -43,12 +44,13 @@ def error(outcome, exact, name):
 @pytest.mark.parametrize("shift", [0.0, 3.0], ids=["centred", "shifted"])
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 @pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
-def test_error_budget(case, dtype, shift):
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_error_budget(case, dtype, shift, backend):
     """Over many draws."""
     budget = Budget()
     for seed in range(DRAWS):
         low, high = lowered(case, dtype, shift, seed)
-        budget.add(run(with_backend(low[0], "collapsed"), *low[1:]), plain_run(*low), run(*high), dtype)
+        budget.add(run(with_backend(low[0], backend), *low[1:]), plain_run(*low), run(*high), dtype)
     budget.check()
 
 
@@ -93,11 +95,12 @@ def test_autocast(case, backend, dtype, backward_inside):
         assert error(outcome, exact, name) <= (3e-2 if coarse else 1e-4), name
 
 
-def test_autocast_after_a_convolution():
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_autocast_after_a_convolution(backend):
     """A convolution under autocast returns bfloat16; the layer returns it too, and its own gradients stay float32."""
     for case in SMALL:
         convolution = torch.nn.Conv2d(3, case.channels, 3)
-        layer = with_backend(case.layer(dtype=torch.float32), "collapsed")
+        layer = with_backend(case.layer(dtype=torch.float32), backend)
         with torch.autocast("cpu", torch.bfloat16):
             out = layer(convolution(torch.randn(2, 3, 9, 9)))
         assert out.dtype == torch.bfloat16
@@ -129,7 +132,8 @@ def test_parameters_and_input_of_different_dtypes(backend, dtype):
         assert all(outcome[f"grad {name}"].dtype == torch.float32 for name, _ in layer.named_parameters())
 
 
-def test_backends_agree_in_float32_on_a_large_offset():
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_backends_agree_in_float32_on_a_large_offset(backend):
     """Variances are of centred values: an offset of 1000 standard deviations costs digits, not the answer."""
     case = EmamCase(1, 8, 8, 16, 16)
     layer = case.layer(dtype=torch.float64)
@@ -138,19 +142,20 @@ def test_backends_agree_in_float32_on_a_large_offset():
     x, grad = tensors(case)
     x = x + 1000
     exact = run(with_backend(layer, "reference"), x, grad)
-    assert_same(run(with_backend(layer, "collapsed"), x, grad), exact, 1e-8)
-    single = with_backend(layer, "collapsed").float()(x.float())
+    assert_same(run(with_backend(layer, backend), x, grad), exact, 1e-8)
+    single = with_backend(layer, backend).float()(x.float())
     plain = with_backend(layer, "reference").float()(x.float())
     distance = (single.double() - exact["output"]).norm()
     assert distance <= 2 * (plain.double() - exact["output"]).norm() + 1e-7 * exact["output"].norm()
 
 
-def test_a_variance_beyond_float16_may_have_a_share_within_it():
+@pytest.mark.parametrize("backend", HAND_WRITTEN)
+def test_a_variance_beyond_float16_may_have_a_share_within_it(backend):
     """In float16 the running variance takes a hundredth of the batch's, which may pass 65504."""
     case = ScamCase(2, 8, 4, 5, 4, norm="batch")
     x, grad = tensors(case)
     x, layer = (x * 1000).half(), case.layer(dtype=torch.float16)
     expected = run(with_backend(layer, "reference").double(), x.double(), grad)["after spatial.bn.running_var"]
-    actual = run(with_backend(layer, "collapsed"), x, grad.half())["after spatial.bn.running_var"]
+    actual = run(with_backend(layer, backend), x, grad.half())["after spatial.bn.running_var"]
     assert 655.04 < expected < 65504
     assert (actual.double() - expected).abs() <= 2 * torch.finfo(torch.float16).eps * expected

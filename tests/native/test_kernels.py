@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.kernels.helpers import assert_non_finite_alike, check_large_offset, outcomes
+from tests.layers.cases import CASES as ALL
 from tests.layers.cases import SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
-from tests.layers.inputs import LAYOUTS, VALUES
+from tests.layers.inputs import LAYOUTS, VALUES, emam_cases, scam_cases
 from tests.layers.operators import opcheck
 
 CASES = [
@@ -34,6 +37,26 @@ pytestmark = pytest.mark.usefixtures("kernels")
 def test_parity_in_every_layout(case, layout, threads):
     x, grad = map(LAYOUTS[layout], tensors(case))
     assert_same(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_parity_on_the_table(case):
+    assert_same(*outcomes(case.layer(), *tensors(case), backend="native"))
+
+
+@settings(max_examples=300)
+@given(
+    st.one_of(emam_cases(), scam_cases()),
+    st.sampled_from(sorted(LAYOUTS)),
+    st.sampled_from(sorted(VALUES)),
+    st.integers(0, 2**16),
+)
+def test_parity_on_drawn_cases(case, layout, values, seed):
+    x, grad = tensors(case, seed)
+    x = VALUES[values](x)
+    if case.batch:
+        x, grad = LAYOUTS[layout](x), LAYOUTS[layout](grad)
+    assert_same(*outcomes(case.layer(seed), x, grad, backend="native"))
 
 
 @pytest.mark.parametrize("layout", FORMATS)

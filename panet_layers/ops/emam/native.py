@@ -39,7 +39,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     """Return the attended map, like x (B, C, H, W), and what the backward needs."""
     saved = empty_native_saved(x, groups)
     if x.numel() == 0:
-        return torch.empty_like(x), saved
+        return torch.empty_like(x), NativeSaved(saved.statistics.zero_())
     given, (x, channels_last) = x, dense(x)
     params = params.ready(saved.statistics.dtype)
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
