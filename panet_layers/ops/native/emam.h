@@ -9,12 +9,12 @@
 #include "tiles.h"
 
 enum {
-    PLANES = 16,              /* of an item of work: in channels_last, 64 bytes of each pixel */
-    WHOLE_PIXELS = 1 << 15,   /* a larger plane is cut into tiles of rows */
+    PLANES = 16,            /* of an item of work: in channels_last, 64 bytes of each pixel */
+    WHOLE_PIXELS = 1 << 15, /* a larger plane is cut into tiles of rows */
     TILE_PIXELS = 1 << 13,
     COPIED_SCALARS = 1 << 17, /* at most, of a tile of an instance in channels_last */
     STRIP_PIXELS = 1 << 10,   /* of a tile of PLANES in channels_last, which is copied */
-    BLOCK_SCALARS = 3 << 18    /* about, of scratch for the instances that take all steps together */
+    BLOCK_SCALARS = 3 << 18   /* about, of scratch for the instances that take all steps together */
 };
 
 /* Every field has eight bytes: ops/emam/native.py packs them. */
@@ -33,7 +33,7 @@ typedef struct {
     maps x, grad, out;
     SCALAR *means, *gates;   /* (N, K, L): r and s; a and d */
     SCALAR *mean, *rstd, *q; /* (N, K) */
-    SCALAR *gate;            /* (N, P) */
+    SCALAR* gate;            /* (N, P) */
     idx rows, strip;         /* of a tile of an instance, and of one of PLANES */
     int threads, whole;      /* whether an item of work is an instance, in one tile */
 } emam;

@@ -31,17 +31,20 @@ static void pack_item(const void* job, idx item, SCALAR* own) {
 }
 
 /* C (rows, columns) += A B for PANELS panels of B, whose rows lie one after the other. */
-static void add_products(const SCALAR* packed, idx rows, matrix b, idx depth, idx columns, SCALAR* c, idx c_row, SCALAR* panels) {
+static void add_products(const SCALAR* packed, idx rows, matrix b, idx depth, idx columns, SCALAR* c, idx c_row,
+                         SCALAR* panels) {
     SCALAR tile[ROWS * COLUMNS];
     for (idx r = 0; r < depth; r += DEPTH) {
         idx now = least(DEPTH, depth - r), size = now * COLUMNS;
         for (idx i = 0; i < now; i++)
             for (idx j = 0; j < columns; j += COLUMNS)
-                pack_columns((matrix){b.at + (r + i) * b.row + j, b.row, 1}, 1, least(COLUMNS, columns - j), panels + j / COLUMNS * size + i * COLUMNS);
+                pack_columns((matrix){b.at + (r + i) * b.row + j, b.row, 1}, 1, least(COLUMNS, columns - j),
+                             panels + j / COLUMNS * size + i * COLUMNS);
         for (idx j = 0; j < columns; j += COLUMNS)
             for (idx p = 0; p < panels_of(rows); p++) {
                 multiply_panels(packed + (p * depth + r) * ROWS, panels + j / COLUMNS * size, now, tile);
-                add_tile(tile, least(ROWS, rows - p * ROWS), least(COLUMNS, columns - j), c + p * ROWS * c_row + j, c_row);
+                add_tile(tile, least(ROWS, rows - p * ROWS), least(COLUMNS, columns - j), c + p * ROWS * c_row + j,
+                         c_row);
             }
     }
 }
@@ -122,8 +125,8 @@ static void multiply_item(const void* job, idx item, SCALAR* own) {
 
 /* ---- the gradient of the input ---- */
 
-/* What reaches all pixels of a plane through its sides' means and its windows: sides = rows (H), then columns (W); the
-   corners' excess over the sum of both in `corners`. */
+/* What reaches a pixel through its plane's means and windows: the sum of its row's and its column's number, and at the
+   corners a number more. */
 static void spread_sides(const emam_backward* b, idx n, idx c, SCALAR* rows, SCALAR* columns, SCALAR corners[4]) {
     const emam* e = &b->e;
     idx H = e->H, W = e->W;
@@ -153,7 +156,7 @@ static void outer_rows(const SCALAR* a, const SCALAR* d, const SCALAR* row, cons
     }
 }
 
-/* dx of n pixels; delta[ky] is the row below for ky = 0, above for ky = 2. */
+/* dx of n pixels. As in add_tap_sums, tap (ky, kx) meets delta one row down for ky = 0, one column right for kx = 0. */
 static void pull_pixels(const SCALAR* x, const SCALAR* grad, const SCALAR* gate, const SCALAR* ad, const SCALAR* spread,
                         const neighbours* near, idx n, idx W, const SCALAR* taps, SCALAR kappa, SCALAR offset,
                         SCALAR slope, SCALAR* dx) {
@@ -176,13 +179,15 @@ static void pull_pixels(const SCALAR* x, const SCALAR* grad, const SCALAR* gate,
 
 static idx pull_scratch(const emam* e) {
     idx size = round_up(strip_pixels(e), LANES) + 2 * LANES;
-    return near_scratch(e) + 2 * size + e->H + round_up(e->W, LANES) + 3 * tile_size(e->x.channels_last, PLANES, strip_pixels(e));
+    return near_scratch(e) + 2 * size + e->H + round_up(e->W, LANES) +
+           3 * tile_size(e->x.channels_last, PLANES, strip_pixels(e));
 }
 
 static void pull_planes(const emam_backward* b, idx n, idx block, SCALAR* own) {
     const emam* e = &b->e;
     idx K = e->K, H = e->H, W = e->W, N = b->first + n, first = block * PLANES, planes = least(PLANES, K - first);
-    idx size = round_up(strip_pixels(e), LANES) + 2 * LANES, copy = tile_size(e->x.channels_last, PLANES, strip_pixels(e));
+    idx size = round_up(strip_pixels(e), LANES) + 2 * LANES,
+        copy = tile_size(e->x.channels_last, PLANES, strip_pixels(e));
     SCALAR *ad = own + near_scratch(e), *spread = ad + size, *row = spread + size, *column = row + H, corners[4];
     SCALAR* copies = column + round_up(W, LANES);
     for (idx h = 0; h < H; h += e->strip) {
@@ -240,7 +245,8 @@ static idx emam_backward_layout(const emam_call* call, emam_backward* b) {
     b->dwindows = reserve(&scratch, b->block * 9 * K);
     b->dm_rows = reserve(&scratch, packed_size(b->block, K));
     b->dm_columns = reserve(&scratch, packed_size(K, b->block));
-    b->own_size = round_up(max_of(max_of(PANELS * PANEL, pull_scratch(e)), max_of(delta_scratch(e), contract_scratch(e))), 16);
+    b->own_size =
+        round_up(max_of(max_of(PANELS * PANEL, pull_scratch(e)), max_of(delta_scratch(e), contract_scratch(e))), 16);
     b->own = reserve(&scratch, b->own_size * e->threads);
     return scratch.size;
 }

@@ -6,15 +6,16 @@
 typedef struct {
     emam e;
     SCALAR *p, *dp, *taps, *w1; /* softmax(beta) and its gradient (K), p w3 (K, 9), w1^T packed */
-    double *totals, *dgamma, *dbeta, *db1, *db3, *taps_total; /* over all instances; dbeta without softmax(beta)'s part */
+    double *totals, *dgamma, *dbeta, *db1, *db3,
+        *taps_total; /* over all instances; dbeta without softmax(beta)'s part */
     double d_total;
     /* Of the block's instances: */
-    SCALAR *delta, *d;                         /* (P), and its sum */
-    SCALAR *dpre, *dmeans;                     /* (K, L): before the gates' sigmoid, and of the means */
-    SCALAR* dpre_rows;                         /* dpre packed, in the memory of dmeans, which follows */
-    SCALAR *h, *dm, *dpre_sums;                /* (K): rstd sum of (t - mu) delta; before the softmax of q; sums of dpre */
-    SCALAR *taps_sums, *windows, *dwindows;    /* (K, 9): x with delta's neighbours; S / P and its gradient times P */
-    SCALAR *dm_rows, *dm_columns;              /* dm, dm^T packed */
+    SCALAR *delta, *d;                      /* (P), and its sum */
+    SCALAR *dpre, *dmeans;                  /* (K, L): before the gates' sigmoid, and of the means */
+    SCALAR* dpre_rows;                      /* dpre packed, in the memory of dmeans, which follows */
+    SCALAR *h, *dm, *dpre_sums;             /* (K): rstd sum of (t - mu) delta; before the softmax of q; sums of dpre */
+    SCALAR *taps_sums, *windows, *dwindows; /* (K, 9): x with delta's neighbours; S / P and its gradient times P */
+    SCALAR *dm_rows, *dm_columns;           /* dm, dm^T packed */
     SCALAR* own;
     idx own_size, first, last, block;
 } emam_backward;
@@ -38,7 +39,7 @@ static void find_delta(const emam_backward* b, idx n, idx piece, SCALAR* own) {
         tile grad = open_tile(&e->grad, plane, K, p, pixels, copy + tile_stride(PIECE));
         memset(sum, 0, pixels * sizeof(SCALAR));
         for (idx c = 0; c < K; c++) {
-            const SCALAR *restrict xc = plane_of(&x, c), *restrict gc = plane_of(&grad, c);
+            const SCALAR* restrict xc = plane_of(&x, c), * restrict gc = plane_of(&grad, c);
             for (idx i = 0; i < pixels; i += LANES) store(sum + i, load(sum + i) + load(xc + i) * load(gc + i));
         }
     }
@@ -96,7 +97,8 @@ static void outer_product(const SCALAR* a, const SCALAR* d, idx rows, idx W, SCA
 static void add_tap_sums(const SCALAR* x, const SCALAR* ad, const neighbours* near, SCALAR level, idx n, idx W,
                          SCALAR sums[9], SCALAR* centred) {
     const SCALAR *l = near->right, *m = near->middle, *r = near->left;
-    vec zero = splat(0), e0 = zero, e1 = zero, e2 = zero, e3 = zero, e4 = zero, e5 = zero, e6 = zero, e7 = zero, e8 = zero;
+    vec zero = splat(0), e0 = zero, e1 = zero, e2 = zero, e3 = zero, e4 = zero, e5 = zero, e6 = zero, e7 = zero,
+        e8 = zero;
     vec h = zero, mean = splat(level);
     for (idx p = 0; p < n; p += LANES) {
         vec v = load(x + p), t = v * load(ad + p), delta = load(m + p);
@@ -139,8 +141,8 @@ static void find_psi(const SCALAR* x, const SCALAR* delta, SCALAR level, SCALAR 
 }
 
 static idx contract_scratch(const emam* e) {
-    return near_scratch(e) + round_up(strip_pixels(e), LANES) + 2 * LANES + PLANES * (e->H + round_up(e->W, LANES) + 4) +
-           tile_size(e->x.channels_last, PLANES, strip_pixels(e));
+    return near_scratch(e) + round_up(strip_pixels(e), LANES) + 2 * LANES +
+           PLANES * (e->H + round_up(e->W, LANES) + 4) + tile_size(e->x.channels_last, PLANES, strip_pixels(e));
 }
 
 typedef struct {

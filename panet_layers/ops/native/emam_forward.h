@@ -204,13 +204,15 @@ INLINE void multiply_pixels(const SCALAR* restrict x, const SCALAR* restrict gat
 
 static idx attend_scratch(const emam* e) {
     idx pixels = tile_pixels(e);
-    return 4 * (round_up(pixels, LANES) + 2 * LANES) + tile_size(e->x.channels_last, e->K, pixels) + tile_stride(pixels);
+    return 4 * (round_up(pixels, LANES) + 2 * LANES) + tile_size(e->x.channels_last, e->K, pixels) +
+           tile_stride(pixels);
 }
 
 /* The map and the output of some rows of an instance; with `whole`, the moments before them. */
 static void attend_rows(const emam_forward* f, idx n, idx h, SCALAR* own) {
     const emam* e = &f->e;
-    idx K = e->K, H = e->H, W = e->W, rows = least(e->rows, H - h), pixels = rows * W, size = round_up(pixels, LANES) + 2 * LANES;
+    idx K = e->K, H = e->H, W = e->W, rows = least(e->rows, H - h), pixels = rows * W,
+        size = round_up(pixels, LANES) + 2 * LANES;
     SCALAR *t = own, *left = t + size + LANES, *middle = left + size, *right = middle + size, *copy = right + size;
     int above = h > 0, below = h + rows < H;
     memset(left - LANES, 0, (3 * size + LANES) * sizeof(SCALAR));
@@ -262,7 +264,9 @@ static void attend_instance(const void* job, idx item, SCALAR* own) {
     attend_rows(f, f->first + item, 0, own);
 }
 
-static void start_instances(const void* job, idx item, SCALAR* own) { start_instance(job, ((const emam_forward*)job)->first + item); }
+static void start_instances(const void* job, idx item, SCALAR* own) {
+    start_instance(job, ((const emam_forward*)job)->first + item);
+}
 
 static void attend_tile(const void* job, idx item, SCALAR* own) {
     const emam_forward* f = job;

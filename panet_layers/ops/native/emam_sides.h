@@ -42,7 +42,8 @@ INLINE int corner_of(idx h, idx w) { return 2 * (h > 0) + (w > 0); }
 
 /* S / P of all nine taps, to out[0], out[step], ... */
 static void window_means(const SCALAR* means, const SCALAR corners[4], idx H, idx W, SCALAR* out, idx step) {
-    SCALAR mean = sum_of(means, H) / H, of_pixel = (SCALAR)1 / (H * W), of_row = (SCALAR)1 / H, of_column = (SCALAR)1 / W;
+    SCALAR mean = sum_of(means, H) / H, of_pixel = (SCALAR)1 / (H * W), of_row = (SCALAR)1 / H,
+           of_column = (SCALAR)1 / W;
     for (int k = 0; k < 9; k++) {
         idx h = unread_row(k, H), w = unread_column(k, W);
         SCALAR s = mean;

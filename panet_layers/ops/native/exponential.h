@@ -5,7 +5,7 @@
 /* x = n ln 2 + r; adding ROUNDER leaves n in the lowest bits of the sum. exp(r) by its series. */
 INLINE float exponential_float(float x) {
     const float rounder = 12582912.0f; /* 1.5 * 2^23 */
-    x = x < -88.0f ? -88.0f : x; /* at the ends the power is zero, and infinity */
+    x = x < -88.0f ? -88.0f : x;       /* at the ends the power is zero, and infinity */
     x = x > 89.0f ? 89.0f : x;
     float shifted = x * 1.44269504088896341f + rounder, n = shifted - rounder;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;

@@ -73,7 +73,7 @@ INLINE void add_tile(const SCALAR* tile, idx rows, idx columns, SCALAR* c, idx c
 
 /* C (rows, columns) += A B, for at most COLUMNS columns. Rows of C are c_row apart; `panel`: PANEL scalars of scratch. */
 static inline void add_product(const SCALAR* packed, idx rows, matrix b, idx depth, idx columns, SCALAR* c, idx c_row,
-                        SCALAR* panel) {
+                               SCALAR* panel) {
     SCALAR tile[ROWS * COLUMNS];
     for (idx r = 0; r < depth; r += DEPTH) {
         idx now = least(DEPTH, depth - r);

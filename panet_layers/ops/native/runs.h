@@ -47,7 +47,8 @@ static void dot_runs(const maps* a, const maps* b, idx plane, idx n, idx pixel, 
 }
 
 /* Each of `pixels` pixels of n consecutive planes times its number in `factors`. */
-static void scale_runs(const maps* from, const maps* to, idx plane, idx n, idx pixel, idx pixels, const SCALAR* factors) {
+static void scale_runs(const maps* from, const maps* to, idx plane, idx n, idx pixel, idx pixels,
+                       const SCALAR* factors) {
     SCALAR copy[RUN], wide[RUN];
     const char* source = run_at(from, plane, pixel);
     char* target = run_at(to, plane, pixel);

@@ -58,10 +58,14 @@ static void find_top_channels(const backward_job* j, idx sample, idx from, idx c
     idx bytes = bytes_of(c->dtype);
     for (idx p = 0; p < count; p++) {
         if (top[p] >= 0) continue;
-        if (!c->channels_last) top[p] = exact_place(x.at + p * bytes, x.stride, c->channels, gate, tops[p], c->dtype);
-        else if (c->dtype == OWN) top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], OWN);
-        else if (c->dtype == BFLOAT16) top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], BFLOAT16);
-        else top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], FLOAT16);
+        if (!c->channels_last)
+            top[p] = exact_place(x.at + p * bytes, x.stride, c->channels, gate, tops[p], c->dtype);
+        else if (c->dtype == OWN)
+            top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], OWN);
+        else if (c->dtype == BFLOAT16)
+            top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], BFLOAT16);
+        else
+            top[p] = place_along(x.at + p * x.stride, c->channels, gate, tops[p], FLOAT16);
     }
 }
 
@@ -79,9 +83,10 @@ static void contract_gates(const void* job, idx first, idx last, idx part, SCALA
     pixel_gates(&norm, logits, count, pixel_gate);
     memset(dgate, 0, j->padded_channels * sizeof(SCALAR));
     for (idx p = 0; p < count; p++) top[p] = -1;
-    contraction by = c->channels_last ? (contraction){pixel_gate, gate, by_pixel, dgate, 0, 0}
-                                      : (contraction){gate, pixel_gate, dgate, by_pixel,
-                                                      j->saved.maps + (first * 2 + 1) * pixels + from, top};
+    contraction by =
+        c->channels_last
+            ? (contraction){pixel_gate, gate, by_pixel, dgate, 0, 0}
+            : (contraction){gate, pixel_gate, dgate, by_pixel, j->saved.maps + (first * 2 + 1) * pixels + from, top};
     matrix_of x = pixels_from(c, c->x, first, from, count);
     contract(x, pixels_from(c, j->call->grad, first, from, count).at, &by, c->dtype);
     find_top_channels(j, first, from, count, top);
@@ -303,9 +308,9 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
     lay_out_backward(c, c->scratch, &j);
     if (c->dtype == OWN) j.dscores = (SCALAR*)call->dx; /* each sample's before its gradient is written */
     idx tiles = tiles_of(c);
-    stage stages[] = {{contract_gates, tiles, 0}, {convolve_maps_backward, map_parts_of(c), 0},
-                      {contract_maps, j.channel_parts, 0}, {hidden_gradient, 1, 1},
-                      {pooled_gradient, j.channel_parts, 1}, {write_gradient, tiles, 0}};
+    stage stages[] = {
+        {contract_gates, tiles, 0}, {convolve_maps_backward, map_parts_of(c), 0}, {contract_maps, j.channel_parts, 0},
+        {hidden_gradient, 1, 1},    {pooled_gradient, j.channel_parts, 1},        {write_gradient, tiles, 0}};
     idx before = c->batch_statistics ? 1 : 6; /* the means over the batch wait for all samples */
     run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (c->norm_weight) join_sums(&j);

@@ -152,6 +152,8 @@ INLINE void gradient_of(matrix_of g, char* dx, const gradient_factors* by, int c
 }
 
 static void input_gradient(matrix_of g, char* dx, const gradient_factors* by, int channels_last, idx dtype) {
-    if (channels_last) BY_DTYPE(dtype, gradient_of, g, dx, by, 1);
-    else BY_DTYPE(dtype, gradient_of, g, dx, by, 0);
+    if (channels_last)
+        BY_DTYPE(dtype, gradient_of, g, dx, by, 1);
+    else
+        BY_DTYPE(dtype, gradient_of, g, dx, by, 0);
 }

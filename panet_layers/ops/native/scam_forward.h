@@ -146,8 +146,10 @@ static void apply_gates(const void* job, idx first, idx last, idx part, SCALAR* 
     pixel_gates(&norm, j->saved.logits + first * pixels + from, count, pixel_gate);
     matrix_of x = pixels_from(c, c->x, first, from, count);
     char* out = (char*)pixels_from(c, j->out, first, from, count).at;
-    if (c->channels_last) BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 1);
-    else BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 0);
+    if (c->channels_last)
+        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 1);
+    else
+        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 0);
     (void)last, (void)own;
 }
 
@@ -160,8 +162,8 @@ ENTRY(scam_forward)(const struct scam_forward* call) {
     c->moments[0] = c->running_mean ? c->running_mean[0] : 0;
     c->moments[1] = c->running_var ? c->running_var[0] : 0;
     idx tiles = tiles_of(c);
-    stage stages[] = {{pool_pixels, j.channel_parts, 0}, {hidden_features, j.hidden_parts, 1},
-                      {channel_gate, j.channel_parts, 1}, {pool_channels, tiles, 0},
+    stage stages[] = {{pool_pixels, j.channel_parts, 0},   {hidden_features, j.hidden_parts, 1},
+                      {channel_gate, j.channel_parts, 1},  {pool_channels, tiles, 0},
                       {convolve_maps, map_parts_of(c), 0}, {apply_gates, tiles, 0}};
     idx before = c->batch_statistics ? 5 : 6; /* the statistics of the batch wait for all samples */
     run_stages(c, &j, stages, before, 0, j.own, j.own_size);

@@ -8,9 +8,9 @@
 
 /* Fields of 8 bytes, which Python packs. What a layer does not have is NULL. */
 typedef struct {
-    const char* x;                                  /* (batch, channels, height, width) */
-    SCALAR *saved, *moments, *scratch;              /* moments (2): of the logits, mean and variance */
-    const SCALAR *fc1, *fc1_bias, *fc2, *fc2_bias;  /* (hidden, channels), (hidden), (channels, hidden), (channels) */
+    const char* x;                                 /* (batch, channels, height, width) */
+    SCALAR *saved, *moments, *scratch;             /* moments (2): of the logits, mean and variance */
+    const SCALAR *fc1, *fc1_bias, *fc2, *fc2_bias; /* (hidden, channels), (hidden), (channels, hidden), (channels) */
     const SCALAR *conv, *norm_weight, *norm_bias, *running_mean, *running_var; /* (2, kernel, kernel), and 1 each */
     idx batch, channels, height, width, hidden, kernel;
     idx dtype, channels_last, batch_statistics, threads;

@@ -6,8 +6,7 @@ INLINE void dot_step(idx l, mask lanes, int kind, const SCALAR* const* w, const 
                      vec sum[2][4]) {
     for (int i = 0; i < 2; i++) {
         vec a = read((const char*)w[i], l, n, kind, OWN);
-        for (int j = 0; j < count; j++)
-            sum[i][j] += counted(a * read((const char*)v[j], l, n, kind, OWN), lanes, kind);
+        for (int j = 0; j < count; j++) sum[i][j] += counted(a * read((const char*)v[j], l, n, kind, OWN), lanes, kind);
     }
 }
 
@@ -29,8 +28,10 @@ static void multiply_rows(const SCALAR* weight, idx depth, idx first, idx last, 
             SCALAR sums[8];
             for (int i = 0; i < 2; i++) w[i] = weight + least(r + i, last - 1) * depth;
             for (int i = 0; i < 4; i++) v[i] = vectors + least(j + i, count - 1) * depth;
-            if (count - j > 2) dots(w, v, 4, depth, sums);
-            else dots(w, v, 2, depth, sums);
+            if (count - j > 2)
+                dots(w, v, 4, depth, sums);
+            else
+                dots(w, v, 2, depth, sums);
             for (idx i = 0; i < least(2, last - r); i++)
                 for (idx n = 0; n < least(4, count - j); n++) out[(j + n) * out_row + r + i] = sums[4 * i + n];
         }

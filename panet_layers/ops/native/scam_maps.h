@@ -11,8 +11,9 @@ typedef struct {
 
 static window window_of(idx height, idx width, idx kernel, idx first, idx last) {
     idx reach = kernel / 2, row = width + 2 * reach, outputs = round_up((last - first) * row, SPAN);
-    return (window){height, width, kernel, reach, first, last, row, outputs,
-                    outputs + round_up(2 * reach * row + kernel + TAPS + LANES, LANES)};
+    return (window){height, width,   kernel,
+                    reach,  first,   last,
+                    row,    outputs, outputs + round_up(2 * reach * row + kernel + TAPS + LANES, LANES)};
 }
 
 /* Copies a map's rows that the window's outputs read. */

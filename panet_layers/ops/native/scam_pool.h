@@ -95,11 +95,15 @@ INLINE void pool_columns_of(matrix_of x, const SCALAR* factor, SCALAR* means, SC
 }
 
 static void pool_rows(matrix_of x, const SCALAR* factor, SCALAR* means, SCALAR* tops, idx dtype) {
-    if (factor) BY_DTYPE(dtype, pool_rows_of, x, factor, means, tops);
-    else BY_DTYPE(dtype, pool_rows_of, x, 0, means, tops);
+    if (factor)
+        BY_DTYPE(dtype, pool_rows_of, x, factor, means, tops);
+    else
+        BY_DTYPE(dtype, pool_rows_of, x, 0, means, tops);
 }
 
 static void pool_columns(matrix_of x, const SCALAR* factor, SCALAR* means, SCALAR* tops, idx dtype) {
-    if (factor) BY_DTYPE(dtype, pool_columns_of, x, factor, means, tops);
-    else BY_DTYPE(dtype, pool_columns_of, x, 0, means, tops);
+    if (factor)
+        BY_DTYPE(dtype, pool_columns_of, x, factor, means, tops);
+    else
+        BY_DTYPE(dtype, pool_columns_of, x, 0, means, tops);
 }

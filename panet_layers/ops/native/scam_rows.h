@@ -42,20 +42,23 @@ INLINE mask last_lanes(idx n) {
 }
 
 /* Calls STEP(first number, lanes that count, kind, ...) for each vector of a row of n numbers. */
-#define SWEEP(n, STEP, ...)                                                                   \
-    do {                                                                                      \
-        idx at_ = 0;                                                                          \
-        for (; at_ + LANES <= (n); at_ += LANES) STEP(at_, (mask)splat(0), WHOLE, __VA_ARGS__);   \
-        if (at_ < (n) && (n) >= LANES) STEP((n)-LANES, last_lanes(n), REST, __VA_ARGS__);     \
-        if ((n) < LANES) STEP(0, last_lanes(n), SHORT, __VA_ARGS__);                          \
+#define SWEEP(n, STEP, ...)                                                                     \
+    do {                                                                                        \
+        idx at_ = 0;                                                                            \
+        for (; at_ + LANES <= (n); at_ += LANES) STEP(at_, (mask)splat(0), WHOLE, __VA_ARGS__); \
+        if (at_ < (n) && (n) >= LANES) STEP((n) - LANES, last_lanes(n), REST, __VA_ARGS__);     \
+        if ((n) < LANES) STEP(0, last_lanes(n), SHORT, __VA_ARGS__);                            \
     } while (0)
 
 /* Calls FUNCTION(..., dtype) with a constant, so that each dtype has loops of its own. */
-#define BY_DTYPE(dtype, FUNCTION, ...)                                        \
-    do {                                                                      \
-        if (!IS_DOUBLE && (dtype) == BFLOAT16) FUNCTION(__VA_ARGS__, BFLOAT16); \
-        else if (!IS_DOUBLE && (dtype) == FLOAT16) FUNCTION(__VA_ARGS__, FLOAT16); \
-        else FUNCTION(__VA_ARGS__, OWN);                                      \
+#define BY_DTYPE(dtype, FUNCTION, ...)             \
+    do {                                           \
+        if (!IS_DOUBLE && (dtype) == BFLOAT16)     \
+            FUNCTION(__VA_ARGS__, BFLOAT16);       \
+        else if (!IS_DOUBLE && (dtype) == FLOAT16) \
+            FUNCTION(__VA_ARGS__, FLOAT16);        \
+        else                                       \
+            FUNCTION(__VA_ARGS__, OWN);            \
     } while (0)
 
 INLINE vec counted(vec v, mask lanes, int kind) { return kind == WHOLE ? v : only(lanes, v); }

@@ -13,7 +13,9 @@ typedef struct {
 
 INLINE idx tile_stride(idx count) { return round_up(count, LANES) + LANES; }
 /* Scalars of a tile's copy. */
-INLINE idx tile_size(int channels_last, idx planes, idx count) { return (channels_last ? planes : 1) * tile_stride(count); }
+INLINE idx tile_size(int channels_last, idx planes, idx count) {
+    return (channels_last ? planes : 1) * tile_stride(count);
+}
 
 INLINE char* channels_at(const tile* t, idx pixel) {
     const maps* m = t->of;
@@ -41,7 +43,8 @@ static inline tile open_tile(const maps* m, idx plane, idx planes, idx first, id
     if (m->dtype == OWN) {
         for (idx p = 0; p < count; p += LANES) {
             for (idx i = 0; i < LANES; i++) expect_run(from + (p + i + AHEAD) * step, bytes);
-            transpose_block((const SCALAR*)(from + p * step), m->channels, least(LANES, count - p), planes, copy + p, t.stride);
+            transpose_block((const SCALAR*)(from + p * step), m->channels, least(LANES, count - p), planes, copy + p,
+                            t.stride);
         }
         return t;
     }
@@ -64,7 +67,8 @@ static inline void close_tile(const tile* t) {
     if (m->dtype == OWN) {
         for (idx p = 0; p < t->count; p += LANES) {
             for (idx i = 0; i < LANES; i++) expect_room(to + (p + i + AHEAD) * step, bytes);
-            transpose_block(t->copy + p, t->stride, t->planes, least(LANES, t->count - p), (SCALAR*)(to + p * step), m->channels);
+            transpose_block(t->copy + p, t->stride, t->planes, least(LANES, t->count - p), (SCALAR*)(to + p * step),
+                            m->channels);
         }
         return;
     }
