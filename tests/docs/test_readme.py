@@ -22,4 +22,11 @@ def test_the_report_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str])
     code = re.search(r"```python\n([^`]*insert_attention\(model, \"stages\", EMAM\)[^`]*)```", README)
     assert shown and code
     exec(compile(code[1], "README.md", "exec"), {})
-    assert capsys.readouterr().out == shown[1]
+    (printed, printed_kept), (wanted, wanted_kept) = map(without_memory, (capsys.readouterr().out, shown[1]))
+    assert printed == wanted
+    assert printed_kept == pytest.approx(wanted_kept, abs=0.02)  # vectors of other processors are filled up differently
+
+
+def without_memory(report: str) -> tuple[str, list[float]]:
+    """Return a report without its last column, and that column in MiB."""
+    return re.sub(r"[\d.]+ MiB", "", report), [float(size) for size in re.findall(r"([\d.]+) MiB", report)]
