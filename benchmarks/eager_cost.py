@@ -24,7 +24,7 @@ from panet_layers.ops.native import library
 from panet_layers.ops.scam import native as scam
 
 SHAPE = (1, 8, 2, 2)
-LAYERS = {
+LAYERS: dict[str, Callable[..., nn.Module]] = {
     "EMAM": partial(EMAM, SHAPE[1], 4),
     "SCAM": partial(SCAM, SHAPE[1], 4),
     "SCAM, batch norm": partial(SCAM, SHAPE[1], 4, spatial_norm="batch"),

@@ -96,7 +96,7 @@ class EMAM(nn.Module):
             return calling.emam(x, self)
         own: Any = self._modules
         weights = (read(own[part], name) for part in ("conv1x1", "conv3x3", "gn") for name in ("weight", "bias"))
-        return functional.emam(x, *weights, groups=self.groups, eps=own["gn"].eps, backend=self.backend)
+        return functional.emam(x, *weights, groups=self.groups, eps=own["gn"].eps, backend=self.backend)  # type: ignore[misc]
 
     def called_part(self) -> str:
         """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ def _plan(
 
 
 @cache
-def _entry(name: str, dtype: torch.dtype) -> ctypes._CFuncPtr:
+def _entry(name: str, dtype: torch.dtype) -> Callable[[bytes], int]:
     entry = getattr(library(), f"{name}_{'double' if dtype == torch.float64 else 'float'}")
     entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int64 if name.endswith("scratch") else None
     return entry

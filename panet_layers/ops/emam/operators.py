@@ -5,6 +5,8 @@ Exported programs refer to these names and schemas, so they stay.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,7 +49,7 @@ register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 
 _ops = torch.ops.panet_layers
-OPERATORS = {  # backend: forward, backward
+OPERATORS: dict[str, tuple[Any, Any]] = {  # backend: forward, backward
     "collapsed": (_ops.emam_forward, _ops.emam_backward),
     "native": (
         directly(_ops.emam_native_forward, native.forward),

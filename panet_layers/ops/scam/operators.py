@@ -5,6 +5,8 @@ Exported programs refer to these names and schemas, so they stay.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -64,7 +66,7 @@ register("scam_native_forward" + _FORWARD + _THREE, native.forward, _native_forw
 register("scam_native_backward" + _backward_schema(_NATIVE_SAVED), native.backward, _backward_fake)
 
 _ops = torch.ops.panet_layers
-OPERATORS = {  # backend: forward, backward
+OPERATORS: dict[str, tuple[Any, Any]] = {  # backend: forward, backward
     "collapsed": (_ops.scam_forward, _ops.scam_backward),
     "native": (
         directly(_ops.scam_native_forward, native.forward),
