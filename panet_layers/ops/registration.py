@@ -49,6 +49,8 @@ def _is_unwatched(row: tuple[Any, ...]) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
         and not torch.autograd._profiler_enabled()
+        and not row[0].is_neg()  # a negative view, whose memory has the other signs
+        and not (type(row[1]) is Tensor and row[1].is_neg())
         and _PLAIN.issuperset(map(type, row))
     )
 

@@ -142,3 +142,30 @@ def test_denormal_numbers(case):
 def test_opcheck(case, dtype, layout):
     x, grad = (LAYOUTS[layout](t) if t.numel() else t for t in tensors(case, dtype=dtype))
     opcheck(case, case.layer(dtype=dtype), x, grad, "_native")
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_negative_views(case):
+    """The imaginary part of a conjugate shares its memory, where the signs are not yet changed."""
+    x, grad = (torch.complex(t, -t).conj().imag for t in tensors(case))
+    assert x.is_neg() and torch.equal(x, tensors(case)[0])
+    assert_same(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_a_default_device_changes_nothing(case):
+    layer, x = with_backend(case.layer(), "native"), tensors(case)[0].requires_grad_()
+    expected = layer(x)
+    with torch.device("meta"):
+        out = layer(x)
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_a_parameter_whose_storage_was_freed(case):
+    layer = with_backend(case.layer(), "native")
+    next(layer.parameters()).untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="has no memory: its storage was freed"):
+        layer(tensors(case)[0])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..native.library import library, vector_bytes
-from ..native.tensors import DTYPES, dense, like, threads_for
+from ..native.tensors import DTYPES, addresses, dense, like, threads_for
 from ..precision import accumulation_dtype
 from .tensors import Parameters
 
@@ -44,9 +44,8 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     params = params.ready(saved.statistics.dtype)
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
     out, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.forward_scratch)
-    pointers = x.data_ptr(), 0, out.data_ptr(), *(p.data_ptr() for p in params), *_NO_GRADIENTS
-    call = _POINTERS.pack(*pointers, saved.statistics.data_ptr(), scratch.data_ptr()) + plan.sizes
-    _entry("emam_forward", x.dtype)(call)
+    pointers = addresses(x, None, out, *params, *_NO_GRADIENTS, saved.statistics, scratch)
+    _entry("emam_forward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
     return like(given, out), saved
 
 
@@ -60,8 +59,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
     gradients = Parameters(*map(torch.empty_like, params))
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), 0.0)
     dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)
-    tensors = x, grad, dx, *params, *gradients, saved.statistics, scratch
-    _entry("emam_backward", x.dtype)(_POINTERS.pack(*(t.data_ptr() for t in tensors)) + plan.sizes)
+    pointers = addresses(x, grad, dx, *params, *gradients, saved.statistics, scratch)
+    _entry("emam_backward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
     return like(given, dx), gradients.like(given_params)
 
 
@@ -75,7 +74,7 @@ def empty_native_saved(x: Tensor, groups: int) -> NativeSaved:
     return NativeSaved(x.new_empty(size, dtype=dtype))
 
 
-_NO_GRADIENTS = (0,) * len(Parameters._fields)
+_NO_GRADIENTS = (None,) * len(Parameters._fields)
 
 
 @lru_cache(maxsize=256)

@@ -29,6 +29,15 @@ def like(given: Tensor, out: Tensor) -> Tensor:
     return torch.empty_like(given).copy_(out)
 
 
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Return where the tensors' memory is, 0 for None. Raise RuntimeError where a tensor has none, as FSDP's may."""
+    found = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    for tensor, address in zip(tensors, found):
+        if not address and tensor is not None and tensor.numel():
+            raise RuntimeError(f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed")
+    return found
+
+
 def threads_for(x: Tensor, small: int) -> int:
     """Return the number of threads for an input: torch's, or one for at most `small` elements."""
     return 1 if x.numel() <= small else torch.get_num_threads()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..native.library import library
-from ..native.tensors import threads_for
+from ..native.tensors import addresses, threads_for
 from ..precision import accumulation_dtype
 from .tensors import NativeSaved, Parameters, Running, empty_native_saved
 
@@ -38,10 +38,10 @@ def forward(
         running = _converted(running, dtype)
     sizes = _sizes(x, params, channels_last, batch_statistics, eps)
     of_saved, of_scratch, _ = _memory(dtype, sizes)
-    saved = NativeSaved(torch.empty(of_saved, dtype=dtype), torch.empty(2, dtype=dtype))
-    scratch = torch.empty(of_scratch, dtype=dtype)
-    pointers = [0 if t is None else t.data_ptr() for t in (x, *saved, scratch, *params, *running)]
-    _function("scam_forward", dtype)(_FORWARD.pack(*pointers, *sizes, out.data_ptr()))
+    saved = NativeSaved(x.new_empty(of_saved, dtype=dtype), x.new_empty(2, dtype=dtype))
+    scratch = x.new_empty(of_scratch, dtype=dtype)
+    *pointers, to = addresses(x, *saved, scratch, *params, *running, out)
+    _function("scam_forward", dtype)(_FORWARD.pack(*pointers, *sizes, to))
     return (out if given is x else torch.empty_like(given).copy_(out)), saved
 
 
@@ -57,9 +57,8 @@ def backward(
     given_params, params = params, _converted(params, dtype)
     gradients = Parameters._make(None if p is None else torch.empty_like(p) for p in params)
     sizes = _sizes(x, params, channels_last, batch_statistics, eps)
-    scratch = torch.empty(_memory(dtype, sizes)[2], dtype=dtype)
-    tensors = (x, *saved, scratch, *params, None, None, grad, dx, *gradients)
-    pointers = [0 if t is None else t.data_ptr() for t in tensors]
+    scratch = x.new_empty(_memory(dtype, sizes)[2], dtype=dtype)
+    pointers = addresses(x, *saved, scratch, *params, None, None, grad, dx, *gradients)
     _function("scam_backward", dtype)(_BACKWARD.pack(*pointers[:13], *sizes, *pointers[13:]))
     if given_params is not params:
         gradients = gradients.like(given_params)
