@@ -15,12 +15,14 @@ from benchmarks.published import PublishedCBAM, PublishedEMA
 from benchmarks.published_recce import PublishedRECCE
 from panet_layers import EMAM, SCAM
 from panet_layers.models import PANet
+from panet_layers.ops.native import library
 
 REDUCTION = 16
 REFERENCE, COPY = "reference", "copy"
 WITHOUT, RECCE, NHWC, FOLDED = "no attention", "published RECCE", "channels_last", "folded"  # of the detector
 BACKENDS = (REFERENCE, "collapsed")
-FUSED = "triton"  # runs on a GPU only
+NATIVE, FUSED = "native", "triton"
+RUNS_ON = {NATIVE: "cpu", FUSED: "cuda"}  # the others run anywhere
 COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # how the name of a variant ends
 PLAIN = Variants()
 
@@ -73,7 +75,7 @@ def _panet(backend: str | None, case: Case, **options: Any) -> nn.Module:
 
 
 def _of_backends(build: BuildWith, promises_precision: bool = True) -> list[Contender]:
-    return [Contender(name, partial(build, name), promises_precision) for name in (*BACKENDS, FUSED)]
+    return [Contender(name, partial(build, name), promises_precision) for name in (*BACKENDS, NATIVE, FUSED)]
 
 
 def _nhwc(case: Case) -> nn.Module:
@@ -122,7 +124,9 @@ def find_contender(layer: str, name: str) -> Contender:
 
 def contenders(layer: str, device: str = "cpu", variants: Variants = PLAIN) -> list[Contender]:
     """Return the layer's contenders that can run on the device, the reference first, and the variants asked for."""
-    found = [c for c in CONTENDERS[layer] if device == "cuda" or c.name != FUSED]
+    found = [c for c in CONTENDERS[layer] if RUNS_ON.get(c.name, device) == device]
+    if library.why_not():
+        found = [c for c in found if c.name != NATIVE]
     plain = [c for c in found if c.name in (*BACKENDS, NHWC)]
     if variants.compiled:
         found += [c._replace(name=c.name + COMPILED, compiled="default") for c in plain]

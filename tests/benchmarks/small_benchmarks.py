@@ -7,7 +7,9 @@ import csv
 import torch
 
 from benchmarks import run
+from panet_layers.ops.native import library
 
+OURS = ["reference", "collapsed", *([] if library.why_not() else ["native"])]  # the backends that run here
 TINY = ["--rounds", "3", "--threads", "1"]
 
 

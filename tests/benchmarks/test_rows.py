@@ -12,19 +12,19 @@ from benchmarks.contenders import CONTENDERS, Contender, contenders, find_conten
 from benchmarks.gate import Gate
 from benchmarks.prepared_steps import clear_maxima, prepare
 from panet_layers import EMAM
-from tests.benchmarks.small_benchmarks import measure, rows_of
+from tests.benchmarks.small_benchmarks import OURS, measure, rows_of
 
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        ("emam", ["reference", "collapsed", "published", "copy"]),
-        ("scam", ["reference", "collapsed", "copy", "reference", "collapsed", "timm", "published", "copy"]),
-        ("emam-scam", ["reference", "collapsed", "copy"]),
+        ("emam", [*OURS, "published", "copy"]),
+        ("scam", [*OURS, "copy", *OURS, "timm", "published", "copy"]),
+        ("emam-scam", [*OURS, "copy"]),
     ],
 )
 def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected):
-    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,5,4,4")
+    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,6,5,4")
     rows = rows_of(out)
     assert code == 0
     assert [r["contender"] for r in rows if r["pass"] == "forward"] == expected
@@ -37,14 +37,14 @@ def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected)
             assert float(row["speedup"]) == 1
         if row["contender"] != "copy":
             assert float(row["gate_error"]) < 1e-4
-            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 5 * 4
+            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 6 * 5
             assert (int(row["kept_bytes"]) > 0) == (row["pass"] == "training")
 
 
 def test_detector_rows(tmp_path):
     code, out = measure(tmp_path, "--layer", "panet-tiny", "--shape", "2,3,64,64,8", "--rounds", "1")
     assert code == 0
-    both = ("reference", "collapsed", "channels_last", "no attention", "published RECCE")
+    both = (*OURS, "channels_last", "no attention", "published RECCE")
     wanted = {(name, pass_) for name in both for pass_ in ("forward", "training")} | {("folded", "forward")}
     assert {(r["contender"], r["pass"]) for r in rows_of(out)} == wanted
     assert all(float(r["gate_error"]) < 1e-3 for r in rows_of(out))
@@ -98,7 +98,7 @@ def test_measuring_again_replaces_its_own_rows_only(tmp_path):
     measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     rows = rows_of(out)
     assert rows[0] == other
-    assert [r["contender"] for r in rows[1:]] == ["reference", "collapsed", "published", "copy"]
+    assert [r["contender"] for r in rows[1:]] == [*OURS, "published", "copy"]
     assert all(float(r["milliseconds"]) < 123456 for r in rows[1:])
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
 
@@ -142,7 +142,7 @@ def test_a_contender_that_cannot_run_is_refused_in_one_line(tmp_path, monkeypatc
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward")
     assert code == 1
     assert "broken: failed, no such device\n" in capsys.readouterr().out
-    assert [r["contender"] for r in rows_of(out)] == ["reference", "collapsed", "published", "copy"]
+    assert [r["contender"] for r in rows_of(out)] == [*OURS, "published", "copy"]
 
 
 def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
@@ -154,8 +154,9 @@ def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("layer", LAYERS[:4])
-@pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
+@pytest.mark.parametrize("shape", [(4, 8, 1, 5), (3, 32, 1, 7), (2, 24, 9, 2)])
 def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
+    """Not on two pixels: normalised they are 1 and -1, and what is left of the gradient is roundings."""
     case = Case(layer, shape, 8)
     for pass_ in PASSES:
         gate = Gate(case, pass_)
@@ -179,7 +180,7 @@ def test_resume_skips_what_this_commit_has_measured(tmp_path, monkeypatch, capsy
         for number in range(2):
             capsys.readouterr()
             code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
-            assert code == 0 and len(rows_of(out)) == 4
+            assert code == 0 and len(rows_of(out)) == len(OURS) + 2
             assert bool(capsys.readouterr().out) == (number == 0 or again)
     monkeypatch.setattr(results_file, "provenance", lambda device: here | {"commit": "abc1234+", "torch": "0"})
     measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "--pass", "forward", "--resume")
@@ -190,7 +191,7 @@ def test_out_of_time_reports_how_many_inputs_are_left(tmp_path, monkeypatch, cap
     ticks = iter([0.0, 10.0, 70.0, 80.0, 90.0])
     monkeypatch.setattr(run, "monotonic", lambda: next(ticks))
     code, out = measure(tmp_path, "--layer", "emam", "--shape", "2,16,5,4,4", "1,16,5,4,4", "--minutes", "1")
-    assert code == 1 and len(rows_of(out)) == 4
+    assert code == 1 and len(rows_of(out)) == len(OURS) + 2
     assert capsys.readouterr().err == "error: out of time with 3 inputs left; measure them with --resume\n"
 
 

@@ -10,7 +10,7 @@ import torch
 from benchmarks import cases, run
 from benchmarks.cases import Variants
 from benchmarks.contenders import contenders
-from tests.benchmarks.small_benchmarks import measure
+from tests.benchmarks.small_benchmarks import OURS, measure
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_list_measures_nothing(tmp_path, capsys):
     assert code == 0 and not out.exists()
     assert capsys.readouterr().out == (
         "cbam 2x16x5x4 float32 contiguous: forward, training: "
-        "reference, collapsed, timm, published, reference+compile, collapsed+compile, copy\n"
+        f"{', '.join(OURS)}, timm, published, reference+compile, collapsed+compile, copy\n"
     )
 
 

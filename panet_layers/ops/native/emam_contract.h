@@ -92,16 +92,16 @@ static void outer_product(const SCALAR* a, const SCALAR* d, idx rows, idx W, SCA
     }
 }
 
-/* Adds the sums of x times delta's nine neighbours, and of x ad (delta - level), over n pixels. Tap (ky, kx) reads x one
+/* Adds the sums of x times delta's nine neighbours, and of (x ad - mu)(delta - level), over n pixels. Tap (ky, kx) reads x one
    row up for ky = 0 and one column left for kx = 0, where delta lies one down and to the right. */
-static void add_tap_sums(const SCALAR* x, const SCALAR* ad, const neighbours* near, SCALAR level, idx n, idx W,
-                         SCALAR sums[9], SCALAR* centred) {
+static void add_tap_sums(const SCALAR* x, const SCALAR* ad, const neighbours* near, SCALAR mu, SCALAR level, idx n,
+                         idx W, SCALAR sums[9], SCALAR* centred) {
     const SCALAR *l = near->right, *m = near->middle, *r = near->left;
     vec zero = splat(0), e0 = zero, e1 = zero, e2 = zero, e3 = zero, e4 = zero, e5 = zero, e6 = zero, e7 = zero,
         e8 = zero;
-    vec h = zero, mean = splat(level);
+    vec h = zero, mean = splat(level), middle = splat(mu);
     for (idx p = 0; p < n; p += LANES) {
-        vec v = load(x + p), t = v * load(ad + p), delta = load(m + p);
+        vec v = load(x + p), t = v * load(ad + p) - middle, delta = load(m + p);
         if (p + LANES > n) {
             mask rest = first_lanes(n - p);
             v = only(rest, v), t = only(rest, t);
@@ -158,7 +158,8 @@ static void contract_plane(const contraction* s, idx c, const SCALAR* x, idx h, 
     idx plane = s->n * e->K + s->first + c, W = e->W;
     const SCALAR* gates = e->gates + (s->b->first * e->K + plane) * e->L;
     outer_product(gates + h, gates + e->H, rows, W, s->ad);
-    add_tap_sums(x, s->ad, near, s->level, rows * W, W, s->b->taps_sums + 9 * plane, s->b->h + plane);
+    add_tap_sums(x, s->ad, near, e->mean[s->b->first * e->K + plane], s->level, rows * W, W,
+                 s->b->taps_sums + 9 * plane, s->b->h + plane);
     if (h == 0) s->corners[4 * c] = x[0], s->corners[4 * c + 1] = x[W - 1];
     if (h + rows == e->H) s->corners[4 * c + 2] = x[(rows - 1) * W], s->corners[4 * c + 3] = x[rows * W - 1];
 }
