@@ -19,7 +19,7 @@ settings.load_profile("repeatable")
 
 def pytest_addoption(parser):
     group = parser.getgroup("fuzz", "the fuzz tests of the layers, tests/fuzz")
-    group.addoption("--fuzz", type=float, default=0.05, metavar="SHARE", help="of all examples; 1 for a release")
+    group.addoption("--fuzz", type=float, default=0.02, metavar="SHARE", help="of all examples; 1 for a release")
     group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="other examples than those of CI")
 
 
