@@ -67,28 +67,28 @@ def outdated(folder: Path) -> bool:
     return not all(path.is_file() and path.stat().st_mtime >= newest for path in libraries)
 
 
-def build(folder: Path = HERE, flags: Sequence[str] = ()) -> dict[str, str | None]:
-    """Write a library for each instruction set into `folder`; return None for each, or why it could not be built.
+def build(folder: Path = HERE, flags: Sequence[str] = (), only: str = "") -> dict[str, str | None]:
+    """Write a library for each instruction set, or one, into `folder`; return None for each, or why it was not built.
 
     A library that cannot be built is removed, so that none of older sources remains.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results = _compile_all(folder, flags)
+    results = _compile_all(folder, flags, {only: instruction_sets()[only]} if only else instruction_sets())
     for isa, error in results.items():
         if error is not None:
             library_path(folder, isa).unlink(missing_ok=True)
     return results
 
 
-def _compile_all(folder: Path, flags: Sequence[str]) -> dict[str, str | None]:
-    """Compile each source for each instruction set, as many at a time as there are cores; link what succeeds."""
+def _compile_all(folder: Path, flags: Sequence[str], isas: dict[str, list[str]]) -> dict[str, str | None]:
+    """Compile each source for each of these sets, as many at a time as there are cores; link what succeeds."""
     command = compiler()
     if command is None:
         names = os.environ.get("CC") or ", ".join(COMPILERS)
-        return dict.fromkeys(instruction_sets(), f"no C compiler is installed; looked for {names}")
+        return dict.fromkeys(isas, f"no C compiler is installed; looked for {names}")
     compiling = {}
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for isa, of_isa in instruction_sets().items():
+        for isa, of_isa in isas.items():
             objects = {source: f"{scratch}/{isa}_{source.stem}.o" for source in sorted(HERE.glob("*.c"))}
             call = [*command, *FLAGS, *of_isa, *flags, f"-DPANET_LAYERS_ABI={abi()}", "-c"]
             running = [pool.submit(_run, [*call, str(source), "-o", target]) for source, target in objects.items()]
