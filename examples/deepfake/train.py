@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_from(argv)
     except UserError:
         if not main_process():
-            time.sleep(10)  # meanwhile the main process reports, and torchrun ends this one
+            time.sleep(30)  # meanwhile the main process reports, and torchrun ends this one
         raise
 
 

@@ -99,7 +99,8 @@ def test_the_command_builds_and_says_what(tmp_path):
 @pytest.mark.slow
 def test_the_kernels_compile_without_a_warning(tmp_path):
     needs_a_compiler()
-    assert build.build(tmp_path, ["-Werror"]) == dict.fromkeys(build.instruction_sets())
+    best = list(build.instruction_sets())[-1]
+    assert build.build(tmp_path, ["-Werror"], only=best) == {best: None}
 
 
 @pytest.mark.slow
