@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -46,6 +47,10 @@ def test_round_trip(model, tmp_path):
     torch.testing.assert_close(outputs(loaded), outputs(model), rtol=0, atol=0)
 
 
+HUB = tuple(map(int, huggingface_hub.__version__.split(".")[:2]))
+
+
+@pytest.mark.skipif(HUB < (0, 24), reason="huggingface-hub 0.23 takes no card from a base class")
 @pytest.mark.parametrize("build", [PANet, PANet.xception_baseline])
 def test_the_code_of_the_model_card_runs(build, tmp_path):
     build(variant="tiny").save_pretrained(tmp_path)
