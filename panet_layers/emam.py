@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from . import calling, functional, parts
 from .backends import check_backend, check_can_call
 from .checks import suggest_divisor
-from .parts import read
 from .tracing import fx_leaf
 
 
@@ -95,7 +94,7 @@ class EMAM(nn.Module):
             check_can_call(self.backend, self, part)
             return calling.emam(x, self)
         own: Any = self._modules
-        weights = (read(own[part], name) for part in ("conv1x1", "conv3x3", "gn") for name in ("weight", "bias"))
+        weights = (parts.read(own[part], name) for part in ("conv1x1", "conv3x3", "gn") for name in ("weight", "bias"))
         return functional.emam(x, *weights, groups=self.groups, eps=own["gn"].eps, backend=self.backend)  # type: ignore[misc]
 
     def called_part(self) -> str:

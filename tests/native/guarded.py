@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _libc = ctypes.CDLL(None, use_errno=True)
+NO_ACCESS = 0  # PROT_NONE of sys/mman.h
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
@@ -30,7 +31,7 @@ def guarded_memory(count: int, dtype: torch.dtype, end: bool) -> Tensor:
     memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     guard = start + (pages * mmap.PAGESIZE if end else 0)
-    if _libc.mprotect(guard, mmap.PAGESIZE, mmap.ACCESS_DEFAULT):
+    if _libc.mprotect(guard, mmap.PAGESIZE, NO_ACCESS):
         raise OSError(ctypes.get_errno(), "mprotect")
     offset = pages * mmap.PAGESIZE - size if end else mmap.PAGESIZE
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).fill_(float("nan"))

@@ -3,6 +3,12 @@
 A fault ends the process; pytest-xdist then names the test.
 """
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +20,7 @@ from panet_layers.ops.scam.tensors import Parameters as ScamParameters
 from panet_layers.ops.scam.tensors import Running
 from tests.native.guarded import guarded, guarded_allocations
 
+CHECKOUT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LAYOUTS = ("contiguous", "channels_last", "transposed")
 SIZES = st.integers(1, 40)
@@ -42,6 +49,20 @@ class Setting:
 
     def __repr__(self):
         return f"{vars(self)}"
+
+
+@pytest.mark.parametrize(("end", "beyond"), [(True, 1000), (False, -1)])
+def test_the_page_is_guarded(end, beyond):
+    """A process that reads the number beside the tensor is ended by the signal; one that reads the tensor is not."""
+    code = f"""
+import ctypes, torch
+from tests.native.guarded import guarded
+x = guarded(torch.ones(1000), {end})
+for number in (0, 999, {beyond}):
+    print(ctypes.c_float.from_address(x.data_ptr() + 4 * number).value, flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.stdout.split() == ["1.0", "1.0"] and done.returncode == -signal.SIGSEGV, done.stderr
 
 
 @settings(max_examples=200)

@@ -29,7 +29,7 @@ _found: dict[str, Loaded | str] = {}  # what a process found: once something is 
 
 
 def library() -> ctypes.CDLL:
-    """Return the library of kernels. Raise RuntimeError with the reason where there is none."""
+    """Return the library of kernels. Raise RuntimeError with the reason if none can be loaded."""
     return _loaded().kernels
 
 
@@ -71,7 +71,7 @@ def _find() -> Loaded | str:
 
 
 def _load() -> Loaded | str:
-    """Return the library for this processor, or the reason why there is none, in one line."""
+    """Return the library for this processor, or, in one line, why none can be loaded."""
     if not instruction_sets():
         return "the compiled kernels are for Linux"
     folder = Path(os.environ.get(OTHER_FOLDER) or HERE)

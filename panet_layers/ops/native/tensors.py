@@ -1,4 +1,4 @@
-"""What the callers of the compiled kernels share: how they are told of a tensor's memory, and the number of threads."""
+"""What the callers of the compiled kernels share: descriptions of tensors' memory, and the number of threads."""
 
 from __future__ import annotations
 
