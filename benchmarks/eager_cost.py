@@ -61,8 +61,8 @@ def without_kernels() -> Iterator[None]:
     """Have a function of the library that returns at once in the place of each kernel."""
     nothing = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(("panet_layers_abi", library.library()))
     with (
-        mock.patch.object(emam, "_entry", lambda *_: nothing),
-        mock.patch.object(scam, "_function", lambda *_: nothing),
+        mock.patch.object(emam, "entry", lambda *_: nothing),
+        mock.patch.object(scam, "entry", lambda *_: nothing),
     ):
         yield
 

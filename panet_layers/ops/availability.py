@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..compatibility import called_not_traced
 from .native import library
+from .native.tensors import DTYPES as NATIVE_DTYPES
 
 MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
@@ -76,6 +77,8 @@ def why_not_native(x: Tensor | None = None) -> str | None:
     """Return why the compiled kernels cannot run on x, or not at all here; None where they can."""
     if x is not None and x.device.type != "cpu":
         return f"it needs a CPU tensor, and the input is a {x.device.type} tensor"
+    if x is not None and x.dtype not in NATIVE_DTYPES:
+        return f"it takes {', '.join(map(str, NATIVE_DTYPES))}, and the input is {x.dtype}"
     return why_no_library()
 
 
@@ -94,7 +97,7 @@ def triton_preferred(x: Tensor) -> bool:
 
 def native_preferred(x: Tensor) -> bool:
     """Return whether `auto` takes the compiled kernels on x."""
-    return x.device.type == "cpu" and library_is_usable()
+    return x.device.type == "cpu" and x.dtype in NATIVE_DTYPES and library_is_usable()
 
 
 def current_device(x: Tensor) -> AbstractContextManager:

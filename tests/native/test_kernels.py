@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from panet_layers import EMAM, SCAM
 from tests.kernels.helpers import assert_non_finite_alike, check_large_offset, outcomes
 from tests.layers.cases import CASES as ALL
 from tests.layers.cases import SMALL, EmamCase, ScamCase, assert_same, run, tensors, with_backend
@@ -169,3 +170,12 @@ def test_a_parameter_whose_storage_was_freed(case):
     next(layer.parameters()).untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="has no memory: its storage was freed"):
         layer(tensors(case)[0])
+
+
+@pytest.mark.parametrize("layer", [EMAM, SCAM])
+def test_another_dtype_is_refused(layer):
+    x = torch.ones(1, 8, 2, 2).to(torch.float8_e5m2)
+    with pytest.raises(
+        RuntimeError, match="'native' cannot run: it takes torch.float32, .*, and the input is torch.flo"
+    ):
+        layer(8, 4, backend="native")(x)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
-from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..native.library import library, vector_bytes
-from ..native.tensors import DTYPES, addresses, dense, like, threads_for
+from ..native.library import vector_bytes
+from ..native.tensors import DTYPES, addresses, dense, entry, like, ready, threads_for
 from ..precision import accumulation_dtype
 from .tensors import Parameters
 
@@ -41,11 +40,11 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     if x.numel() == 0:
         return torch.empty_like(x), NativeSaved(saved.statistics.zero_())
     given, (x, channels_last) = x, dense(x)
-    params = params.ready(saved.statistics.dtype)
+    params = ready(params, saved.statistics.dtype)
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
     out, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.forward_scratch)
     pointers = addresses(x, None, out, *params, *_NO_GRADIENTS, saved.statistics, scratch)
-    _entry("emam_forward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
+    entry("emam_forward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
     return like(given, out), saved
 
 
@@ -55,12 +54,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
         return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
     given, (x, channels_last) = x, dense(x)
     grad, _ = dense(grad, channels_last)
-    given_params, params = params, params.ready(saved.statistics.dtype)
+    given_params, params = params, ready(params, saved.statistics.dtype)
     gradients = Parameters(*map(torch.empty_like, params))
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), 0.0)
     dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)
     pointers = addresses(x, grad, dx, *params, *gradients, saved.statistics, scratch)
-    _entry("emam_backward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
+    entry("emam_backward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
     return like(given, dx), gradients.like(given_params)
 
 
@@ -83,11 +82,4 @@ def _plan(
 ) -> _Plan:
     sizes = _SIZES.pack(*(shape[0], shape[1], groups, *shape[2:]), DTYPES[dtype], channels_last, threads, eps)
     call = _POINTERS.pack(*[0] * 17) + sizes
-    return _Plan(sizes, *(_entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward")))
-
-
-@cache
-def _entry(name: str, dtype: torch.dtype) -> Callable[[bytes], int]:
-    entry = getattr(library(), f"{name}_{'double' if dtype == torch.float64 else 'float'}")
-    entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int64 if name.endswith("scratch") else None
-    return entry
+    return _Plan(sizes, *(entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward")))

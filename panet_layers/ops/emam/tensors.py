@@ -28,10 +28,6 @@ class Parameters(NamedTuple):
         """Return them contiguous, in this dtype."""
         return Parameters(*(p.to(dtype).contiguous() for p in self))
 
-    def ready(self, dtype: torch.dtype) -> Parameters:
-        """Return them as `to` does, quickly where nothing is to be done."""
-        return self if all(p.dtype == dtype and p.is_contiguous() for p in self) else self.to(dtype)
-
     def like(self, given: Parameters) -> Parameters:
         """Return these gradients in the shapes and dtypes of the given parameters."""
         return Parameters(*(gradient.view(p.shape).to(p.dtype) for gradient, p in zip(self, given)))

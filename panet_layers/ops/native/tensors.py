@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from .library import library
 
 DTYPES = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}  # as in storage.h
 
@@ -27,6 +34,22 @@ def like(given: Tensor, out: Tensor) -> Tensor:
     if given.is_contiguous() or given.is_contiguous(memory_format=torch.channels_last):
         return out
     return torch.empty_like(given).copy_(out)
+
+
+def ready(tensors: Any, dtype: torch.dtype) -> Any:
+    """Return a named tuple of tensors, or None, contiguous and in this dtype: the same one if they are so already."""
+    for t in tensors:
+        if t is not None and (t.dtype is not dtype or not t.is_contiguous()):
+            return type(tensors)._make(None if t is None else t.to(dtype).contiguous() for t in tensors)
+    return tensors
+
+
+@cache
+def entry(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    """Return the library's function of this name for inputs of this dtype; it returns a size, or nothing."""
+    function = getattr(library(), f"{name}_{'double' if dtype is torch.float64 else 'float'}")
+    function.restype = ctypes.c_int64 if name.endswith("_scratch") else None
+    return function
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:
