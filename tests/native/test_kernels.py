@@ -175,7 +175,5 @@ def test_a_parameter_whose_storage_was_freed(case):
 @pytest.mark.parametrize("layer", [EMAM, SCAM])
 def test_another_dtype_is_refused(layer):
     x = torch.ones(1, 8, 2, 2).to(torch.float8_e5m2)
-    with pytest.raises(
-        RuntimeError, match="'native' cannot run: it takes torch.float32, .*, and the input is torch.flo"
-    ):
+    with pytest.raises(RuntimeError, match=r"'native' cannot run: it takes torch\.float32, .* input is torch\.float8"):
         layer(8, 4, backend="native")(x)

@@ -38,18 +38,6 @@ typedef struct {
     int threads, whole;      /* whether an item of work is an instance, in one tile */
 } emam;
 
-/* Scratch is handed out piece by piece; without memory, only its size is found. */
-typedef struct {
-    SCALAR* at;
-    idx size;
-} arena;
-
-static SCALAR* reserve(arena* a, idx n) {
-    SCALAR* piece = a->at ? a->at + a->size : NULL;
-    a->size += round_up(n, 16);
-    return piece;
-}
-
 static emam emam_of(const emam_call* call) {
     emam e = {.call = *call, .N = call->samples * call->groups, .K = call->channels / call->groups};
     e.H = call->height, e.W = call->width, e.P = e.H * e.W, e.L = round_up(e.H + e.W, LANES);
@@ -57,9 +45,8 @@ static emam emam_of(const emam_call* call) {
     e.x = e.grad = e.out = m;
     e.grad.data = call->grad, e.out.data = call->out;
 
-    arena saved = {call->saved};
     idx sides = e.N * e.K * e.L;
-    e.means = saved.at, e.gates = e.means + sides, e.mean = e.gates + sides;
+    e.means = call->saved, e.gates = e.means + sides, e.mean = e.gates + sides;
     e.rstd = e.mean + e.N * e.K, e.q = e.rstd + e.N * e.K, e.gate = e.q + e.N * e.K;
 
     e.threads = call->threads;

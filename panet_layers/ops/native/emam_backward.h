@@ -289,11 +289,6 @@ static void finish_parameters(emam_backward* b) {
     }
 }
 
-static void prepare_w1_transposed(const void* job, idx item, SCALAR* own) {
-    const emam_backward* b = job;
-    pack_rows((matrix){b->e.call.w1, 1, b->e.K}, b->e.K, b->e.K, item, b->w1);
-}
-
 ENTRY(emam_backward)(const emam_call* call) {
     emam_backward b;
     emam_backward_layout(call, &b);
@@ -303,7 +298,7 @@ ENTRY(emam_backward)(const emam_call* call) {
     memcpy(b.p, call->beta, K * sizeof(SCALAR));
     softmax(b.p, K);
     mix_taps(b.p, call->w3, K, b.taps);
-    for_each(panels_of(K), prepare_w1_transposed, &b, b.own, b.own_size, 1);
+    pack_all_rows((matrix){call->w1, 1, K}, K, K, b.w1);
     memset(b.totals, 0, 13 * K * sizeof(double));
     memset(call->dw1, 0, K * K * sizeof(SCALAR));
     memset(call->dw3, 0, 9 * K * K * sizeof(SCALAR));

@@ -264,10 +264,6 @@ static void attend_instance(const void* job, idx item, SCALAR* own) {
     attend_rows(f, f->first + item, 0, own);
 }
 
-static void start_instances(const void* job, idx item, SCALAR* own) {
-    start_instance(job, ((const emam_forward*)job)->first + item);
-}
-
 static void attend_tile(const void* job, idx item, SCALAR* own) {
     const emam_forward* f = job;
     attend_rows(f, f->first + item / tiles_of(&f->e), item % tiles_of(&f->e) * f->e.rows, own);
@@ -311,11 +307,6 @@ static void find_moments(const void* job, idx item, SCALAR* own) {
 
 /* ---- the call ---- */
 
-static void prepare_w1(const void* job, idx item, SCALAR* own) {
-    const emam_forward* f = job;
-    pack_rows((matrix){f->e.call.w1, f->e.K, 1}, f->e.K, f->e.K, item, f->w1);
-}
-
 static idx emam_forward_layout(const emam_call* call, emam_forward* f) {
     f->e = emam_of(call);
     const emam* e = &f->e;
@@ -350,7 +341,7 @@ ENTRY(emam_forward)(const emam_call* call) {
     mix_taps(f.p, call->w3, K, f.taps);
     f.p_b3 = 0;
     for (idx k = 0; k < K; k++) f.p_b3 += f.p[k] * call->b3[k];
-    for_each(panels_of(K), prepare_w1, &f, f.own, f.own_size, 1);
+    pack_all_rows((matrix){call->w1, K, 1}, K, K, f.w1);
 
     for (f.first = 0; f.first < e->N; f.first = f.last) {
         f.last = least(f.first + f.block, e->N);
@@ -365,7 +356,7 @@ ENTRY(emam_forward)(const emam_call* call) {
             for_each(instances, attend_instance, &f, f.own, f.own_size, e->threads);
             continue;
         }
-        for_each(instances, start_instances, &f, f.own, f.own_size, 1);
+        for (idx n = f.first; n < f.last; n++) start_instance(&f, n);
         for_each(instances * plane_blocks(e), find_moments, &f, f.own, f.own_size, e->threads);
         for_each(instances * tiles_of(e), attend_tile, &f, f.own, f.own_size, e->threads);
     }

@@ -29,6 +29,10 @@ static inline void pack_rows(matrix a, idx rows, idx depth, idx panel, SCALAR* p
         for (idx i = 0; i < ROWS; i++) to[i] = i < count ? a.at[(first + i) * a.row + r * a.column] : 0;
 }
 
+static inline void pack_all_rows(matrix a, idx rows, idx depth, SCALAR* packed) {
+    for (idx panel = 0; panel < panels_of(rows); panel++) pack_rows(a, rows, depth, panel, packed);
+}
+
 /* Packs `count` columns of B (depth, count), with zeros beyond them. */
 static inline void pack_columns(matrix b, idx depth, idx count, SCALAR* to) {
     if (b.row == 1) {

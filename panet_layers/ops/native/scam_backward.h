@@ -27,26 +27,26 @@ typedef struct {
 
 static idx lay_out_backward(const scam_call* c, SCALAR* start, backward_job* j) {
     idx b = c->batch, p = pixels_of(c), tiles = tiles_of(c);
-    idx used = 0;
+    arena scratch = {start};
     window w = part_of_maps(c, 0);
     j->of = c;
     j->padded_channels = round_up(c->channels, ALIGNED);
-    j->sums = (double*)take(start, &used, b * tiles * 2 * (sizeof(double) / sizeof(SCALAR)));
+    j->sums = (double*)reserve(&scratch, b * tiles * 2 * (sizeof(double) / sizeof(SCALAR)));
     j->dscores_step = c->dtype == OWN ? c->channels * p : p;
-    j->dscores = c->dtype == OWN ? 0 : take(start, &used, b * p);
-    j->dmaps = take(start, &used, b * 2 * p + ALIGNED);
-    j->dgates = take(start, &used, b * tiles * j->padded_channels);
-    j->dv = take(start, &used, b * c->channels);
-    j->dhidden = take(start, &used, b * 2 * c->hidden);
-    j->dpooled = take(start, &used, b * 2 * c->channels + ALIGNED);
-    j->hidden_sum = take(start, &used, b * c->hidden);
-    j->dconv = take(start, &used, b * map_parts_of(c) * 2 * c->kernel * c->kernel);
-    j->top_channel = (place*)take(start, &used, b * p);
-    j->top_pixel = (place*)take(start, &used, b * c->channels);
+    j->dscores = c->dtype == OWN ? 0 : reserve(&scratch, b * p);
+    j->dmaps = reserve(&scratch, b * 2 * p + ALIGNED);
+    j->dgates = reserve(&scratch, b * tiles * j->padded_channels);
+    j->dv = reserve(&scratch, b * c->channels);
+    j->dhidden = reserve(&scratch, b * 2 * c->hidden);
+    j->dpooled = reserve(&scratch, b * 2 * c->channels + ALIGNED);
+    j->hidden_sum = reserve(&scratch, b * c->hidden);
+    j->dconv = reserve(&scratch, b * map_parts_of(c) * 2 * c->kernel * c->kernel);
+    j->top_channel = (place*)reserve(&scratch, b * p);
+    j->top_pixel = (place*)reserve(&scratch, b * c->channels);
     j->own_size = round_up(2 * w.size + w.outputs + c->kernel * c->kernel, ALIGNED);
-    j->own = take(start, &used, j->own_size * c->threads);
+    j->own = reserve(&scratch, j->own_size * c->threads);
     j->channel_parts = free_parts(c, c->channels, TILE);
-    return used;
+    return scratch.size;
 }
 
 /* The first channel that has the maximum, where the sweep did not find it: in pixels that are rows, or have NaN. */
@@ -320,7 +320,7 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
 }
 
 /* Scalars of `saved`, and of the scratch, for a call of this shape. */
-__attribute__((visibility("default"))) void JOINED(scam_sizes, SCALAR)(const scam_call* c, idx* sizes) {
+ENTRY(scam_sizes)(const scam_call* c, idx* sizes) {
     scam_saved saved;
     forward_job forward;
     backward_job backward;

@@ -18,16 +18,16 @@ typedef struct {
 } forward_job;
 
 static idx lay_out_forward(const scam_call* c, SCALAR* start, forward_job* j) {
-    idx used = 0;
+    arena scratch = {start};
     window w = part_of_maps(c, 0);
     j->of = c;
-    j->sums = (double*)take(start, &used, c->batch * map_parts_of(c) * 2 * (sizeof(double) / sizeof(SCALAR)));
-    j->hidden_sum = take(start, &used, c->batch * c->hidden);
+    j->sums = (double*)reserve(&scratch, c->batch * map_parts_of(c) * 2 * (sizeof(double) / sizeof(SCALAR)));
+    j->hidden_sum = reserve(&scratch, c->batch * c->hidden);
     j->own_size = round_up(2 * w.size + w.outputs, ALIGNED);
-    j->own = take(start, &used, j->own_size * c->threads);
+    j->own = reserve(&scratch, j->own_size * c->threads);
     j->channel_parts = free_parts(c, c->channels, TILE);
     j->hidden_parts = free_parts(c, c->hidden, c->hidden);
-    return used;
+    return scratch.size;
 }
 
 static void pool_pixels(const void* job, idx first, idx last, idx part, SCALAR* own) {

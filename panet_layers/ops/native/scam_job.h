@@ -43,13 +43,6 @@ INLINE window part_of_maps(const scam_call* c, idx part) {
     return window_of(c->height, c->width, c->kernel, first, least(first + rows, c->height));
 }
 
-/* The next n scalars of a block of memory, of which `used` are taken; NULL where only the block's size is wanted. */
-static SCALAR* take(SCALAR* block, idx* used, idx n) {
-    SCALAR* taken = block ? block + *used : 0;
-    *used += round_up(n, ALIGNED);
-    return taken;
-}
-
 /* What the forward keeps for the backward, one after the other, then ALIGNED zeros: vectors may be read past an end. */
 typedef struct {
     SCALAR *pooled, *hidden, *gate, *maps, *logits; /* (B, 2, C), (B, 2, hidden), (B, C), (B, 2, P), (B, P) */

@@ -17,8 +17,6 @@ typedef struct {
     idx rows, length;
 } matrix_of;
 
-INLINE idx bytes_of(idx dtype) { return dtype == OWN ? sizeof(SCALAR) : 2; }
-
 INLINE SCALAR number(const char* at, idx dtype) {
     if (dtype == BFLOAT16) return from_bfloat16(*(const uint16_t*)at);
     if (dtype == FLOAT16) return from_float16(*(const uint16_t*)at);

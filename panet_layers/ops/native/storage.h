@@ -11,7 +11,8 @@ typedef struct {
     int32_t dtype, channels_last;
 } maps;
 
-INLINE idx number_bytes(const maps* m) { return m->dtype == OWN ? sizeof(SCALAR) : 2; }
+INLINE idx bytes_of(idx dtype) { return dtype == OWN ? sizeof(SCALAR) : 2; }
+INLINE idx number_bytes(const maps* m) { return bytes_of(m->dtype); }
 
 /* To be called before a new tensor is written. */
 static inline void prepare_to_write(const maps* m) {
