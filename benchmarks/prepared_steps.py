@@ -30,14 +30,15 @@ class Step:
         self.backward(self.forward())
 
 
-def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | None = None) -> Step:
+def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | None = None, seed: int = SEED) -> Step:
     """Return the step of a contender; every contender of the case gets the same numbers.
 
-    `dtype`: compute in this precision instead of the case's, on the same (already rounded) numbers.
+    `dtype`: compute in this precision instead of the case's, on the same (already rounded) numbers. `seed`: of the
+    input and of the gradient of a layer's output.
     """
     module = _with_drawn_parameters(case, contender, dtype or DTYPES[case.dtype]).train(pass_ == "training")
     names = tuple(name for name, _ in module.named_parameters())
-    x = draw_input(case, dtype)
+    x = draw_input(case, dtype, seed)
     if pass_ == "forward" and is_detector(case.layer):
         _take_statistics(module, x)
     if contender.folded:
@@ -49,7 +50,7 @@ def prepare(case: Case, contender: Contender, pass_: str, dtype: torch.dtype | N
     elif is_detector(case.layer):
         step = _detector_training(module, x, names)
     else:
-        step = _layer_training(module, x, _place(case, _normal(case.shape, SEED + 1), dtype), names)
+        step = _layer_training(module, x, _place(case, _normal(case.shape, seed + 1), dtype), names)
     return captured(step) if contender.graph else step
 
 
@@ -131,11 +132,11 @@ def _take_statistics(module: nn.Module, images: Tensor) -> None:
     module.eval()
 
 
-def draw_input(case: Case, dtype: torch.dtype | None = None) -> Tensor:
+def draw_input(case: Case, dtype: torch.dtype | None = None, seed: int = SEED) -> Tensor:
     """Return the case's input, in the case's layout."""
     if case.layer in ("scam", "cbam", BOTH):
-        return _place(case, clear_maxima(case.shape), dtype)
-    return _place(case, _normal(case.shape, SEED), dtype)
+        return _place(case, clear_maxima(case.shape, seed), dtype)
+    return _place(case, _normal(case.shape, seed), dtype)
 
 
 @lru_cache(maxsize=2)

@@ -24,7 +24,7 @@ from tests.benchmarks.small_benchmarks import OURS, measure, rows_of
     ],
 )
 def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected):
-    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,6,5,4")
+    code, out = measure(tmp_path, "--layer", layer, "--shape", "2,16,5,4,4")
     rows = rows_of(out)
     assert code == 0
     assert [r["contender"] for r in rows if r["pass"] == "forward"] == expected
@@ -37,7 +37,7 @@ def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected)
             assert float(row["speedup"]) == 1
         if row["contender"] != "copy":
             assert float(row["gate_error"]) < 1e-4
-            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 6 * 5
+            assert int(row["peak_bytes"]) - int(row["peak_extra"]) <= 2 * 4 * 2 * 16 * 5 * 4
             assert (int(row["kept_bytes"]) > 0) == (row["pass"] == "training")
 
 
@@ -154,9 +154,8 @@ def test_a_reference_that_cannot_run_is_refused_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("layer", LAYERS[:4])
-@pytest.mark.parametrize("shape", [(4, 8, 1, 5), (3, 32, 1, 7), (2, 24, 9, 2)])
+@pytest.mark.parametrize("shape", [(4, 8, 1, 2), (3, 32, 1, 7), (2, 24, 9, 2)])
 def test_every_contender_passes_the_gate_on_odd_shapes(layer, shape):
-    """Not on two pixels: normalised they are 1 and -1, and what is left of the gradient is roundings."""
     case = Case(layer, shape, 8)
     for pass_ in PASSES:
         gate = Gate(case, pass_)
