@@ -173,10 +173,11 @@ class SCAM(nn.Module):
         if part := self.called_part():
             check_can_call(self.backend, self, part)
             return self.spatial(self.channel(x))
-        spatial, fc1, fc2 = self.spatial, self.channel.fc1, self.channel.fc2
-        return functional.scam(
-            x, fc1.weight, fc2.weight, spatial.conv.weight, fc1.bias, fc2.bias, spatial.bn, backend=self.backend
-        )
+        own: Any = self._modules  # quicker than attributes
+        channel, spatial = own["channel"]._modules, own["spatial"]._modules
+        (fc1, fc1_bias), (fc2, fc2_bias) = map(parts.weight_and_bias, (channel["fc1"], channel["fc2"]))
+        conv, _ = parts.weight_and_bias(spatial["conv"])
+        return functional.scam(x, fc1, fc2, conv, fc1_bias, fc2_bias, spatial.get("bn"), backend=self.backend)
 
     def called_part(self) -> str:
         """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""

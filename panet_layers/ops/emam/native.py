@@ -18,6 +18,7 @@ from .tensors import Parameters
 _SMALL = 1 << 13  # elements of an input up to which a second thread costs more than it saves
 _POINTERS = struct.Struct("=17q")  # x to scratch in `emam_call` of emam.h
 _SIZES = struct.Struct("=8qd")  # samples to eps
+_NO_GRADIENTS = (0,) * len(Parameters._fields)  # addresses that a forward does not have
 
 
 class NativeSaved(NamedTuple):
@@ -30,22 +31,25 @@ class _Plan(NamedTuple):
     """What calls with inputs of one shape share."""
 
     sizes: bytes
-    forward_scratch: int  # in numbers, as the next
+    dtype: torch.dtype  # of statistics and scratch
+    statistics: int  # in numbers, as the next two
+    forward_scratch: int
     backward_scratch: int
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, NativeSaved]:
     """Return the attended map, like x (B, C, H, W), and what the backward needs."""
-    saved = empty_native_saved(x, groups)
     if x.numel() == 0:
-        return torch.empty_like(x), NativeSaved(saved.statistics.zero_())
+        return torch.empty_like(x), NativeSaved(empty_native_saved(x, groups).statistics.zero_())
     given, (x, channels_last) = x, dense(x)
-    params = ready(params, saved.statistics.dtype)
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
-    out, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.forward_scratch)
-    pointers = addresses(x, None, out, *params, *_NO_GRADIENTS, saved.statistics, scratch)
-    entry("emam_forward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
-    return like(given, out), saved
+    params = ready(params, plan.dtype)
+    out, statistics = torch.empty_like(x), x.new_empty(plan.statistics, dtype=plan.dtype)
+    scratch = statistics.new_empty(plan.forward_scratch)
+    of_x, of_out, *others = addresses(x, out, *params, statistics, scratch)
+    call = _POINTERS.pack(of_x, 0, of_out, *others[:6], *_NO_GRADIENTS, *others[6:])
+    entry("emam_forward", x.dtype)(call + plan.sizes)
+    return like(given, out), NativeSaved(statistics)
 
 
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, groups: int) -> tuple[Tensor, Parameters]:
@@ -54,9 +58,9 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
         return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
     given, (x, channels_last) = x, dense(x)
     grad, _ = dense(grad, channels_last)
-    given_params, params = params, ready(params, saved.statistics.dtype)
-    gradients = Parameters(*map(torch.empty_like, params))
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), 0.0)
+    given_params, params = params, ready(params, plan.dtype)
+    gradients = Parameters(*map(torch.empty_like, params))
     dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)
     pointers = addresses(x, grad, dx, *params, *gradients, saved.statistics, scratch)
     entry("emam_backward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes)
@@ -65,15 +69,14 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
 
 def empty_native_saved(x: Tensor, groups: int) -> NativeSaved:
     """Return memory for `NativeSaved`, as emam.h divides it."""
-    batch, channels, height, width = x.shape
-    dtype = accumulation_dtype(x.dtype)
-    lanes = vector_bytes() // dtype.itemsize
+    return NativeSaved(x.new_empty(_statistics(x.shape, x.dtype, groups), dtype=accumulation_dtype(x.dtype)))
+
+
+def _statistics(shape: Sequence[int], dtype: torch.dtype, groups: int) -> int:
+    batch, channels, height, width = shape
+    lanes = vector_bytes() // accumulation_dtype(dtype).itemsize
     sides = (height + width + lanes - 1) // lanes * lanes
-    size = batch * (channels * (2 * sides + 3) + groups * height * width) + lanes  # vectors may be read past the end
-    return NativeSaved(x.new_empty(size, dtype=dtype))
-
-
-_NO_GRADIENTS = (None,) * len(Parameters._fields)
+    return batch * (channels * (2 * sides + 3) + groups * height * width) + lanes  # vectors may be read past the end
 
 
 @lru_cache(maxsize=256)
@@ -82,4 +85,5 @@ def _plan(
 ) -> _Plan:
     sizes = _SIZES.pack(*(shape[0], shape[1], groups, *shape[2:]), DTYPES[dtype], channels_last, threads, eps)
     call = _POINTERS.pack(*[0] * 17) + sizes
-    return _Plan(sizes, *(entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward")))
+    scratch = (entry(f"emam_{name}_scratch", dtype)(call) for name in ("forward", "backward"))
+    return _Plan(sizes, accumulation_dtype(dtype), _statistics(shape, dtype, groups), *scratch)

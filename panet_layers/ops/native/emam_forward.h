@@ -202,6 +202,36 @@ INLINE void multiply_pixels(const SCALAR* restrict x, const SCALAR* restrict gat
     for (idx p = 0; p < n; p++) out[p] = x[p] * gate[p];
 }
 
+/* The same for n numbers of planes of P pixels that follow each other: the gate repeats. The LANES numbers after the
+   gate's end are its first ones. */
+INLINE void multiply_planes(const SCALAR* x, const SCALAR* gate, idx P, idx n, SCALAR* out, int past_caches) {
+    idx at = least(n, -(uintptr_t)out % VECTOR_BYTES / sizeof(SCALAR)), p = at % P;
+    for (idx i = 0; i < at; i++) out[i] = x[i] * gate[i % P];
+    while (at + LANES <= n) {
+        idx vectors = least((n - at) / LANES, (P - p + LANES - 1) / LANES); /* those that begin in this plane */
+        for (idx i = 0; i < vectors; i++, at += LANES, p += LANES) {
+            vec product = load(x + at) * load(gate + p);
+            past_caches ? store_past_caches(out + at, product) : store(out + at, product);
+        }
+        p %= P;
+    }
+    for (; at < n; at++, p++) out[at] = x[at] * gate[p];
+}
+
+/* The output of a whole instance in one piece. */
+static void write_instance(const emam* e, idx n, SCALAR* gate) {
+    idx count = e->K * e->P, at = n * count;
+    const SCALAR* x = (const SCALAR*)e->x.data + at;
+    SCALAR* out = (SCALAR*)e->out.data + at;
+    for (idx i = 0; i < LANES; i++) gate[e->P + i] = gate[i];
+    if (e->N * count * sizeof(SCALAR) >= PAST_CACHES) {
+        multiply_planes(x, gate, e->P, count, out, 1);
+        end_stores_past_caches();
+    } else {
+        multiply_planes(x, gate, e->P, count, out, 0);
+    }
+}
+
 static idx attend_scratch(const emam* e) {
     idx pixels = tile_pixels(e);
     return 4 * (round_up(pixels, LANES) + 2 * LANES) + tile_size(e->x.channels_last, e->K, pixels) +
@@ -238,12 +268,17 @@ static void attend_rows(const emam_forward* f, idx n, idx h, SCALAR* own) {
     }
     SCALAR* gate = e->gate + n * e->P + h * W;
     gate_pixels(left, middle, right, constant, rows, W, gate);
+    if (e->whole && !e->x.channels_last && e->x.dtype == OWN) {
+        memcpy(t, gate, pixels * sizeof(SCALAR));
+        write_instance(e, n, t);
+        return;
+    }
     if (e->x.channels_last) {
         scale_runs(&e->x, &e->out, n * K, K, h * W, pixels, gate);
         return;
     }
     tile out = new_tile(&e->out, n * K, K, h * W, pixels, copy + tile_size(0, K, tile_pixels(e)));
-    for (idx c = K - 1; c >= 0; c--) { /* backwards: the last planes are still in the cache */
+    for (idx c = 0; c < K; c++) {
         multiply_pixels(plane_of(&x, c) + above * W, gate, pixels, room_for_plane(&out, c));
         finish_plane(&out, c);
     }

@@ -55,9 +55,10 @@ def entry(name: str, dtype: torch.dtype) -> Callable[..., int]:
 def addresses(*tensors: Tensor | None) -> list[int]:
     """Return where the tensors' memory is, 0 for None. Raise RuntimeError where a tensor has none, as FSDP's may."""
     found = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-    for tensor, address in zip(tensors, found):
-        if not address and tensor is not None and tensor.numel():
-            raise RuntimeError(f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed")
+    if 0 in found:
+        for tensor, address in zip(tensors, found):
+            if not address and tensor is not None and tensor.numel():
+                raise RuntimeError(f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed")
     return found
 
 

@@ -4,6 +4,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define JOINED_(name, type) name##_##type
@@ -27,6 +30,24 @@ typedef __typeof__((vec){0} < (vec){0}) mask; /* integers: all bits of a lane, o
 
 INLINE vec load(const SCALAR* from) { return *(const vec*)from; }
 INLINE void store(SCALAR* to, vec v) { *(vec*)to = v; }
+/* Stores to memory that is not read soon, past the caches where that is possible; `to` is a multiple of VECTOR_BYTES. */
+INLINE void store_past_caches(SCALAR* to, vec v) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512((void*)to, (__m512i)v);
+#elif defined(__AVX__)
+    _mm256_stream_si256((void*)to, (__m256i)v);
+#elif defined(__x86_64__)
+    _mm_stream_si128((void*)to, (__m128i)v);
+#else
+    store(to, v);
+#endif
+}
+/* To be called before another thread may read what `store_past_caches` stored. */
+INLINE void end_stores_past_caches(void) {
+#ifdef __x86_64__
+    _mm_sfence();
+#endif
+}
 INLINE vec splat(SCALAR s) { return s - (vec){0}; } /* without code for the zero, unlike a sum */
 INLINE vec where(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mask)no & ~m)); }
 INLINE vec only(mask m, vec v) { return (vec)((mask)v & m); }
