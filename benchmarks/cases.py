@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import NamedTuple
 
@@ -35,7 +36,14 @@ LAYER_SHAPES: tuple[Shape, ...] = (
     (2, 32, 4, 4, 8),
     (8, 96, 4, 4, 8),
     (32, 64, 16, 16, 8),
+    (1, 256, 20, 20, 8),
 )
+# Square maps of few and of many channels, from 2^12 to 2^27 elements.
+GROWTH_SHAPES: tuple[Shape, ...] = tuple(
+    (1, channels, side, side, 8) for exponent in range(2, 11) for channels in (64, 512) for side in (2**exponent,)
+    if 2**12 <= channels * side**2 <= 2**27
+)  # fmt: skip
+MOST_IN_TRAINING = 2**24  # elements; the float64 answer of a larger training step takes more memory than many have
 # The same stages at the batch size of a training on a GPU.
 GPU_SHAPES: tuple[Shape, ...] = (
     (32, 728, 19, 19, 8),
@@ -84,6 +92,7 @@ class Grid(NamedTuple):
     dtypes: tuple[str, ...] = ("float32",)
     layouts: tuple[str, ...] = ("contiguous",)
     variants: Variants = Variants()
+    passes: tuple[str, ...] = PASSES
 
     def cases(self, device: str, batch: int | None = None) -> list[Case]:
         """Return every case of the grid once; `batch` replaces the batch size of every shape."""
@@ -106,6 +115,14 @@ _GRAPHS, _COMPILED, _ALL = Variants(graphs=True), Variants(compiled=True, graphs
 _NARROW, _WIDE = GPU_SHAPES[0], GPU_SHAPES[6]  # a small map of many channels, and a large one of few
 _BATCHES: tuple[Shape, ...] = tuple((b, *shape[1:]) for b in (8, 128, 256) for shape in (_NARROW, _WIDE))
 SUITES = {
+    "growth": (
+        Grid(("emam", "cbam"), tuple(s for s in GROWTH_SHAPES if math.prod(s[:4]) <= MOST_IN_TRAINING)),
+        Grid(
+            ("emam", "cbam"),
+            tuple(s for s in GROWTH_SHAPES if math.prod(s[:4]) > MOST_IN_TRAINING),
+            passes=("forward",),
+        ),
+    ),
     "gpu": (
         Grid(("emam", "cbam"), GPU_SHAPES, ("bfloat16",), variants=_GRAPHS),
         Grid(("emam", "cbam"), (_NARROW,), ("bfloat16",), variants=_COMPILED),

@@ -72,6 +72,26 @@ def chart(rows: list[Row], path: Path) -> None:
     save(figure, path, dpi=200, Description=" ".join(row["times_as_fast"] for row in found))
 
 
+def growth(rows: list[Row], path: Path) -> None:
+    """Nanoseconds an element as maps grow: a line for each contender and number of channels."""
+    if len({_elements(row["shape"]) for row in rows}) < 2:
+        raise ResultsError("nothing to draw: the results have inputs of one size only")
+    _panels(rows, path, _nanoseconds, "elements of the input", 3.2, True)
+
+
+def _nanoseconds(axis: Any, rows: list[Row], pass_: str) -> None:
+    found = [row | {"channels": row["shape"].split("x")[1]} for row in rows if row["pass"] == pass_]
+    for (contender, channels), own in grouped(found, ("contender", "channels")).items():
+        points = sorted((_elements(row["shape"]), 1e6 * float(row["milliseconds"])) for row in own)
+        line = {"color": "black" if contender == COPY else COLOURS.get(base_name(contender), "#17becf")}
+        line |= {"linestyle": "-" if channels == found[0]["channels"] else "--", "marker": ".", "linewidth": 1}
+        axis.plot([n for n, _ in points], [t / n for n, t in points], label=f"{contender}, {channels} channels", **line)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_ylabel("nanoseconds an element")
+
+
 def _bars(axis: Any, rows: list[Row], shapes: list[str]) -> None:
     """Two bars for each input, the first input at the bottom, with their lengths as numbers beside them."""
     for (pass_, (label, colour)), offset in zip(BARS.items(), (0.19, -0.19)):

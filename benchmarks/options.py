@@ -51,8 +51,8 @@ def find_fault(grid: Grid, suite: str | None, device: str, backends: Sequence[st
     """Return what argparse cannot find, or "": no GPU, wrong contenders or shapes of the layers."""
     if device == "cuda" and not torch.cuda.is_available():
         return "--device: torch finds no CUDA device here; choose cpu"
-    if device == "cpu" and (grid.variants.graphs or suite):
-        return f"{'--graph' if grid.variants.graphs else '--suite'}: needs --device cuda"
+    if device == "cpu" and (grid.variants.graphs or suite == "gpu"):
+        return f"{'--graph' if grid.variants.graphs else '--suite gpu'}: needs --device cuda"
     known = list(dict.fromkeys(c.name for layer in grid.layers for c in contenders(layer, device)))
     for name in backends:
         if name not in known:

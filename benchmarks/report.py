@@ -9,7 +9,7 @@ if not __package__:  # run as a script
     import checkout  # noqa: F401
 
 from benchmarks import results_file, tables
-from benchmarks.figures import chart, roofline, speedups
+from benchmarks.figures import chart, growth, roofline, speedups
 from benchmarks.options import Parser
 
 
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the speed-ups (needs matplotlib)")
     parser.add_argument("--roofline", type=Path, metavar="PNG", help="where to draw bytes/s against the copy's")
     parser.add_argument("--chart", type=Path, metavar="PNG", help="where to draw the bar chart of the README")
+    parser.add_argument("--growth", type=Path, metavar="PNG", help="where to draw the time of an element as maps grow")
     args = parser.parse_args(arguments)
     section = tables.summary if args.summary else tables.against_published if args.published else tables.all_contenders
     try:
@@ -35,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             results_file.replace(args.out, text.encode())
         else:
             print(text, end="")
-        for draw, path in ((speedups, args.plot), (roofline, args.roofline), (chart, args.chart)):
+        plots = (speedups, args.plot), (roofline, args.roofline), (chart, args.chart), (growth, args.growth)
+        for draw, path in plots:
             if path:
                 draw(rows, path)
     except results_file.ResultsError as error:

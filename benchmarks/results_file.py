@@ -22,7 +22,7 @@ MEASURED = (
     "milliseconds", "speedup", "rounds_kept", "rounds", "kept_bytes", "peak_bytes", "peak_extra", "gate_error"
 )  # fmt: skip
 PROVENANCE = ("hardware", "commit", "date", "torch", "triton", "timm")
-COLUMNS = KEY + MEASURED + PROVENANCE
+COLUMNS = KEY + MEASURED + PROVENANCE + ("others",)  # the share of the processors that other processes took
 SETTING = ("device", "hardware", "threads", "dtype", "layout")  # rows that agree in these may stand side by side
 
 Row = dict[str, str]

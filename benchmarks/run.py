@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from time import monotonic
 
@@ -19,6 +18,7 @@ from benchmarks.contenders import COPY, REFERENCE, Contender, base_name, contend
 from benchmarks.gate import Gate
 from benchmarks.options import DEFAULT_OUT, build_parser, find_fault
 from benchmarks.prepared_steps import Step, prepare, prepare_copy
+from benchmarks.quiet import OtherProcesses
 from benchmarks.results_file import Row
 
 
@@ -34,12 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     out = args.out or Path(DEFAULT_OUT.format(device=args.device))
     passes = PASSES if args.pass_ == "both" else (args.pass_,)
     chosen = [
-        (case, select(case, grid.variants, args.backends))
+        (case, [pass_ for pass_ in passes if pass_ in grid.passes], select(case, grid.variants, args.backends))
         for grid in SUITES.get(args.suite, (grid,))
         for case in grid.cases(args.device, args.batch)
     ]
     if args.list:
-        for case, found in chosen:
+        for case, passes, found in chosen:
             names = [c.name + (" (forward only)" if c.passes != PASSES else "") for c in found]
             names += [COPY] * (not is_detector(case.layer))
             print(f"{case}: {', '.join(passes)}: {', '.join(names)}")
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     refused = left = 0
     try:
         rows = results_file.read(out)
-        for (case, selected), pass_ in product(chosen, passes):
+        for case, pass_, selected in ((case, pass_, found) for case, passes, found in chosen for pass_ in passes):
             found = [c for c in selected if pass_ in c.passes]
             if args.resume and is_measured(case, pass_, found, rows):
                 continue
@@ -115,8 +115,9 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
         return [], faults
     if not is_detector(case.layer):
         steps[COPY] = prepare_copy(case, pass_)
+    others = OtherProcesses()
     times = timing.measure(steps, rounds, timing.EventSampler() if case.device == "cuda" else None)
-    here = results_file.provenance(case.device)
+    here = results_file.provenance(case.device) | {"others": others.share()}
     known = {name: here | time.columns() | columns.get(name, {}) for name, time in times.items()}
     return [results_file.new_row(case, pass_, name, found) for name, found in known.items()], faults
 
@@ -127,7 +128,8 @@ def _first_line(error: Exception) -> str:
 
 def show(case: Case, pass_: str, rows: list[Row], faults: list[str]) -> None:
     """Print what was measured, a line per contender, and why others were refused."""
-    print(f"{case} {pass_}")
+    busy = f", others take {rows[0]['others']} of the processors" if rows and rows[0]["others"] else ""
+    print(f"{case} {pass_}{busy}")
     for row in rows:
         line = f"  {row['contender']:20} {float(row['milliseconds']):10.3f} ms {float(row['speedup']):7.2f}x"
         line += f"  {row['rounds_kept']:>2}/{row['rounds']} rounds"

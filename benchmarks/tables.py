@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 
 from benchmarks.cases import BOTH, PASSES
 from benchmarks.contenders import COPY, FUSED, GRAPH, REFERENCE, base_name
@@ -28,7 +29,9 @@ def _heading(setting: tuple[str, ...], rows: list[Row]) -> str:
     device, hardware, threads, dtype, layout = setting
     machine = f"{hardware}, {threads} threads" if device == "cpu" else hardware
     commits = ", ".join(dict.fromkeys(f"{r['commit']} ({r['date']}, torch {r['torch']})" for r in rows))
-    return f"### {machine}: {dtype}, {layout}\n\nCommit {commits}.\n\n"
+    shares = [int(row["others"].rstrip("%")) for row in rows if row["others"]]
+    quiet = f" Other processes took {median(shares):.0f}% of the processors (at most {max(shares)}%)." if shares else ""
+    return f"### {machine}: {dtype}, {layout}\n\nCommit {commits}.{quiet}\n\n"
 
 
 def all_contenders(setting: tuple[str, ...], rows: list[Row]) -> str:
@@ -98,7 +101,7 @@ def summary(setting: tuple[str, ...], rows: list[Row]) -> str:
 
 def fastest_of_ours(names: Iterable[str]) -> str:
     """Return the contender that stands for this package: the fused one in a CUDA graph, if it was measured."""
-    wanted = (FUSED + GRAPH, FUSED, "collapsed")
+    wanted = (FUSED + GRAPH, FUSED, "native", "collapsed")
     return next((name for name in wanted if name in names), REFERENCE)
 
 
@@ -108,7 +111,7 @@ def _gains(times: dict[str, float], ours: str) -> list[str]:
     baselines = [
         time
         for name, time in times.items()
-        if base_name(name) not in (FUSED, "collapsed", COPY) and name.endswith(GRAPH) == in_graph
+        if base_name(name) not in (FUSED, "native", "collapsed", COPY) and name.endswith(GRAPH) == in_graph
     ]
     if ours not in times:
         return ["", ""]

@@ -111,6 +111,24 @@ def test_a_roofline_needs_a_copy(gpu_results, tmp_path, capsys):
     assert capsys.readouterr().err == "error: nothing to draw: the results have no row of 'copy'\n"
 
 
+def test_time_of_an_element_as_maps_grow(gpu_results, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn, plot = {}, tmp_path / "growth.png"
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update(figure=figure))
+    row, *_ = (r for r in results_file.read(gpu_results) if (r["contender"], r["pass"]) == ("copy", "forward"))
+    results_file.write(gpu_results, [row])
+    assert report.main([str(gpu_results), "--growth", str(plot)]) == 1
+    assert capsys.readouterr().err == "error: nothing to draw: the results have inputs of one size only\n"
+    other = row | {"shape": "32x728x38x38", "milliseconds": "0.08"}
+    results_file.write(gpu_results, [row, other])
+    assert report.main([str(gpu_results), "--growth", str(plot)]) == 0
+    (line,) = drawn["figure"].axes[0].lines
+    elements = [32 * 728 * side * side for side in (19, 38)]
+    assert list(line.get_xdata()) == elements
+    times = float(row["milliseconds"]), 0.08
+    assert list(line.get_ydata()) == pytest.approx([1e6 * t / n for t, n in zip(times, elements)])
+
+
 @pytest.fixture
 def shown():
     """The results that the front page and benchmarks/README.md show."""

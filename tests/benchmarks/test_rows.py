@@ -216,7 +216,7 @@ def test_a_csv_file_of_something_else_is_not_overwritten(tmp_path, capsys):
         (["--threads", "two"], "'two'"),
         (["--dtype", "int8"], "int8"),
         (["--graph"], "--graph: needs --device cuda"),
-        (["--suite", "gpu"], "--suite: needs --device cuda"),
+        (["--suite", "gpu"], "--suite gpu: needs --device cuda"),
         (["--suite", "cpu"], "cpu"),
         (["--minutes", "0"], "'0'"),
         (["--frobnicate"], "--frobnicate"),

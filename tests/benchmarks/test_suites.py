@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -79,3 +80,12 @@ def test_list_measures_nothing(tmp_path, capsys):
 def test_backends_selects_contenders_in_addition_to_the_reference(tmp_path, capsys):
     measure(tmp_path, "--list", "--backends", "timm", "--layer", "cbam", "--shape", "2,16,5,4,4")
     assert capsys.readouterr().out.endswith("reference, timm, copy\n")
+
+
+def test_suite_of_growing_maps(capsys):
+    """Twice as many elements from one map to the next, from 2^12 to 2^27; no training step of the largest."""
+    assert run.main(["--suite", "growth", "--backends", "native", "--list"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("emam ")]
+    sizes = {math.prod(map(int, line.split()[1].split("x"))): "training" in line for line in lines}
+    assert sorted(sizes) == [2**n for n in range(12, 28)]
+    assert all(training == (size <= cases.MOST_IN_TRAINING) for size, training in sizes.items())
