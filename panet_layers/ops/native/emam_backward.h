@@ -224,7 +224,10 @@ static idx emam_backward_layout(const emam_call* call, emam_backward* b) {
     b->e = emam_of(call);
     const emam* e = &b->e;
     idx K = e->K, sides = K * e->L;
-    b->block = block_of(e, e->P + 2 * sides + 32 * K);
+    b->borrows =
+        e->out.dtype == OWN && !e->out.channels_last && K * (e->P - e->L - 18) >= COLUMNS; /* read past the end */
+    b->block = block_of(e, e->P + sides + 14 * K + (b->borrows ? 0 : sides + 18 * K));
+    idx own_block = b->borrows ? 0 : b->block;
     arena scratch = {call->scratch};
     b->totals = (double*)reserve(&scratch, 13 * K * sizeof(double) / sizeof(SCALAR));
     b->dgamma = b->totals, b->dbeta = b->totals + K, b->db1 = b->totals + 2 * K, b->db3 = b->totals + 3 * K;
@@ -235,13 +238,13 @@ static idx emam_backward_layout(const emam_call* call, emam_backward* b) {
     b->w1 = reserve(&scratch, packed_size(K, K));
     b->delta = reserve(&scratch, b->block * e->P);
     b->d = reserve(&scratch, b->block);
-    b->dpre = reserve(&scratch, b->block * sides);
+    b->dpre = reserve(&scratch, own_block * sides);
     b->dmeans = b->dpre_rows = reserve(&scratch, packed_size(K, b->block * e->L) + LANES);
     b->h = reserve(&scratch, b->block * K);
     b->dm = reserve(&scratch, b->block * K);
     b->dpre_sums = reserve(&scratch, b->block * K);
-    b->taps_sums = reserve(&scratch, b->block * 9 * K);
-    b->windows = reserve(&scratch, b->block * 9 * K);
+    b->taps_sums = reserve(&scratch, own_block * 9 * K);
+    b->windows = reserve(&scratch, own_block * 9 * K);
     b->dwindows = reserve(&scratch, b->block * 9 * K);
     b->dm_rows = reserve(&scratch, packed_size(b->block, K));
     b->dm_columns = reserve(&scratch, packed_size(K, b->block));
@@ -249,6 +252,14 @@ static idx emam_backward_layout(const emam_call* call, emam_backward* b) {
         round_up(max_of(max_of(PANELS * PANEL, pull_scratch(e)), max_of(delta_scratch(e), contract_scratch(e))), 16);
     b->own = reserve(&scratch, b->own_size * e->threads);
     return scratch.size;
+}
+
+/* What is not needed any more when the block's gradient is written lies there: longer blocks for the same scratch. */
+static void borrow_gradient(emam_backward* b) {
+    idx K = b->e.K, instances = b->last - b->first;
+    b->dpre = (SCALAR*)b->e.out.data + b->first * K * b->e.P;
+    b->taps_sums = b->dpre + instances * K * b->e.L;
+    b->windows = b->taps_sums + instances * 9 * K;
 }
 
 ENTRY_SIZE(emam_backward_scratch)(const emam_call* call) {
@@ -306,6 +317,7 @@ ENTRY(emam_backward)(const emam_call* call) {
     for (b.first = 0; b.first < e->N; b.first = b.last) {
         b.last = least(b.first + b.block, e->N);
         idx instances = b.last - b.first;
+        if (b.borrows) borrow_gradient(&b);
         if (e->whole) {
             for_each(instances, contract_instance, &b, b.own, b.own_size, e->threads);
         } else {

@@ -18,6 +18,7 @@ typedef struct {
     SCALAR *dm_rows, *dm_columns;           /* dm, dm^T packed */
     SCALAR* own;
     idx own_size, first, last, block;
+    int borrows; /* whether dpre, taps_sums and windows lie where the gradient of the input will be written */
 } emam_backward;
 
 /* ---- delta ---- */

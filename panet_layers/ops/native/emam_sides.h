@@ -40,18 +40,20 @@ INLINE idx unread_column(int k, idx W) { return k % 3 == 0 ? W - 1 : k % 3 == 2 
 /* A plane's corners, in the order above left, above right, below left, below right. */
 INLINE int corner_of(idx h, idx w) { return 2 * (h > 0) + (w > 0); }
 
-/* S / P of all nine taps, to out[0], out[step], ... */
+/* S / P of all nine taps, to out[0], out[step], ... The row above is not read by the lowest pixels' windows, and so on. */
 static void window_means(const SCALAR* means, const SCALAR corners[4], idx H, idx W, SCALAR* out, idx step) {
-    SCALAR mean = sum_of(means, H) / H, of_pixel = (SCALAR)1 / (H * W), of_row = (SCALAR)1 / H,
-           of_column = (SCALAR)1 / W;
-    for (int k = 0; k < 9; k++) {
-        idx h = unread_row(k, H), w = unread_column(k, W);
-        SCALAR s = mean;
-        if (h >= 0) s -= means[h] * of_row;
-        if (w >= 0) s -= means[H + w] * of_column;
-        if (h >= 0 && w >= 0) s += corners[corner_of(h, w)] * of_pixel;
-        out[k * step] = s;
-    }
+    SCALAR of_row = (SCALAR)1 / H, of_column = (SCALAR)1 / W, of_pixel = of_row * of_column;
+    SCALAR mean = sum_of(means, H) * of_row, top = mean - means[0] * of_row, bottom = mean - means[H - 1] * of_row;
+    SCALAR left = means[H] * of_column, right = means[H + W - 1] * of_column;
+    out[0] = bottom - right + corners[3] * of_pixel;
+    out[step] = bottom;
+    out[2 * step] = bottom - left + corners[2] * of_pixel;
+    out[3 * step] = mean - right;
+    out[4 * step] = mean;
+    out[5 * step] = mean - left;
+    out[6 * step] = top - right + corners[1] * of_pixel;
+    out[7 * step] = top;
+    out[8 * step] = top - left + corners[0] * of_pixel;
 }
 
 /* Vector v of the sides of all instances (N, K, L): LANES columns of the first plane's row; other planes lie L apart. */

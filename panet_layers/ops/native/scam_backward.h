@@ -304,6 +304,7 @@ static void conv_gradient(const backward_job* j) {
 ENTRY(scam_backward)(const struct scam_backward* call) {
     const scam_call* c = &call->of;
     backward_job j = {.call = call};
+    prepare_map(c, call->dx);
     lay_out_saved(c, c->saved, &j.saved);
     lay_out_backward(c, c->scratch, &j);
     if (c->dtype == OWN) j.dscores = (SCALAR*)call->dx; /* each sample's before its gradient is written */

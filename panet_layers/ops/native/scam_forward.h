@@ -156,6 +156,7 @@ static void apply_gates(const void* job, idx first, idx last, idx part, SCALAR* 
 ENTRY(scam_forward)(const struct scam_forward* call) {
     const scam_call* c = &call->of;
     forward_job j = {.out = call->out};
+    prepare_map(c, call->out);
     idx saved = lay_out_saved(c, c->saved, &j.saved);
     memset(c->saved + saved - ALIGNED, 0, ALIGNED * sizeof(SCALAR));
     lay_out_forward(c, c->scratch, &j);

@@ -72,6 +72,11 @@ INLINE matrix_of pixels_from(const scam_call* c, const char* data, idx sample, i
     return (matrix_of){data + (at + first) * bytes, p * bytes, channels, count};
 }
 
+/* To be called before a new map like x is written. */
+INLINE void prepare_map(const scam_call* c, char* map) {
+    use_large_pages(map, c->batch * c->channels * pixels_of(c) * bytes_of(c->dtype));
+}
+
 /* score = logit * scale + shift; normalised = (logit - mean) * deviation. */
 typedef struct {
     SCALAR mean, deviation, weight, bias;
