@@ -14,7 +14,7 @@ enum {
     TILE_PIXELS = 1 << 13,
     COPIED_SCALARS = 1 << 17, /* at most, of a tile of an instance in channels_last */
     STRIP_PIXELS = 1 << 10,   /* of a tile of PLANES in channels_last, which is copied */
-    BLOCK_SCALARS = 3 << 18,  /* about, of scratch for the instances that take all steps together */
+    BLOCK_SCALARS = 11 << 16, /* about, of scratch for the instances that take all steps together */
     PAST_CACHES = 1 << 22     /* bytes of an output that leaves the caches before it is read, and is stored past them */
 };
 
