@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 
 from .precision import without_autocast
 
@@ -47,11 +48,11 @@ def _is_unwatched(row: tuple[Any, ...]) -> bool:
     return (
         not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
+        and _len_torch_dispatch_stack_pre_dispatch() == 0
         and torch._C._get_tracing_state() is None
         and not torch.autograd._profiler_enabled()
-        and not row[0].is_neg()  # a negative view, whose memory has the other signs
-        and not (type(row[1]) is Tensor and row[1].is_neg())
         and _PLAIN.issuperset(map(type, row))
+        and not any(t.is_neg() for t in row if isinstance(t, Tensor))  # views whose memory has the other signs
     )
 
 

@@ -1,9 +1,13 @@
 """The compiled kernels against the reference in float64: layouts, numbers of threads, special values, repeated runs."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from panet_layers import EMAM, SCAM
 from tests.kernels.helpers import assert_non_finite_alike, check_large_offset, outcomes
@@ -58,6 +62,38 @@ def test_parity_on_drawn_cases(case, layout, values, seed):
     if case.batch:
         x, grad = LAYOUTS[layout](x), LAYOUTS[layout](grad)
     assert_same(*outcomes(case.layer(seed), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [(3, 64, 75, 75), (2, 40, 1, 13200), (33000, 16, 1, 3), (13200, 16, 5, 1)], ids=str)
+def test_parity_of_outputs_past_the_caches(size, dtype, layout, use_threads):
+    """At least 4 MB, in planes that end anywhere in a vector."""
+    use_threads(2)
+    layer, x = EMAM(size[1], 8), torch.randn(size, dtype=dtype)
+    x = LAYOUTS[layout](x)
+    assert x.nbytes >= 1 << 22
+    layer.to(dtype)
+    actual, expected = (with_backend(layer, name)(x).detach() for name in ("native", "reference"))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize(
+    ("size", "change", "allowed"),
+    [
+        ((1, 64, 147, 147), torch.relu, 3e-7),  # half of the numbers are equal: their rounding errors do not cancel
+        ((1, 4, 1, 200_000), lambda x: x + 3, 1.5e-6),
+        ((1, 4, 200_000, 1), lambda x: x + 3, 1.5e-6),
+    ],
+    ids=["relu", "row", "column"],
+)
+def test_long_sums_in_float32(size, change, allowed, layout):
+    """The error against float64, beside 2e-7 of the formulas."""
+    x, layer = change(torch.randn(size)), EMAM(size[1], 2)
+    actual = with_backend(layer, "native")(LAYOUTS[layout](x))
+    expected = with_backend(layer.double(), "reference")(x.double())
+    assert (actual - expected).abs().max() <= allowed * expected.abs().max()
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -151,6 +187,41 @@ def test_negative_views(case):
     x, grad = (torch.complex(t, -t).conj().imag for t in tensors(case))
     assert x.is_neg() and torch.equal(x, tensors(case)[0])
     assert_same(*outcomes(case.layer(), x, grad, backend="native"))
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_parameters_that_are_negative_views(case):
+    layer, (x, _) = case.layer(), tensors(case)
+    values = {name: torch.complex(p, -p).conj().imag for name, p in layer.state_dict().items() if p.is_floating_point()}
+    assert all(p.is_neg() for p in values.values())
+    out = functional_call(with_backend(layer, "native"), values, x)
+    assert torch.equal(out, layer(x))
+
+
+@pytest.mark.parametrize("layer", [EMAM(16, 2), SCAM(16, 4, mlp_bias=True, spatial_norm="batch")])
+def test_parameters_of_other_shapes_are_refused(layer):
+    """The kernels would read past their ends, or the gradients be written past theirs."""
+    layer, x = with_backend(copy.deepcopy(layer), "native"), torch.randn(2, 16, 5, 4)
+    for name, parameter in layer.named_parameters():
+        if name.startswith("channel.fc1"):
+            shapes = [(*parameter.shape, 1)]  # the hidden width is free
+        else:
+            shapes = [(0,), (1, *parameter.shape), (parameter.shape[0] + 1, *parameter.shape[1:])]
+        given = parameter.data
+        for shape in shapes:
+            parameter.data = torch.ones(shape)
+            for call in (layer, torch.no_grad()(layer)):
+                with pytest.raises(ValueError, match="shape"):
+                    call(x)
+        parameter.data = given
+    assert layer(x).isfinite().all()
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_tracing_before_dispatch_sees_the_operator(case):
+    layer, (x, other) = with_backend(case.layer(), "native"), tensors(case)
+    traced = make_fx(lambda x: layer(x), pre_dispatch=True)(x)
+    assert torch.equal(traced(other), layer(other))
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..native.library import vector_bytes
-from ..native.tensors import DTYPES, addresses, dense, entry, like, ready, threads_for
+from ..native.tensors import DTYPES, addresses, check_saved, check_shapes, dense, entry, like, ready, threads_for
 from ..precision import accumulation_dtype
-from .tensors import Parameters
+from .tensors import Parameters, shapes_of_parameters
 
 _SMALL = 1 << 13  # elements of an input up to which a second thread costs more than it saves
 _POINTERS = struct.Struct("=17q")  # x to scratch in `emam_call` of emam.h
@@ -42,6 +42,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     if x.numel() == 0:
         return torch.empty_like(x), NativeSaved(empty_native_saved(x, groups).statistics.zero_())
     given, (x, channels_last) = x, dense(x)
+    check_shapes(params, shapes_of_parameters(x.shape[1] // groups), "EMAM")
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), eps)
     params = ready(params, plan.dtype)
     out, statistics = torch.empty_like(x), x.new_empty(plan.statistics, dtype=plan.dtype)
@@ -58,7 +59,9 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: NativeSaved, gr
         return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
     given, (x, channels_last) = x, dense(x)
     grad, _ = dense(grad, channels_last)
+    check_shapes(params, shapes_of_parameters(x.shape[1] // groups), "EMAM")
     plan = _plan(x.shape, x.dtype, groups, channels_last, threads_for(x, _SMALL), 0.0)
+    check_saved(grad, x, saved.statistics, plan.statistics)
     given_params, params = params, ready(params, plan.dtype)
     gradients = Parameters(*map(torch.empty_like, params))
     dx, scratch = torch.empty_like(x), saved.statistics.new_empty(plan.backward_scratch)

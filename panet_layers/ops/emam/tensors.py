@@ -6,6 +6,7 @@ P = H * W pixels.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,12 @@ class Parameters(NamedTuple):
     def like(self, given: Parameters) -> Parameters:
         """Return these gradients in the shapes and dtypes of the given parameters."""
         return Parameters(*(gradient.view(p.shape).to(p.dtype) for gradient, p in zip(self, given)))
+
+
+@cache
+def shapes_of_parameters(width: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of `Parameters` for K = width."""
+    return (width, width, 1, 1), (width,), (width, width, 3, 3), (width,), (width,), (width,)
 
 
 class Saved(NamedTuple):

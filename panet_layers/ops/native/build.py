@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent
-COMPILERS = ("gcc", "cc", "clang")
+COMPILERS = ("gcc", "cc")  # not clang: its OpenMP is another library than torch's
 # No -ffast-math: NaN and infinity keep their places.
 FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall"]

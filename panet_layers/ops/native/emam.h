@@ -69,7 +69,8 @@ INLINE idx strip_pixels(const emam* e) { return (e->strip + 2) * e->W; }
 
 /* Instances that take all steps together, where each needs `scalars` of scratch. */
 INLINE idx block_of(const emam* e, idx scalars) {
-    idx block = BLOCK_SCALARS / scalars / ROWS * ROWS; /* whole panels of a packed matrix */
-    if (block < 4 * e->threads) block = 4 * e->threads;
+    idx block = BLOCK_SCALARS / scalars / ROWS * ROWS;   /* whole panels of a packed matrix */
+    idx fewest = e->whole ? 4 * e->threads : e->threads; /* large planes are cut: fewer instances occupy all threads */
+    if (block < fewest) block = fewest;
     return least(block, e->N);
 }

@@ -47,23 +47,35 @@ static void pool_planes(const void* job, idx item, SCALAR* own) {
 }
 
 /* The same in channels_last, for a run of channels: nothing is transposed but the results. */
-static idx pool_runs_scratch(const emam* e) { return RUN * (e->H + e->W); }
+static idx pool_runs_scratch(const emam* e) { return RUN * (e->H + 2 * e->W + 1); }
+
+enum { SUMMED = 64 }; /* numbers that are added one after the other, before their sum is added to a longer one */
+
+/* Adds n numbers to sums, which become zeros. */
+INLINE void move_run(SCALAR* from, idx n, SCALAR* sums) {
+    add_run(from, n, sums);
+    memset(from, 0, n * sizeof(SCALAR));
+}
 
 static void pool_runs(const void* job, idx item, SCALAR* own) {
     const emam_forward* f = job;
     const emam* e = &f->e;
     idx H = e->H, W = e->W, runs = (e->K + RUN - 1) / RUN, n = f->first + item / runs, first = item % runs * RUN;
     idx planes = least(RUN, e->K - first), plane = n * e->K + first;
-    SCALAR *row = own, *column = row + H * planes, copy[RUN];
-    memset(own, 0, (H + W) * planes * sizeof(SCALAR));
+    SCALAR *row = own, *column = row + H * planes, *of_rows = column + W * planes, *of_pixels = of_rows + W * planes;
+    SCALAR copy[RUN];
+    memset(own, 0, (H + 2 * W + 1) * planes * sizeof(SCALAR));
     const char* from = run_at(&e->x, plane, 0);
-    for (idx h = 0; h < H; h++)
+    for (idx h = 0; h < H; h++) {
         for (idx w = 0; w < W; w++, from += run_step(&e->x)) {
             expect_run(from + AHEAD * run_step(&e->x), planes * number_bytes(&e->x));
             const SCALAR* x = read_run(&e->x, from, planes, copy);
-            add_run(x, planes, row + h * planes);
-            add_run(x, planes, column + w * planes);
+            add_run(x, planes, of_pixels);
+            add_run(x, planes, of_rows + w * planes);
+            if (w % SUMMED == SUMMED - 1 || w == W - 1) move_run(of_pixels, planes, row + h * planes);
         }
+        if (h % SUMMED == SUMMED - 1 || h == H - 1) move_run(of_rows, W * planes, column);
+    }
     SCALAR *means = e->means + plane * e->L, *windows = f->windows + packed_at(n - f->first, 9 * first, 9 * e->K);
     transpose_block(row, planes, H, planes, means, e->L);
     transpose_block(column, planes, W, planes, means + H, e->L);
@@ -105,13 +117,25 @@ static void weigh_channels(const void* job, idx item, SCALAR* own) {
 
 /* ---- attend ---- */
 
+enum { EXACT_PIXELS = 1024 }; /* whose squares are summed in SCALARs: equal ones, as a ReLU's zeros, round alike */
+
 /* t = x a d - pivot for some rows, and the sums of t and of its square added to sums[0] and [1]. Stores pass t's end. */
 static void gate_rows(const SCALAR* x, const SCALAR* a, const SCALAR* d, idx rows, idx W, SCALAR pivot, SCALAR* t,
                       double sums[2]) {
-    idx full = (W - 1) / LANES * LANES;
+    if (W > EXACT_PIXELS) {
+        for (idx h = 0; h < rows; h++)
+            for (idx w = 0; w < W; w += EXACT_PIXELS)
+                gate_rows(x + h * W + w, a + h, d + w, 1, least(EXACT_PIXELS, W - w), pivot, t + h * W + w, sums);
+        return;
+    }
+    idx full = (W - 1) / LANES * LANES, since = 0;
     mask last = first_lanes(W - full);
     vec s0 = splat(0), s1 = s0, q0 = s0, q1 = s0, level = splat(pivot), d_last = load(d + full);
-    for (idx h = 0; h < rows; h++, x += W, t += W) {
+    for (idx h = 0; h < rows; h++, x += W, t += W, since += W) {
+        if (since >= EXACT_PIXELS) {
+            sums[0] += sum_lanes(s0 + s1), sums[1] += sum_lanes(q0 + q1);
+            s0 = s1 = q0 = q1 = splat(0), since = 0;
+        }
         vec ah = splat(a[h]);
         idx w = 0;
         for (; w + 2 * LANES <= full; w += 2 * LANES) {

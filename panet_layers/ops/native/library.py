@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,10 @@ def _load() -> Loaded | str:
     if not possible:
         return f"{folder} has libraries for {', '.join(built)}, and this processor runs {', '.join(runs)}; run: {BUILD}"
     name = forced or possible[-1]
-    return _open(library_path(folder, name), name)
+    found = _open(library_path(folder, name), name)
+    if isinstance(found, str):  # it was built here to be used, and `auto` goes on without it
+        warnings.warn(f"the compiled kernels are not used: {found}", stacklevel=2)
+    return found
 
 
 def _why_not_forced(name: str, runs: tuple[str, ...]) -> str:

@@ -44,6 +44,22 @@ def ready(tensors: Any, dtype: torch.dtype) -> Any:
     return tensors
 
 
+def check_shapes(tensors: Any, wanted: tuple[tuple[int, ...], ...], layer: str) -> None:
+    """Raise ValueError where a tensor of a named tuple has another shape than wanted; None has any."""
+    for tensor, shape in zip(tensors, wanted):
+        if tensor is not None and tensor.shape != shape:
+            name = tensors._fields[[t is tensor for t in tensors].index(True)]
+            raise ValueError(f"{layer}'s {name} must have shape {shape}, got {tuple(tensor.shape)}")
+
+
+def check_saved(grad: Tensor, x: Tensor, saved: Tensor, size: int) -> None:
+    """Raise ValueError where the gradient is not like the input, or `saved` is not what a forward of it returned."""
+    if grad.shape != x.shape:
+        raise ValueError(f"the gradient must have the input's shape {tuple(x.shape)}, got {tuple(grad.shape)}")
+    if saved.shape != (size,):
+        raise ValueError(f"what the forward saved must have shape {(size,)}, got {tuple(saved.shape)}")
+
+
 @cache
 def entry(name: str, dtype: torch.dtype) -> Callable[..., int]:
     """Return the library's function of this name for inputs of this dtype; it returns a size, or nothing."""

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..native.tensors import DTYPES, addresses, dense, entry, like, ready, threads_for
+from ..native.tensors import DTYPES, addresses, check_saved, check_shapes, dense, entry, like, ready, threads_for
 from ..precision import accumulation_dtype
-from .tensors import NativeSaved, Parameters, Running, empty_native_saved
+from .tensors import NativeSaved, Parameters, Running, empty_native_saved, shapes_of_parameters
 
 # The fields of `scam_call` in native/scam_job.h; then those of `scam_forward` and of `scam_backward`.
 _CALL, _FORWARD, _BACKWARD = (Struct("13Q10qd" + others) for others in ("", "Q", "9Q"))
+_NO_STATISTICS = Running(None, None)
 _SMALL = 1 << 15  # elements that one thread computes sooner than it would start others
 
 
@@ -28,6 +29,7 @@ def forward(
     """
     if x.numel() == 0:
         return torch.empty_like(x), NativeSaved(*(t.zero_() for t in empty_native_saved(x, params)))
+    _check_shapes(x, params, running)
     given, x, channels_last = x, *_dense(x)
     out, dtype = torch.empty_like(x), accumulation_dtype(x.dtype)
     params = ready(params, dtype)
@@ -48,13 +50,16 @@ def backward(
     """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
     if x.numel() == 0:
         return torch.empty_like(x), Parameters._make(None if p is None else torch.zeros_like(p) for p in params)
+    _check_shapes(x, params)
     given, x, channels_last = x, *_dense(x)
     grad, _ = dense(grad, not x.is_contiguous())
     dx, dtype = torch.empty_like(x), accumulation_dtype(x.dtype)
     given_params, params = params, ready(params, dtype)
     gradients = Parameters._make(None if p is None else torch.empty_like(p) for p in params)
     sizes = _sizes(x, params, channels_last, batch_statistics, eps)
-    scratch = x.new_empty(_memory(dtype, sizes)[2], dtype=dtype)
+    of_saved, _, of_scratch = _memory(dtype, sizes)
+    check_saved(grad, x, saved.saved, of_saved)
+    scratch = x.new_empty(of_scratch, dtype=dtype)
     pointers = addresses(x, *saved, scratch, *params, None, None, grad, dx, *gradients)
     entry("scam_backward", dtype)(_BACKWARD.pack(*pointers[:13], *sizes, *pointers[13:]))
     return like(given, dx), gradients.like(given_params)
@@ -64,6 +69,13 @@ def _dense(x: Tensor) -> tuple[Tensor, bool]:
     """Return what `dense` does, but a single pixel, which has both layouts, as channels_last: it has longer rows."""
     x, channels_last = dense(x)
     return x, channels_last or x.shape[2] == x.shape[3] == 1
+
+
+def _check_shapes(x: Tensor, params: Parameters, running: Running = _NO_STATISTICS) -> None:
+    """Raise ValueError where a parameter has another shape than the kernels read."""
+    (hidden, *_), (*_, kernel) = params.fc1.shape or (0,), params.conv.shape or (0,)
+    check_shapes(params, shapes_of_parameters(x.shape[1], hidden, kernel | 1), "SCAM")
+    check_shapes(running, ((1,), (1,)), "SCAM")
 
 
 def _sizes(x: Tensor, params: Parameters, channels_last: bool, batch_statistics: bool, eps: float) -> tuple[Any, ...]:

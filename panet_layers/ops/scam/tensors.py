@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,13 @@ class Parameters(NamedTuple):
         """Return these gradients in the given parameters' dtypes, None where the parameter is None."""
         pairs = zip(self, given)
         return Parameters._make(None if g is None or p is None else g.to(p.dtype).contiguous() for g, p in pairs)
+
+
+@cache
+def shapes_of_parameters(channels: int, hidden: int, kernel: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of `Parameters`, each where there is one."""
+    mlp = (hidden, channels), (hidden,), (channels, hidden), (channels,)
+    return *mlp, (1, 2, kernel, kernel), (1,), (1,)
 
 
 class Running(NamedTuple):
