@@ -10,7 +10,7 @@ _IDLE = slice(3, 5)  # of the first line of /proc/stat: idle, and waiting for a 
 
 
 class OtherProcesses:
-    """Counts from its creation on; other guests of a virtual machine's host count where the host tells of them."""
+    """Counts from its creation on; other guests of a virtual machine's host count where the host reports them."""
 
     def __init__(self) -> None:
         self._start = _counted()
