@@ -83,7 +83,7 @@ def _nanoseconds(axis: Any, rows: list[Row], pass_: str) -> None:
     found = [row | {"channels": row["shape"].split("x")[1]} for row in rows if row["pass"] == pass_]
     for (contender, channels), own in grouped(found, ("contender", "channels")).items():
         points = sorted((_elements(row["shape"]), 1e6 * float(row["milliseconds"])) for row in own)
-        line = {"color": "black" if contender == COPY else COLOURS.get(base_name(contender), "#17becf")}
+        line: dict[str, Any] = {"color": "black" if contender == COPY else COLOURS.get(base_name(contender), "#17becf")}
         line |= {"linestyle": "-" if channels == found[0]["channels"] else "--", "marker": ".", "linewidth": 1}
         axis.plot([n for n, _ in points], [t / n for n, t in points], label=f"{contender}, {channels} channels", **line)
     axis.set_xscale("log", base=2)

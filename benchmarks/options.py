@@ -13,7 +13,7 @@ from benchmarks.cases import BOTH, DTYPES, LAYERS, LAYOUTS, PASSES, SELECTIONS, 
 from benchmarks.contenders import contenders
 
 DEFAULT = "default: %(default)s"  # how a help text ends
-DEFAULT_OUT = "benchmarks/results/{device}.csv"
+DEFAULT_OUT = "benchmarks/results/{name}.csv"
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,7 +42,12 @@ def build_parser(description: str | None) -> Parser:
     parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples; {DEFAULT}")
     parser.add_argument("--threads", type=positive, default=2, help=f"CPU threads; {DEFAULT}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=DEFAULT)
-    parser.add_argument("--out", type=Path, metavar="CSV", help=f"default: {DEFAULT_OUT.format(device='DEVICE')}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        help=f"default: {DEFAULT_OUT.format(name='DEVICE')}, or growth.csv of that suite",
+    )
     parser.add_argument("--list", action="store_true", help="print what would be measured, measure nothing")
     return parser
 

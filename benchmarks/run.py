@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     grid = Grid(layers, args.shape, tuple(args.dtype), tuple(args.layout), variants)
     if fault := find_fault(grid, args.suite, args.device, args.backends or ()):
         parser.error(f"argument {fault}")
-    out = args.out or Path(DEFAULT_OUT.format(device=args.device))
+    out = args.out or Path(DEFAULT_OUT.format(name="growth" if args.suite == "growth" else args.device))
     passes = PASSES if args.pass_ == "both" else (args.pass_,)
     chosen = [
         (case, [pass_ for pass_ in passes if pass_ in grid.passes], select(case, grid.variants, args.backends))
@@ -39,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         for case in grid.cases(args.device, args.batch)
     ]
     if args.list:
-        for case, passes, found in chosen:
+        for case, its_passes, found in chosen:
             names = [c.name + (" (forward only)" if c.passes != PASSES else "") for c in found]
             names += [COPY] * (not is_detector(case.layer))
-            print(f"{case}: {', '.join(passes)}: {', '.join(names)}")
+            print(f"{case}: {', '.join(its_passes)}: {', '.join(names)}")
         return 0
     torch.set_num_threads(args.threads)
     deadline = monotonic() + 60 * args.minutes
