@@ -40,9 +40,11 @@ LAYER_SHAPES: tuple[Shape, ...] = (
 )
 # Square maps of few and of many channels, from 2^12 to 2^27 elements.
 GROWTH_SHAPES: tuple[Shape, ...] = tuple(
-    (1, channels, side, side, 8) for exponent in range(2, 11) for channels in (64, 512) for side in (2**exponent,)
+    (1, channels, side, side, 8)
+    for side in (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    for channels in (64, 512)
     if 2**12 <= channels * side**2 <= 2**27
-)  # fmt: skip
+)
 MOST_IN_TRAINING = 2**24  # elements; the float64 answer of a larger training step takes more memory than many have
 # The same stages at the batch size of a training on a GPU.
 GPU_SHAPES: tuple[Shape, ...] = (

@@ -48,7 +48,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     out, statistics = torch.empty_like(x), x.new_empty(plan.statistics, dtype=plan.dtype)
     scratch = statistics.new_empty(plan.forward_scratch)
     of_x, of_out, *others = addresses(x, out, *params, statistics, scratch)
-    call = _POINTERS.pack(of_x, 0, of_out, *others[:6], *_NO_GRADIENTS, *others[6:])
+    call = _POINTERS.pack(of_x, 0, of_out, *others[:-2], *_NO_GRADIENTS, *others[-2:])
     entry("emam_forward", x.dtype)(call + plan.sizes)
     return like(given, out), NativeSaved(statistics)
 
