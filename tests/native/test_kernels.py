@@ -83,12 +83,14 @@ def test_parity_of_outputs_past_the_caches(size, dtype, layout, use_threads):
     ("size", "change", "allowed"),
     [
         ((1, 64, 147, 147), torch.relu, 3e-7),  # half of the numbers are equal: their rounding errors do not cancel
-        ((1, 4, 1, 200_000), lambda x: x + 3, 4e-6),
+        ((1, 4, 1, 200_000), lambda x: x + 3, 1.5e-6),
+        ((1, 4, 200_000, 1), lambda x: x + 3, 1.5e-6),
     ],
-    ids=["relu", "row"],
+    ids=["relu", "row", "column"],
 )
 def test_long_sums_in_float32(size, change, allowed, layout):
-    """The error against float64, beside 2e-7 of the formulas."""
+    """The error against float64, where that of the formulas is up to 1.3e-7, 3.4e-7 and 4.1e-7."""
+    torch.manual_seed(0)
     x, layer = change(torch.randn(size)), EMAM(size[1], 2)
     actual = with_backend(layer, "native")(LAYOUTS[layout](x))
     expected = with_backend(layer.double(), "reference")(x.double())

@@ -30,7 +30,8 @@ typedef __typeof__((vec){0} < (vec){0}) mask; /* integers: all bits of a lane, o
 
 INLINE vec load(const SCALAR* from) { return *(const vec*)from; }
 INLINE void store(SCALAR* to, vec v) { *(vec*)to = v; }
-/* Stores to memory that is not read soon, past the caches where that is possible; `to` is a multiple of VECTOR_BYTES. */
+
+/* Stores to memory that is not read soon, past the caches where that is possible. `to` is aligned to VECTOR_BYTES. */
 INLINE void store_past_caches(SCALAR* to, vec v) {
 #if defined(__AVX512F__)
     _mm512_stream_si512((void*)to, (__m512i)v);
@@ -42,12 +43,14 @@ INLINE void store_past_caches(SCALAR* to, vec v) {
     store(to, v);
 #endif
 }
+
 /* To be called before another thread may read what `store_past_caches` stored. */
 INLINE void end_stores_past_caches(void) {
 #ifdef __x86_64__
     _mm_sfence();
 #endif
 }
+
 INLINE vec splat(SCALAR s) { return s - (vec){0}; } /* without code for the zero, unlike a sum */
 INLINE vec where(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mask)no & ~m)); }
 INLINE vec only(mask m, vec v) { return (vec)((mask)v & m); }
