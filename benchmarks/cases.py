@@ -6,13 +6,9 @@ import math
 from itertools import product
 from typing import NamedTuple
 
-import torch
+from panet_layers.measuring.cases import BOTH, LAYOUTS, PASSES, Case, Shape
 
-BOTH = "emam-scam"  # EMAM, then SCAM; the summary adds a line with the sum of the two measured alone
 LAYERS = ("emam", "scam", "cbam", BOTH, "panet-tiny", "panet-paper")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PASSES = ("forward", "training")
 
 # What `--layer` takes. "scam" is the paper's SCAM and the CBAM that timm and the published code compute.
 SELECTIONS = {
@@ -20,8 +16,6 @@ SELECTIONS = {
     "detector": ("panet-tiny", "panet-paper"),
     "all": LAYERS,
 }
-
-Shape = tuple[int, int, int, int, int]  # B, C, H, W, G
 
 # The stages of an Xception and a ResNet, wide and narrow, then small maps.
 LAYER_SHAPES: tuple[Shape, ...] = (
@@ -61,21 +55,6 @@ DETECTOR_SHAPES: dict[str, tuple[Shape, ...]] = {
     "panet-tiny": ((8, 3, 64, 64, 8),),
     "panet-paper": ((4, 3, 299, 299, 8), (1, 3, 299, 299, 8)),
 }
-
-
-class Case(NamedTuple):
-    """One input of one layer; only contenders of the same case are compared."""
-
-    layer: str
-    shape: tuple[int, int, int, int]
-    groups: int | None  # None where the layer has no groups
-    dtype: str = "float32"
-    layout: str = "contiguous"
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        groups = f" G={self.groups}" if self.groups else ""
-        return f"{self.layer} {'x'.join(map(str, self.shape))}{groups} {self.dtype} {self.layout}"
 
 
 class Variants(NamedTuple):

@@ -10,14 +10,14 @@ import torch
 from timm.layers.cbam import CbamModule
 from torch import nn
 
-from benchmarks.cases import BOTH, PASSES, Case, Variants
+from benchmarks.cases import Variants
 from benchmarks.published import PublishedCBAM, PublishedEMA
 from benchmarks.published_recce import PublishedRECCE
 from panet_layers import EMAM, SCAM
+from panet_layers.measuring.cases import BOTH, BUILDERS, PASSES, REDUCTION, Case
 from panet_layers.models import PANet
 from panet_layers.ops.native import library
 
-REDUCTION = 16
 REFERENCE, COPY = "reference", "copy"
 WITHOUT, RECCE, NHWC, FOLDED = "no attention", "published RECCE", "channels_last", "folded"  # of the detector
 BACKENDS = (REFERENCE, "collapsed")
@@ -48,16 +48,8 @@ class Contender(NamedTuple):
     graph: bool = False
 
 
-def _emam(backend: str, case: Case) -> nn.Module:
-    return EMAM(case.shape[1], case.groups or 1, backend=backend)
-
-
-def _scam(backend: str, case: Case, **options: Any) -> nn.Module:
-    return SCAM(case.shape[1], REDUCTION, backend=backend, **options)
-
-
 def _both(backend: str, case: Case) -> nn.Module:
-    return nn.Sequential(_emam(backend, case), _scam(backend, case))
+    return nn.Sequential(*(BUILDERS[layer](backend, case) for layer in BOTH.split("-")))
 
 
 def _timm_cbam(case: Case) -> nn.Module:
@@ -96,12 +88,12 @@ _DETECTORS = [
 ]
 CONTENDERS = {
     "emam": [
-        *_of_backends(_emam),
+        *_of_backends(BUILDERS["emam"]),
         Contender("published", lambda case: PublishedEMA(case.shape[1], case.groups or 1), promises_precision=False),
     ],
-    "scam": _of_backends(_scam),
+    "scam": _of_backends(BUILDERS["scam"]),
     "cbam": [
-        *_of_backends(partial(_scam, mlp_bias=True, spatial_norm="batch")),
+        *_of_backends(BUILDERS["cbam"]),
         Contender("timm", _timm_cbam, promises_precision=False),
         Contender("published", lambda case: PublishedCBAM(case.shape[1], REDUCTION), promises_precision=False),
     ],

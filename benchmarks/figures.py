@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import DTYPES, PASSES
 from benchmarks.contenders import COPY, GRAPH, MAX_AUTOTUNED, REFERENCE, WITHOUT, base_name
 from benchmarks.results_file import SETTING, ResultsError, Row, grouped, key, replace
 from benchmarks.tables import INPUT, comparisons, input_name
+from panet_layers.measuring.cases import DTYPES, PASSES
 
 # A contender has the same colour on every panel; compiled ones are hollow.
 COLOURS = {

@@ -25,12 +25,12 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from benchmarks import results_file
-from benchmarks.cases import Case
 from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
-from benchmarks.timing import EventSampler, measure
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, use_backend
+from panet_layers.measuring.cases import Case
+from panet_layers.measuring.timing import EventSampler, measure
 
 PLAIN = "plain"
 LAYERS: dict[str, Callable[[int], nn.Module]] = {

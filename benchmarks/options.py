@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import torch
 
-from benchmarks.cases import BOTH, DTYPES, LAYERS, LAYOUTS, PASSES, SELECTIONS, SUITES, Grid, is_detector
+from benchmarks.cases import LAYERS, SELECTIONS, SUITES, Grid, is_detector
 from benchmarks.contenders import contenders
+from panet_layers.measuring.cases import BOTH, DTYPES, LAYOUTS, PASSES
 
 DEFAULT = "default: %(default)s"  # how a help text ends
 DEFAULT_OUT = "benchmarks/results/{name}.csv"

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from benchmarks.cases import Case
+from panet_layers.measuring import machine
+from panet_layers.measuring.cases import Case
 
 KEY = ("device", "layer", "contender", "pass", "shape", "groups", "dtype", "layout", "threads")
 MEASURED = (
@@ -101,25 +100,11 @@ def grouped(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, ...], 
 def provenance(device: str) -> Row:
     """Return the columns that say where, when and with which versions a row is measured."""
     return {
-        "hardware": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "hardware": machine.hardware(device),
         "commit": _commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        **{package: _version(package) for package in ("torch", "triton", "timm")},
+        **{package: machine.version(package) for package in ("torch", "triton", "timm")},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")  # Linux only
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str:

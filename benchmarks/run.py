@@ -12,14 +12,17 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks import memory, results_file, timing
-from benchmarks.cases import PASSES, SELECTIONS, SUITES, Case, Grid, Variants, is_detector
+from benchmarks import results_file
+from benchmarks.cases import SELECTIONS, SUITES, Grid, Variants, is_detector
 from benchmarks.contenders import COPY, REFERENCE, Contender, base_name, contenders
 from benchmarks.gate import Gate
 from benchmarks.options import DEFAULT_OUT, build_parser, find_fault
-from benchmarks.prepared_steps import Step, prepare, prepare_copy
-from benchmarks.quiet import OtherProcesses
+from benchmarks.prepared_steps import prepare, prepare_copy
 from benchmarks.results_file import Row
+from panet_layers.measuring import memory, timing
+from panet_layers.measuring.cases import PASSES, Case
+from panet_layers.measuring.quiet import OtherProcesses
+from panet_layers.measuring.steps import Step
 
 
 def main(arguments: list[str] | None = None) -> int:

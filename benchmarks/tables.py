@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from benchmarks.cases import BOTH, PASSES
 from benchmarks.contenders import COPY, FUSED, GRAPH, REFERENCE, base_name
 from benchmarks.results_file import SETTING, Row, grouped, key
+from panet_layers.measuring.cases import BOTH, PASSES
 
 INPUT = ("layer", "shape", "groups")
 BASELINES = ("published", "timm")

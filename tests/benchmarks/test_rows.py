@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from benchmarks import results_file, run
-from benchmarks.cases import LAYERS, PASSES, Case
+from benchmarks.cases import LAYERS
 from benchmarks.contenders import CONTENDERS, Contender, contenders, find_contender
 from benchmarks.gate import Gate
-from benchmarks.prepared_steps import clear_maxima, prepare
+from benchmarks.prepared_steps import prepare
 from panet_layers import EMAM
+from panet_layers.measuring.cases import PASSES, Case
+from panet_layers.measuring.draws import clear_maxima
 from tests.benchmarks.small_benchmarks import OURS, measure, rows_of
 
 

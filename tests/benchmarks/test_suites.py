@@ -11,6 +11,7 @@ import torch
 from benchmarks import cases, run
 from benchmarks.cases import Variants
 from benchmarks.contenders import contenders
+from panet_layers.measuring.cases import DTYPES, LAYOUTS
 from tests.benchmarks.small_benchmarks import OURS, measure
 
 
@@ -29,7 +30,7 @@ def test_suite_for_a_gpu(a_gpu, capsys):
     usual = {"reference", "collapsed", "triton", "reference+graph", "collapsed+graph", "triton+graph", "copy"}
     of_layer = {"emam": {"published", "published+graph"}, "scam": set(), "cbam": {"timm", "timm+graph"}}
     compiled = {"reference+compile", "collapsed+compile", "reference+compile+graph", "collapsed+compile+graph"}
-    for (layer, own), dtype, layout, shape in product(of_layer.items(), cases.DTYPES, cases.LAYOUTS, cases.GPU_SHAPES):
+    for (layer, own), dtype, layout, shape in product(of_layer.items(), DTYPES, LAYOUTS, cases.GPU_SHAPES):
         groups = f" G={shape[4]}" if layer == "emam" else ""
         found = rows[f"{layer} {'x'.join(map(str, shape[:4]))}{groups} {dtype} {layout}"]
         assert usual | own <= found

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from benchmarks.prepared_steps import clear_maxima
 from panet_layers import EMAM, SCAM
+from panet_layers.measuring.draws import clear_maxima
 from tests.layers.cases import Case, EmamCase, ScamCase, run, tensors, with_backend
 from tests.layers.precision import Budget
 

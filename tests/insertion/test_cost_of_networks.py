@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import insertion, results_file, timing
+from benchmarks import insertion, results_file
+from panet_layers.measuring import timing
 
 SMALL = ["--network", "test_resnet", "--size", "32", "--batch", "2", "--rounds", "3", "--threads", "1"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.prepared_steps import Step
+from .steps import Step
 
 _FORWARD = "benchmark forward"
 

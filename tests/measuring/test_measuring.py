@@ -8,9 +8,9 @@ from unittest import mock
 import pytest
 import torch
 
-from benchmarks import memory, timing
-from benchmarks.memory import Event
-from benchmarks.prepared_steps import Step
+from panet_layers.measuring import memory, timing
+from panet_layers.measuring.memory import Event
+from panet_layers.measuring.steps import Step
 
 
 def test_memory_is_as_counted_by_hand():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import quiet
+from panet_layers.measuring import quiet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc/stat")
 

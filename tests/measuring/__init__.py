@@ -1,0 +1,1 @@
+"""Tests of how errors, time and memory are measured, and of the certificate."""
