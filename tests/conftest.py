@@ -21,6 +21,10 @@ def pytest_addoption(parser):
     group = parser.getgroup("fuzz", "the fuzz tests of the layers, tests/fuzz")
     group.addoption("--fuzz", type=float, default=0.02, metavar="SHARE", help="of all examples; 1 for a release")
     group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="other examples than those of CI")
+    group = parser.getgroup("emulate", "compiled GPU kernels on a CPU, tests/emulator")
+    group.addoption(
+        "--emulate", metavar="SM", help="run the kernels' tests as compiled for 80, 90, ... ; 90,noisy,reverse"
+    )
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -32,25 +36,47 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_configure(config):
-    """Kernels run on CPU tensors, by Triton's interpreter, unless `pytest -m cuda` runs them on a GPU.
+    """Kernels run on CPU tensors, by Triton's interpreter, unless `pytest -m cuda` runs them on a GPU or `--emulate`
+    runs them compiled.
 
-    A process does one of the two: triton decides when a kernel is decorated.
+    A process does one of these: triton decides when a kernel is decorated.
     """
     wants_gpu = "cuda" in re.sub(r"not\s+cuda", "", config.option.markexpr)
-    os.environ["TRITON_INTERPRET"] = "0" if wants_gpu else "1"
+    os.environ["TRITON_INTERPRET"] = "0" if wants_gpu or config.option.emulate else "1"
 
 
 def pytest_collection_modifyitems(config, items):
-    """On a GPU, leave out the cases for the interpreter: each would compile kernels, which takes half a second."""
-    left_out = [item for item in items if item.get_closest_marker("interpreted") and item.get_closest_marker("cuda")]
+    """On a GPU, leave out the cases for the interpreter: each would compile kernels, which takes half a second.
+
+    Without `--emulate`, leave out the tests of what only compiled code can show.
+    """
+    left_out = {item for item in items if item.get_closest_marker("interpreted") and item.get_closest_marker("cuda")}
+    if not config.option.emulate:
+        left_out |= {item for item in items if "emulation" in item.fixturenames}
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
-    """Where fused kernels run: on CPU tensors through the interpreter, or on a GPU."""
+    """Where fused kernels run: on CPU tensors, through the interpreter or compiled, or on a GPU."""
+    if request.config.option.emulate:
+        request.getfixturevalue("emulation")
     return on_gpu() if request.param == "cuda" else on_interpreter()
+
+
+@pytest.fixture(scope="session")
+def emulation(request):
+    """What is recorded of the kernels that run on CPU tensors as compiled code. Only with `--emulate`."""
+    from tests.emulator import library
+    from tests.emulator.emulation import emulated
+    from tests.emulator.running import Options
+
+    if reason := library.why_not():
+        pytest.skip(reason)
+    sm, *how = request.config.option.emulate.split(",")
+    with emulated(int(sm), Options(**dict.fromkeys(how, True))) as record:
+        yield record
 
 
 @pytest.fixture

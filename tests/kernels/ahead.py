@@ -1,7 +1,6 @@
 """Compile every launch of the fused operators for GPUs without having one: `python -m tests.kernels.ahead --help`.
 
-Triton itself specialises and compiles: its driver is replaced by one that claims a GPU of the wanted kind, and its
-launches by compilations. The operators run on CPU tensors without values; the launches depend on shapes only.
+The operators run on CPU tensors without values; the launches depend on shapes only.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ if __name__ == "__main__":
 
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
+
+from tests.kernels.pretended_gpu import Launch, pretend, pretended_gpu
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
@@ -67,42 +66,18 @@ def faulty(kernels: list[Kernel]) -> list[Kernel]:
     return [k for k in kernels if k.error or k.stack > STACK_LIMIT or k.shared > SHARED_LIMIT[k.target]]
 
 
-class _Driver:
-    """The part of Triton's driver that a compilation needs."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_device(self) -> int:
-        return self.capability  # another device for each, so that Triton keeps their kernels apart
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-
 @contextmanager
 def compiling(capability: int, seen: Callable[[str, object], None]) -> Iterator[None]:
     """Compile what is launched in the block and launch nothing; call seen(name, kernel or exception)."""
-    launch = JITFunction.run
 
-    def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: object) -> None:
+    def compile_only(launch: Launch) -> None:
         try:
-            seen(self.__name__, launch(self, *args, grid=grid, warmup=True, **options))
+            seen(launch.function.__name__, launch.compiled())
         except Exception as error:  # any error of the compiler is a result
-            seen(self.__name__, error)
+            seen(launch.function.__name__, error)
 
-    triton.runtime.driver.set_active(_Driver(capability))
-    JITFunction.run = compile_only
-    try:
+    with pretended_gpu(capability, compile_only):
         yield
-    finally:
-        JITFunction.run = launch
 
 
 def compiled(launch: Callable[[], object], capability: int, case: str = "") -> dict[str, Kernel]:
@@ -138,7 +113,7 @@ def codes_over_sizes(layer: str, channels: int, dtype: str, layout: str) -> dict
         asked.add((fn.jit_function.__name__, key))
         return True  # no compilation, no launch
 
-    triton.runtime.driver.set_active(_Driver(90))
+    pretend(90)
     triton.knobs.runtime.jit_cache_hook = hook
     try:
         for height, width in IMAGES:

@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from panet_layers.ops.precision import accumulation_dtype
 from panet_layers.ops.scam import fused, kernels
 from panet_layers.ops.scam.kernels import maps, tiling
+from tests.devices import interpreting
 from tests.kernels.helpers import assert_non_finite_alike, check_budget, fused_run, reference_run, skip_truncation
 from tests.layers.cases import (
     SCAM_CASES,
@@ -50,7 +51,7 @@ FORMATS = ["contiguous", "channels_last"]
 @pytest.fixture(autouse=True)
 def few_programs(device, monkeypatch):
     """Larger and fewer programs: the interpreter runs them one after the other. Some tests undo this."""
-    if device.type == "cpu":
+    if interpreting():
         monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
         monkeypatch.setattr(tiling, "TILE", 16384)
         monkeypatch.setattr(maps, "PIXELS", 512)
@@ -178,7 +179,7 @@ def test_half_precision_input_with_float32_parameters(case, device):
     layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float16)
     expected = fused_run(layer, x.float(), grad.float(), device)
     expected |= {name: expected[name].half() for name in ("output", "grad x")}
-    order_of_sums = 0 if device.type == "cpu" else 1e-5  # threads of a GPU load another number of elements
+    order_of_sums = 0 if interpreting() else 1e-5  # threads of a GPU load another number of elements
     assert_same(fused_run(layer, x, grad, device), expected, order_of_sums)
 
 
