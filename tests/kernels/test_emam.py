@@ -152,6 +152,7 @@ def test_non_finite_input_spreads_alike(value, device, either_forward):
     helpers.assert_non_finite_alike(*helpers.outcomes(SMALL.layer(), x, grad, device))
 
 
+@pytest.mark.emulated
 def test_offsets_of_64_bits(device, either_forward, monkeypatch):
     """The code for planes of more than 2^31 elements, on a small plane."""
     monkeypatch.setattr(tiling, "WIDE", 0)
@@ -165,6 +166,18 @@ def test_channels_far_apart(device, in_passes):
     dense, grad = (t.to(device) for t in tensors(case, dtype=torch.float16))
     x = torch.empty(3 * apart + 30, dtype=torch.float16, device=device)
     x = x.as_strided((1, 4, 5, 6), (4 * apart, apart, 6, 1)).copy_(dense)
+    layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
+    assert_same(run(layer, x, grad), run(layer, dense, grad), 0)
+
+
+@pytest.mark.emulated
+@pytest.mark.xdist_group("most of the GPU's memory")
+def test_rows_far_apart(device, either_forward):
+    """Two rows 2^31 numbers apart: within a plane, offsets take 64 bits."""
+    case = EmamCase(1, 8, 2, 2, 2)
+    dense, grad = (t.to(device) for t in tensors(case, dtype=torch.float16))
+    x = torch.empty(2**31 + 16, dtype=torch.float16, device=device).as_strided((1, 8, 2, 2), (16, 2, 2**31, 1))
+    x.copy_(dense)
     layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
     assert_same(run(layer, x, grad), run(layer, dense, grad), 0)
 

@@ -37,7 +37,8 @@ def offsets(h, w, sh, sw, WIDE: tl.constexpr):
     """h sh + w sw, in 64 bits where a plane may span more than 2^31 elements."""
     if WIDE:
         return tl.cast(h, tl.int64) * sh + tl.cast(w, tl.int64) * sw
-    return h * sh + w * sw
+    else:  # without it the compiler would type what follows for WIDE too
+        return h * sh + w * sw
 
 
 @triton.jit
@@ -45,7 +46,8 @@ def places(pixel, W, sh, sw, VECTOR: tl.constexpr, WIDE: tl.constexpr):
     """Where pixels lie in their plane; VECTOR as `plane_vector` has it."""
     if VECTOR > 0:
         return pixel
-    return offsets(pixel // W, pixel % W, sh, sw, WIDE)
+    else:
+        return offsets(pixel // W, pixel % W, sh, sw, WIDE)
 
 
 @triton.jit
