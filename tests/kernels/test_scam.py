@@ -145,6 +145,22 @@ def test_pooling_is_torch_max(dtype, layout, programs, device, monkeypatch):
         assert torch.equal(position, index)
 
 
+@pytest.mark.emulated
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("programs", [0, 4])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_integers_that_cancel_have_a_mean_of_zero(layout, programs, device, monkeypatch):
+    """Exactly: at zero the gradient of ReLU jumps."""
+    monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", programs)
+    x = torch.randint(-4, 5, (2, 70, 13, 17), generator=torch.Generator().manual_seed(0)).float()
+    x[:, :, 0, 0] -= x.sum((2, 3))
+    x[:, 0] -= x.sum(1)
+    x = LAYOUTS[layout](x.to(device))
+    assert x.sum((2, 3)).eq(0).all() and x.sum(1).eq(0).all()
+    (of_channels, _), (of_pixels, _) = kernels.pool_pixels(x), kernels.pool_channels(x, torch.ones_like(x[:, :, 0, 0]))
+    assert of_channels[0].eq(0).all() and of_pixels[0].eq(0).all()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("case", SCAM_CASES[:2], ids=str)

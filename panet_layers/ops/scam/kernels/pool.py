@@ -46,7 +46,7 @@ def _pool(
     result, first = pooled.new_empty((2, *shape)), position.new_empty(shape)
     size = first.numel()
     _combine_kernel[(triton.cdiv(size, 32),)](
-        *(*pooled, position, *result, first, size, splits), BLOCK=32, BLOCK_SPLITS=32, num_warps=WARPS
+        *(*pooled, position, *result, first, size, reduced, splits), BLOCK=32, BLOCK_SPLITS=32, num_warps=WARPS
     )
     return result, first
 
@@ -91,14 +91,25 @@ def _pool_kernel(
         best, index = _take_maximum(tl.where(inside, value, float("-inf")), r[None, :], best, index)
     best, index = _first_maximum(best, index)
     out = (split * batch + b) * kept + k
-    tl.store(mean + out, tl.sum(total, 1) / reduced, k < kept)
+    # Several programs' sums are divided once they are added: integers that cancel then have a mean of exactly 0.
+    tl.store(mean + out, tl.sum(total, 1) / tl.where(splits == 1, reduced, 1), k < kept)
     tl.store(top + out, best, k < kept)
     tl.store(position + out, index, k < kept)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _combine_kernel(
-    means, tops, positions, mean, top, position, size, splits, BLOCK: tl.constexpr, BLOCK_SPLITS: tl.constexpr
+    sums,
+    tops,
+    positions,
+    mean,
+    top,
+    position,
+    size,
+    reduced,
+    splits,
+    BLOCK: tl.constexpr,
+    BLOCK_SPLITS: tl.constexpr,
 ):
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     lanes = tl.arange(0, BLOCK_SPLITS)
@@ -110,11 +121,11 @@ def _combine_kernel(
         split = start + lanes
         inside = (n < size)[:, None] & (split < splits)[None, :]
         offset = split[None, :] * size.to(tl.int64) + n[:, None]
-        total += tl.load(means + offset, inside, 0)
+        total += tl.load(sums + offset, inside, 0)
         value = tl.load(tops + offset, inside, float("-inf"))
         best, index = _take_maximum(value, tl.load(positions + offset, inside, 0), best, index)
     best, index = _first_maximum(best, index)
-    tl.store(mean + n, tl.sum(total, 1), n < size)
+    tl.store(mean + n, tl.sum(total, 1) / reduced, n < size)
     tl.store(top + n, best, n < size)
     tl.store(position + n, index, n < size)
 
