@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...launching import ENOUGH_WARPS
+from ...products import rounded_product
 from ..tensors import Parameters
 from .tiling import (
     LANES,
@@ -63,6 +64,7 @@ def _pool(
             columns = tl.sum(values, 0)
             if h0 > 0:
                 columns += tl.load(means + H + w, mask=w < W, other=0)
+                tl.debug_barrier()  # several lanes may read what one of them writes
             tl.store(means + H + w, columns * tl.where(h0 + BH >= H, per_column, 1.0), mask=w < W)
             tl.debug_barrier()
         sums = tl.sum(rows, 1)
@@ -107,7 +109,7 @@ def _moments(
             squares = tl.where(inside, squares + step * step * (1.0 - share)[None, :], squares)
             mean = tl.where(inside, mean + step * share[None, :], mean)
     visits = (visits_h[:, None] * visits_w[None, :]).to(ACC)
-    whole = tl.sum(tl.sum(mean * visits, 1), 0) / H / W
+    whole = tl.sum(tl.sum(rounded_product(mean, visits), 1), 0) / H / W
     away = mean - whole
     variance = tl.sum(tl.sum(squares + away * away * visits, 1), 0) / H / W
     tl.store(mean_out + plane, whole)

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...products import rounded_product
 from ..tensors import Parameters
 from .tiling import LANES, constants, instance, kernel, multiple, offsets, row_vector, store_windows
 
@@ -111,7 +112,7 @@ def _contract(
         e7 += values * above[None, :]
         e8 += values * above_l[None, :]
         t = values * a[:, None] * d
-        of_delta, of_t = t * (mid - level)[None, :], tl.where(here, t * (t - mu), 0)
+        of_delta, of_t = rounded_product(t, (mid - level)[None, :]), tl.where(here, t * (t - mu), 0)
         by_delta += of_delta
         by_t += of_t
         at_row = sides + strip * H + h

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...products import rounded_product
 from ..tensors import Parameters
 from .forward import constant_term, shifted
 from .tiling import constants, instance, kernel, offsets
@@ -76,18 +77,19 @@ def _attend_whole(
 
     sides = gates + ((n * K + c) * (H + W))[:, None]
     a = tl.load(sides + h[None, :], mask=here, other=0)
-    t = values * a * tl.load(sides + H + w[None, :], mask=here, other=0)
+    t = rounded_product(values * a, tl.load(sides + H + w[None, :], mask=here, other=0))
     mu = tl.sum(t, 1) / H / W
     t = tl.where(here, t - mu[:, None], 0)
-    scale = 1.0 / tl.sqrt(tl.sum(t * t, 1) / H / W + EPS)
+    scale = 1.0 / tl.sqrt(tl.sum(rounded_product(t, t), 1) / H / W + EPS)
     tl.store(mean + n * K + c, mu, mask=real)
     tl.store(rstd + n * K + c, scale, mask=real)
 
     kappa = tl.load(q + n * K + c, mask=real, other=0) * tl.load(gamma + c, mask=real, other=0) * scale
-    y = tl.sum(kappa[:, None] * t, 0) + constant_term(q + n * K, p, beta, b3, K, BLOCK_K)
+    y = tl.sum(rounded_product(kappa[:, None], t), 0) + constant_term(q + n * K, p, beta, b3, K, BLOCK_K)
     for k in tl.static_range(9):
         tap = tl.load(taps + 9 * c + k, mask=real, other=0)
-        y += shifted(tl.sum(tap[:, None] * values, 0), k // 3 - 1, k % 3 - 1, i, h, w, inside, W, H, W, BP)
+        z = tl.sum(rounded_product(tap[:, None], values), 0)
+        y += shifted(z, k // 3 - 1, k % 3 - 1, i, h, w, inside, W, H, W, BP)
     value = tl.sigmoid(y)
     tl.store(gate + n * H * W + i, value, mask=inside)
     to = c.to(tl.int64)[:, None] * oc + offsets(h, w, oh, ow, WIDE)[None, :]

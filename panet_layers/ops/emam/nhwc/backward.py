@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...launching import accumulation
+from ...products import rounded_product
 from .tiles import SIZES, lanes, padded_size, place, spread, store_own
 from .tiling import MARGIN, strides, tiling
 
@@ -54,7 +55,8 @@ def _delta(
     at_gate = (column < width) & (group < groups)
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
-        tile *= tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
+        of_grad = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
+        tile = rounded_product(tile, of_grad)
         if K % VEC != 0:
             tile = tl.where(own, tile, 0)
         opened = tl.load(gate + h * width, mask=at_gate, other=0)

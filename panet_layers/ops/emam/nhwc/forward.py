@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...launching import accumulation
+from ...products import rounded_product
 from ..tensors import Parameters
 from .tiles import SIZES, added, gather, lanes, place, spread, store_own, store_windows
 from .tiling import fold_tile, strides, tiling
@@ -200,7 +201,7 @@ def _fold_moments(
             tl.minimum(rows, height - s // column_blocks * rows),
         )
         part = tl.load(parts + s * stride, mask=(s < count) & (c < K)[None, :], other=0)
-        centre += tl.sum(part * (wide * high), axis=0)
+        centre += tl.sum(rounded_product(part, (wide * high).to(ACC)), axis=0)
     centre /= pixels
     square = tl.zeros((KB,), ACC)
     for first in range(0, count, SLICES):

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...products import rounded_product
 from .elements import Norm, gate_of, normalise, place
 from .tiling import SIZES, WARPS
 
@@ -54,7 +55,7 @@ def _convolve_kernel(
         for i in tl.static_range(2):
             tap_weight = tl.load(weight + i * KERNEL * KERNEL + tap, tap < KERNEL * KERNEL, 0)
             value = tl.load(maps + (i * batch + b) * pixels + neighbour, inside, 0)
-            total += tl.sum(tap_weight[:, None] * value, 0)
+            total += tl.sum(rounded_product(tap_weight[:, None], value), 0)
     tl.store(logits + b * pixels + p, total, p < pixels)
 
 
@@ -88,7 +89,7 @@ def _pixel_gradient_kernel(
     tl.store(dscores + n, dscore, n < size)
     if NORM:
         dscore = tl.where(n < size, dscore, 0)
-        tl.store(dnorm_weight + program, tl.sum(dscore * normalise(logit, moments, EPS), 0))
+        tl.store(dnorm_weight + program, tl.sum(rounded_product(dscore, normalise(logit, moments, EPS)), 0))
         tl.store(dnorm_bias + program, tl.sum(dscore, 0))
 
 
@@ -135,8 +136,10 @@ def _convolve_backward_kernel(
                 count = batch * pixels.to(ACC)
                 dlogit -= (normalised * tl.load(dnorm_weight) + tl.load(dnorm_bias)) / count
             dlogit = tl.where(inside, dlogit * (tl.load(norm_weight) / tl.sqrt(tl.load(moments + 1) + EPS)), 0)
-        dmean += tl.sum(dlogit * tl.load(weight + tap, of_tap, 0)[:, None], 0)
-        dtop += tl.sum(dlogit * tl.load(weight + KERNEL * KERNEL + tap, of_tap, 0)[:, None], 0)
+        of_mean = tl.load(weight + tap, of_tap, 0)[:, None]
+        of_maximum = tl.load(weight + KERNEL * KERNEL + tap, of_tap, 0)[:, None]
+        dmean += tl.sum(rounded_product(dlogit, of_mean), 0)
+        dtop += tl.sum(rounded_product(dlogit, of_maximum), 0)
         tl.store(dweight + tap, tl.sum(tl.where(inside, dlogit * mean[None, :], 0), 1), of_tap)
         of_top = tl.sum(tl.where(inside, dlogit * top[None, :], 0), 1)
         tl.store(dweight + KERNEL * KERNEL + tap, of_top, of_tap)

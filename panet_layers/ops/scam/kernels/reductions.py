@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...precision import accumulation_dtype
+from ...products import rounded_product
 from .elements import Norm, aligned, offsets, pixel_gate, place
 from .tiling import SIZES, WARPS, channels_last, cut, layout, share, share_of_maps, sizes
 
@@ -84,7 +85,7 @@ def _contract_kernel(
         product = tl.load(grad + offset, inside, 0).to(ACC) * tl.load(x + offset, inside, 0).to(ACC)
         along_rows += product * of_column[None, :]
         out = (block * batch + b) * columns + column
-        tl.store(column_sums + out, tl.sum(product * of_row[:, None], 0), column < columns)
+        tl.store(column_sums + out, tl.sum(rounded_product(product, of_row[:, None]), 0), column < columns)
     tl.store(row_sums + (split * batch + b) * rows + row, tl.sum(along_rows, 1), row < rows)
 
 
