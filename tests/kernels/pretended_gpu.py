@@ -40,6 +40,21 @@ class Launch(NamedTuple):
     options: dict[str, Any]
     compiled: Callable[[], Any]
 
+    @property
+    def bound(self) -> dict[str, Any]:
+        """The function's arguments by name, defaults included; the options that are not arguments are left out."""
+        signature = self.function.signature
+        named = {name: value for name, value in self.options.items() if name in signature.parameters}
+        bound = signature.bind(*self.arguments, **named)
+        bound.apply_defaults()
+        return bound.arguments
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The arguments that the code is compiled for, as plain values."""
+        values = {p.name: self.bound[p.name] for p in self.function.params if p.is_constexpr}
+        return {name: v if isinstance(v, bool | int | float) else str(v) for name, v in values.items()}
+
 
 def pretend(capability: int) -> None:
     """Make Triton believe that the current GPU has this compute capability: 90 for 9.0."""

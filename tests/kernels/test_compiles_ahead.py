@@ -1,4 +1,4 @@
-"""Every launch of the fused operators compiles for Ampere and Hopper GPUs, spills little, fits shared memory."""
+"""Every launch of the fused operators compiles for Ampere, Hopper and Blackwell, spills little, fits shared memory."""
 
 import json
 import os
@@ -30,8 +30,8 @@ def python(*arguments):
     return [Kernel(**kernel) for kernel in printed(*arguments)]
 
 
-def survey(layer):
-    return python("-m", "tests.kernels.ahead", "--layer", layer, "--json")
+def survey(layer, which="few"):
+    return python("-m", "tests.kernels.ahead", "--layer", layer, "--json", "--cases", which)
 
 
 def check(kernels):
@@ -44,6 +44,43 @@ def test_representative_launches(layer):
     kernels = survey(layer)
     check(kernels)
     assert len({k.name for k in kernels}) >= 3  # forward and backward launched
+
+
+# What the launchers can ask for, by the names of the constants.
+ASKED_FOR = {
+    "emam": {
+        "WIDE": {False, True},
+        "VECTOR": {0, 1, 2, 4},
+        "SPLIT": {False, True},
+        "VEC": {1, 2, 4},
+        "ACC": {"fp32"},
+    },
+    "scam": {
+        "INDEX": {"int32", "int64"},
+        "ALIGNMENT": {1, 2, 4, 8},
+        "CHANNELS_LAST": {False, True},
+        "REDUCED_LAST": {False, True},
+        "NORM": {False, True},
+        "OF_BATCH": {False, True},
+        "ACC": {"fp32"},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_way_to_launch(layer):
+    """64-bit offsets, each vector, on the chip and in passes, whole and in shares, all layouts, three dtypes."""
+    kernels = survey(layer, "paths")
+    check(kernels)
+    for target in SHARED_LIMIT:
+        compiled = [k for k in kernels if k.target == target]
+        for name, values in ASKED_FOR[layer].items():
+            assert {k.constants[name] for k in compiled if name in k.constants} == values, (target, name)
+        if layer == "emam":  # in every kernel of the maps with any strides
+            for_strides = {k.name for k in compiled if "WIDE" in k.constants}
+            assert len(for_strides) == 9
+            assert all({k.constants["WIDE"] for k in compiled if k.name == n} >= {False, True} for n in for_strides)
 
 
 @pytest.mark.parametrize(("layer", "at_most"), [("emam", 45), ("scam", 30)])
