@@ -36,7 +36,7 @@ class Record:
     """What the launches of a block showed."""
 
     launches: int = 0
-    kernels: set[str] = field(default_factory=set)  # compiled ones, by hash
+    kernels: dict[str, Program] = field(default_factory=dict)  # by hash
     findings: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kernel, kind)
     messages: dict[tuple[str, str], str] = field(default_factory=dict)  # where the first ones were
     executions: list[Execution] = field(default_factory=list)  # with Options.count
@@ -68,7 +68,7 @@ def _execute(launch: Launch, options: Options, forbidden: Collection[str], recor
     threads, shared = kernel.metadata.num_warps * 32, kernel.metadata.shared
     result = run(program, arguments, grid, threads, shared, options)
     record.launches += 1
-    record.kernels.add(kernel.hash)
+    record.kernels[kernel.hash] = program
     for kind, number in result.findings.items():
         record.findings[name, kind] += number
         record.messages.setdefault((name, kind), result.where(kind))
@@ -84,14 +84,11 @@ def _execute(launch: Launch, options: Options, forbidden: Collection[str], recor
 
 def _bound(launch: Launch, kernel: Any) -> tuple[list[Argument], list[int]]:
     """The arguments of the compiled code, in its order, and the grid."""
-    signature = launch.function.signature
-    named = {name: value for name, value in launch.options.items() if name in signature.parameters}
-    bound = signature.bind(*launch.arguments, **named)
-    bound.apply_defaults()
-    grid = launch.grid(bound.arguments) if callable(launch.grid) else launch.grid
+    bound = launch.bound
+    grid = launch.grid(bound) if callable(launch.grid) else launch.grid
     # Triton adds parameters for scratch memory, which none of our kernels asks for.
     scratch = (getattr(kernel.metadata, f"{kind}_scratch_size", 0) for kind in ("global", "profile"))
     if any(scratch):
         raise NotImplementedError(f"{launch.function.__name__} needs scratch memory")
     wanted = (name for name, kind in kernel.src.signature.items() if kind != "constexpr")
-    return [bound.arguments[name] for name in wanted], [int(size) for size in grid]
+    return [bound[name] for name in wanted], [int(size) for size in grid]
