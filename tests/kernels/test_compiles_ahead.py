@@ -30,19 +30,21 @@ def python(*arguments):
     return [Kernel(**kernel) for kernel in printed(*arguments)]
 
 
-def survey(layer, which="few"):
-    return python("-m", "tests.kernels.ahead", "--layer", layer, "--json", "--cases", which)
+def survey(layer, targets, which="few"):
+    return python(
+        "-m", "tests.kernels.ahead", "--layer", layer, "--json", "--cases", which, "--target", *map(str, targets)
+    )
 
 
-def check(kernels):
-    assert {k.target for k in kernels} == set(SHARED_LIMIT)
+def check(kernels, targets):
+    assert {k.target for k in kernels} == set(targets)
     assert faulty(kernels) == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_representative_launches(layer):
-    kernels = survey(layer)
-    check(kernels)
+    kernels = survey(layer, SHARED_LIMIT)
+    check(kernels, SHARED_LIMIT)
     assert len({k.name for k in kernels}) >= 3  # forward and backward launched
 
 
@@ -67,13 +69,14 @@ ASKED_FOR = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("targets", [(80, 120), (86, 90)], ids=str)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_way_to_launch(layer):
+def test_every_way_to_launch(layer, targets):
     """64-bit offsets, each vector, on the chip and in passes, whole and in shares, all layouts, three dtypes."""
-    kernels = survey(layer, "paths")
-    check(kernels)
-    for target in SHARED_LIMIT:
+    kernels = survey(layer, targets, "paths")
+    check(kernels, targets)
+    for target in targets:
         compiled = [k for k in kernels if k.target == target]
         for name, values in ASKED_FOR[layer].items():
             assert {k.constants[name] for k in compiled if name in k.constants} == values, (target, name)
