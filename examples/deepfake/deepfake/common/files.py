@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .cli import UserError
+from .texts import parse_json, read_text
 
 
 @contextmanager
@@ -114,11 +115,10 @@ def put_if_absent(temporary: Path, path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object. UserError, with the name of the file, if it is missing, damaged or something else."""
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); restore it or write it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")

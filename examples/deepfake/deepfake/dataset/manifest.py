@@ -16,7 +16,6 @@ the same split, on every machine.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -27,6 +26,7 @@ from typing import Any
 
 from ..common.cli import UserError
 from ..common.files import files_below
+from ..common.texts import decode, numbered_lines, parse_json
 
 SPLITS = ("train", "val", "test")
 CLASSES = ("real", "fake")  # by label
@@ -156,9 +156,12 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
     records: list[Record] = []
     line_of: dict[str, int] = {}
     split_of: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
+    try:
+        text = decode(content)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}, line {line}: not a text in UTF-8 (wanted one JSON object per line)") from None
+    for number, line in numbered_lines(text):
         parsed = _parse(line, f"{file}, line {number}")
         if parsed is None:
             continue
@@ -178,12 +181,12 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
     return records
 
 
-def _parse(line: bytes, where: str) -> tuple[Record, str] | None:
+def _parse(line: str, where: str) -> tuple[Record, str] | None:
     """A manifest line as a record, and its video id (the path, for a still photo); None for a line with a problem."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UserError(f"{where}: not JSON (wanted one JSON object per line)") from None
+        row = parse_json(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON (wanted one JSON object per line): {error}") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: a JSON {type(row).__name__} (wanted an object)")
     if "problem" in row and "path" not in row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from ..common.cli import UserError
+from ..common.texts import numbered_lines, parse_json, read_text
 from ..media.image_files import read_rgb
 from ..media.tracks import Box
 
@@ -53,7 +53,7 @@ def read_portraits(folder: Path) -> list[Portrait]:
     """The portraits that the folder's faces.jsonl lists, in its order. UserError if it does not."""
     listing = folder / "faces.jsonl"
     try:
-        rows = [json.loads(line) for line in listing.read_text().splitlines()]
+        rows = [parse_json(line) for _, line in numbered_lines(read_text(listing))]
         boxes = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in (row["box"] for row in rows)]
         return [Portrait(read_rgb(folder / row["file"]), box) for row, box in zip(rows, boxes, strict=True)]
     except (OSError, ValueError, KeyError, TypeError) as error:

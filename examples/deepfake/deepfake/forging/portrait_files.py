@@ -8,7 +8,6 @@ pixels, the same points for everyone, or null).
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..common.cli import UserError
+from ..common.texts import numbered_lines, parse_json, read_text
 from ..common.workers import run_tasks
 from ..dataset.manifest import IMAGE_SUFFIXES, group_of
 from ..media.faces import face_detector, square_crop
@@ -86,20 +86,17 @@ def _detected(image: np.ndarray) -> Box | None:
 
 def _read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
     """The sidecar's rows by file name; none without a sidecar."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable text file ({type(error).__name__})") from error
-    return dict(_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip())
+    text = read_text(path) if path.exists() else ""
+    return dict(_parse(line, f"{path}, line {number}") for number, line in numbered_lines(text))
 
 
 def _parse(line: str, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         file, person = row["file"], row.get("person")
         if isinstance(file, str) and isinstance(person, str | None):
             return file, {"person": person, "landmarks": _landmarks(row), "box": _box(row)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         pass
     raise UserError(
         f"{where}: wanted a JSON object with file and optionally person, box [x0, y0, x1, y1], landmarks [[x, y], ...]"

@@ -9,11 +9,13 @@ line has no face. Lines of existing files that are not wanted are ignored.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Collection
 from pathlib import Path
 
 from ..common.cli import UserError
+from ..common.texts import read_text
 from ..media.faces import Face
 
 COLUMNS = ("path", "frame", "x0", "y0", "x1", "y1")
@@ -28,17 +30,16 @@ def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, Fac
     A path must be one of the sources' (`wanted`), or that of another file below `root` in the same plain form.
     """
     found: dict[str, FacesByFrame] = {}
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = csv.DictReader(lines)
-            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-            if missing:
-                raise UserError(f"{file}: its header has no {', '.join(missing)} (wanted {','.join(COLUMNS)})")
-            for row in rows:
-                frame, face = _parse(row, f"{file}, line {rows.line_num}")
-                found.setdefault(row["path"], {}).setdefault(frame, []).append(face)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+        if missing:
+            raise UserError(f"{file}: its header has no {', '.join(missing)} (wanted {','.join(COLUMNS)})")
+        for row in rows:
+            frame, face = _parse(row, f"{file}, line {rows.line_num}")
+            found.setdefault(row["path"], {}).setdefault(frame, []).append(face)
+    except csv.Error as error:
+        raise UserError(f"cannot read {file}: {error}") from error
     for name, frames in found.items():
         plain = not {"", ".", ".."} & set(name.split("/"))
         if name not in wanted and not (plain and (root / name).exists()):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from ..common.cli import UserError
+from ..common.texts import decode, numbered_lines, parse_json
 from ..dataset.manifest import MANIFEST
 from ..sources import ffpp
 
@@ -47,7 +47,7 @@ def read_coverage(folder: Path) -> Coverage:
         content = (folder / MANIFEST).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from error
-    rows = [json.loads(line) for line in content.splitlines()]
+    rows = [parse_json(line) for _, line in numbered_lines(decode(content))]
     tested = {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
     official = official_test()
     problems = Counter(_kind(row["problem"], row.get("frame")) for row in rows if "path" not in row)

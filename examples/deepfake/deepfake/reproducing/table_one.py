@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from scipy import stats
 
 from ..common.cli import UserError
 from ..common.files import read_json
+from ..common.texts import read_text
 from ..evaluating.summary_table import PAPER_TABLE_1
 from ..sources.source import COMPRESSIONS
 from ..training.checkpoint import CONFIG
@@ -133,8 +135,4 @@ def best_epoch(run: Path) -> int:
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The rows of a training's log. UserError if it cannot be read."""
-    try:
-        with open(run / LOG, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"cannot read {run / LOG}: {error.strerror or error}") from error
+    return list(csv.DictReader(io.StringIO(read_text(run / LOG), newline="")))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..common.cli import UserError
 from ..common.files import files_below
+from ..common.texts import numbered_lines, read_text
 from ..dataset.manifest import hashed
 from ..media.video import VIDEO_SUFFIXES
 from .source import Selection, Source
@@ -40,13 +41,11 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _read_list(file: Path) -> set[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}, which says what the test split is ({type(error).__name__})") from error
+        text = read_text(file)
+    except UserError as error:
+        raise UserError(f"{error} (it says what the test split is)") from error
     listed = set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         label, _, name = line.strip().partition(" ")
         folder = name.strip().split("/")[0]
         if folder not in FOLDERS or label != str(int(FOLDERS[folder] == "real")):

@@ -9,11 +9,12 @@ of [target, source] pairs). Without them FF++'s official splits count (ffpp_spli
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
+from typing import Any
 
 from ..common.cli import UserError
 from ..common.files import files_below
+from ..common.texts import parse_json, read_text
 from ..dataset.manifest import SPLITS
 from ..media.video import VIDEO_SUFFIXES
 from .source import Selection, Source, check_methods
@@ -99,9 +100,15 @@ def read_own_pairs(root: Path) -> Pairs | None:
 
 
 def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    text = read_text(file)
     try:
-        return [(str(target), str(source)) for target, source in json.loads(file.read_text())]
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, TypeError):
-        raise UserError(f"{file}: not a list of [target, source] pairs") from None
+        pairs = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{file}: not a list of [target, source] pairs ({error})") from None
+    if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+        raise UserError(f"{file}: not a list of [target, source] pairs")
+    return [(target, source) for target, source in pairs]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(video_id, str) for video_id in value)

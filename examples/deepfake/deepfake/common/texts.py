@@ -1,0 +1,76 @@
+"""Reads text files that people write: UTF-8, or as their byte-order mark says, and JSON that has one meaning only."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .cli import UserError
+
+MARKS = {  # the first that fits counts: UTF-16's mark is the beginning of UTF-32's
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+DEEPEST = 32
+"""Levels of JSON. No file of this package has half as many, and Python cannot print a value of thousands."""
+
+
+def read_text(file: Path) -> str:
+    """The content of a text file, without a byte-order mark. UserError that names the file if it cannot be read."""
+    try:
+        return decode(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {file}: byte {error.start} is not {error.encoding}; save it as UTF-8") from error
+
+
+def decode(content: bytes) -> str:
+    """A file's bytes as text, without a byte-order mark. UnicodeDecodeError if they are no text."""
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding)
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1. They end at newlines alone, as JSON Lines and CSV do."""
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            yield number, line.rstrip("\n")
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value. ValueError if the text is not JSON, names a key of an object twice, or is nested too deeply."""
+    too_deep = f"nested more than {DEEPEST} levels deep"
+    try:
+        value = json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values; json itself would keep the last of two values without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:100]!r} is there twice")
+    return found
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
