@@ -35,6 +35,7 @@ from deepfake.preparing.crops import is_done, prepare_one
 from deepfake.preparing.frame_counts import DEFAULT_PROFILE, PROFILES
 from deepfake.preparing.manifest_lines import write_manifest
 from deepfake.preparing.tasks import CropSettings, Request, Task, check_missing, list_tasks
+from deepfake.sources.labels import labels_option
 from deepfake.sources.source import COMPRESSIONS, Selection
 
 SETTINGS = "prepare.json"
@@ -79,6 +80,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Request:
     frames.add_argument("--frames", type=positive_int, help="frames of every video, instead of a profile")
     what.add_argument("--index", type=path, nargs="+", metavar="FILE", help="index files (DeepfakeBench's JSON, "
         "RECCE's pickles): take the videos, frames, labels and splits that they list")  # fmt: skip
+    what.add_argument("--labels", type=labels_option, metavar="real=0,fake=1", help="what labels of index files "
+        "mean that are numbers or unknown words")  # fmt: skip
     what.add_argument("--allow-missing", action="store_true", help="record missing and unreadable videos in the "
         "manifest instead of stopping with an error")  # fmt: skip
 
@@ -101,7 +104,9 @@ def parse_arguments(argv: Sequence[str] | None) -> Request:
     args = parser.parse_args(argv)
     if args.boxes and args.crop == "none":
         raise UserError("--boxes needs --crop face", exit_code=2)
-    wanted = Selection(args.compression, args.methods, args.splits, args.index or ())
+    if args.labels and not args.index:
+        raise UserError("--labels needs --index", exit_code=2)
+    wanted = Selection(args.compression, args.methods, args.splits, args.index or (), args.labels or {})
     crop = CropSettings(args.crop, args.size, args.scale, args.format, args.missing)
     taken = args.source, args.destination, wanted, args.frames or args.profile, crop, args.boxes
     return Request(*taken, args.allow_missing, args.workers, args.shard)

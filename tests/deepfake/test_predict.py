@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
+import explain
 import predict
 from deepfake.dataset.images import square, to_unit_range
 from deepfake.media.faces import FaceDetector, square_crop
@@ -191,6 +192,18 @@ def test_pictures_are_drawn_apart_from_their_sources(run, clip, tmp_path, capsys
     colour = FAKE_COLOUR if lines[0]["prediction"] == "fake" else REAL_COLOUR
     for y, x in (((y0 + y1) // 2, x0 + 2), (y0 + 2, (x0 + x1) // 2)):
         assert tuple(picture[y, x]) == colour
+
+
+@pytest.mark.parametrize("letter", ["x", "ä"])
+def test_names_as_long_as_the_file_system_allows_get_pictures(run, tmp_path, capsys, letter):
+    stem = letter * (251 // len(letter.encode()))
+    for folder in ("a", "b"):
+        save(tmp_path / folder / f"{stem}.png", np.zeros((80, 80, 3), np.uint8))
+    paths = [tmp_path / folder for folder in ("a", "b")]
+    for main, option in ((predict.main, "--annotate"), (explain.main, "--out")):
+        code, lines, errors = call_json(main, capsys, run, *paths, "--crop", "none", option, tmp_path / "seen")
+        assert code == 0 and not errors and len(lines) == 2
+    assert len(list((tmp_path / "seen").iterdir())) == 4
 
 
 @pytest.mark.parametrize("size", [(7, 5), (64, 64), (40, 1000), (1080, 1920), (3000, 60)])

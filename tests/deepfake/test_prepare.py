@@ -247,6 +247,23 @@ def test_a_photo_and_a_folder_of_one_name_get_different_crops(tmp_path):
     assert all((tmp_path / "out" / row["path"]).is_file() for row in rows(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("letter", ["x", "ä"])
+def test_names_as_long_as_the_file_system_allows_are_prepared(tmp_path, letter):
+    """255 bytes with the suffix; folders of such names make an id that no folder can have."""
+    long = letter * (251 // len(letter.encode()))
+    names = (f"{long}.png", f"{long[1:]}/{long[1:]}/a.png", f"{long[1:]}/{long[1:]}/b.png", "short.png")
+    for number, name in enumerate(names):
+        for top in ("train/real", "train/fake/Swap"):
+            save_rgb(tmp_path / "in" / top / name, np.full((20, 20, 3), number * 50, np.uint8))
+    for _ in range(2):
+        run_here(tmp_path / "in", tmp_path / "out", "--crop", "none", "--size", 16, "--workers", 1)
+        assert len(crops(tmp_path / "out")) == 8
+        for row in crops(tmp_path / "out"):
+            assert (tmp_path / "out" / row["path"]).is_file()
+    videos = Counter(record.video for record in list_images(tmp_path / "out")[0])
+    assert videos[f"real/{long[1:]}__{long[1:]}"] == 2, "the manifest has the whole id"
+
+
 def test_unreadable_photo_is_named(tmp_path):
     save_rgb(tmp_path / "in/real/a.png", astronaut_as(0))
     save_rgb(tmp_path / "in/fake/b.png", astronaut_as(1))

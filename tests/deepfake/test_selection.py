@@ -99,15 +99,16 @@ def test_a_video_that_an_index_lists_in_several_splits_is_in_one(tmp_path, capsy
     assert ("test goes before val" in capsys.readouterr().err) == several
 
 
-@pytest.mark.parametrize("label", ["../kept", "..", ".", "", "a/b", "a\\b", "a\0b"])
+@pytest.mark.parametrize("label", ["../kept", "..", ".", "a/b", "a\\b", "a\0b", "x" * 256])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, label):
     save_rgb(tmp_path / "kept/b/mine.png", np.zeros((8, 8, 3), np.uint8))
-    videos = {name: {"label": said, "frames": [f"{name}/1.png"]} for name, said in (("b", label), ("c", "c-real"))}
+    videos = {name: {"label": said, "frames": [f"{name}/1.png"]} for name, said in (("b", label), ("c", "real"))}
     for name in videos:
         save_rgb(tmp_path / "in" / name / "1.png", np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "a.json").write_text(json.dumps({"train": videos}))
-    with pytest.raises(UserError, match=r"in/b: method .* \(wanted a folder's name") as caught:
-        run_here(tmp_path / "in", tmp_path / "out", "--index", tmp_path / "a.json", "--crop", "none", "--workers", 1)
+    options = "--index", tmp_path / "a.json", "--labels", f"fake={label}", "--crop", "none", "--workers", 1
+    with pytest.raises(UserError, match=r"in/b: method .* \(wanted (a folder's name|at most 255 bytes)") as caught:
+        run_here(tmp_path / "in", tmp_path / "out", *options)
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
     assert (tmp_path / "kept/b/mine.png").exists()
 
@@ -154,8 +155,10 @@ def test_bad_index_files_are_named(tmp_path):
     assert "names no frames" in message("a.json", "{}")
     assert "is in no split" in message("a.json", json.dumps({"FF": {"c23": {"b": video}}}))
     assert "'a/b/x.png'" in message("a.json", json.dumps({"train": {"b": video | {"frames": ["a/b/x.png"]}}}))
-    twice = {"train": {"b": video, "c": {"b": video}}}
-    assert "a/b (in train) have the same id real/b" in message("a.json", json.dumps(twice))
+    twice = {"train": {"b": video, "c": {"b": video | {"frames": ["b/b/1.png"]}}}}
+    for name in ("a/b", "b/b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    assert "b/b (in train) have the same id real/b" in message("a.json", json.dumps(twice))
     other = {"train": {"b": video}, "test": {"b": video | {"frames": ["other/b/1.png"]}}}
     (tmp_path / "in/other/b").mkdir(parents=True)
     assert re.search(
@@ -164,9 +167,10 @@ def test_bad_index_files_are_named(tmp_path):
     crossing = {"train": {"b": video}, "test": {"b_c": {"label": "FF-DF", "frames": ["a/b_c/1.png"]}}}
     assert "is in test, but its b in train" in message("a.json", json.dumps(crossing))
     assert "does not begin with a split" in message("c40.pickle", [("a/b/1.png", 0)])
-    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", [("a/b/1.png", 2)])
-    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", "no pickle")
-    assert "not a list of (path, 0 or 1)" in message("train_c40.pickle", [Path("a"), 1])
+    assert "entry 1: label 2 (wanted 0 for real or 1 for fake)" in message("train_c40.pickle", [("a/b/1.png", 2)])
+    assert "is not JSON" in message("train_c40.pickle", "no pickle")
+    assert "holds code" in message("train_c40.pickle", [Path("a"), 1])
+    assert "wanted a list of (path, 0 or 1)" in message("train_c40.pickle", [1, 2])
 
 
 # Boxes of other detectors

@@ -174,6 +174,36 @@ def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     assert all(split[f"f{number}"] == split[f"r{number}"] for number in range(30))
 
 
+@pytest.mark.parametrize("above", ["", "dfdc_train_part_00/", "all/dfdc_train_part_00/"])
+def test_dfdc_parts_are_read_as_they_are_unpacked(tmp_path, above):
+    for number in range(2):
+        row = {f"r{number}": {"label": "REAL"}, f"f{number}": {"label": "FAKE", "original": f"r{number}.mp4"}}
+        dfdc(tmp_path / f"{above}dfdc_train_part_{number}", **row)
+    found = find_sources(tmp_path, Selection("c23"))
+    assert {source.video for source in found} == {"r0", "f0", "r1", "f1"}
+    assert found[0].path == tmp_path / f"{above}dfdc_train_part_0/part_0/f0.mp4"
+
+
+def test_a_metadata_file_in_an_album_is_not_dfdc(tmp_path):
+    """As phones and photo services write beside the pictures."""
+    touch(tmp_path, "real/a.png", "fake/b.png")
+    for album in ("real/album", "fake/Swap/album"):
+        (tmp_path / album).mkdir(parents=True)
+        (tmp_path / album / "metadata.json").write_text('{"title": "Holidays"}')
+    assert {source.video for source in find_sources(tmp_path, Selection("c23"))} == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/x", "a/../../../x"])
+def test_no_layout_leads_out_of_its_folder(tmp_path, name):
+    dfdc(tmp_path / "dfdc", **{name: {"label": "REAL"}})
+    write_splits(tmp_path / "ffpp", [[name, "000"]], [], [])
+    celeb_df(tmp_path / "celeb", f"1 Celeb-real/{name}.mp4")
+    touch(tmp_path / "ffpp", "original_sequences/youtube/c23/videos/000.mp4")
+    for layout in ("dfdc", "ffpp", "celeb"):
+        with pytest.raises(UserError, match=f"leads out of {tmp_path / layout}"):
+            find_sources(tmp_path / layout, Selection("c23"))
+
+
 @pytest.mark.parametrize("row", [{"label": "MAYBE"}, {"split": "train"}, {"label": "REAL", "split": "dev"}, 3])
 def test_bad_metadata_is_named(tmp_path, row):
     with pytest.raises(UserError, match=r"part_0/metadata\.json: .*a\.mp4"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,9 @@ from typing import IO, Any
 from .cli import UserError
 from .texts import parse_json, read_text
 
+LONGEST_NAME = 255
+"""Bytes of a file's or folder's name, on most file systems."""
+
 
 @contextmanager
 def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
@@ -22,7 +26,7 @@ def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Ite
     Raises:
         UserError: ``path`` cannot be written (no permission, no space); the old file is kept.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # unique on a shared folder too
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # unique on a shared folder too, whatever the length
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -34,6 +38,15 @@ def replacing(path: Path, put: Callable[[Path, Path], None] = os.replace) -> Ite
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         remove_if_there(temporary)
+
+
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """The name of a file or folder; one of more than `longest` bytes is cut, and gets a hash of the whole."""
+    content = os.fsencode(name)
+    if len(content) <= longest:
+        return name
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return content[: longest - len(digest) - 1].decode(errors="ignore") + "-" + digest
 
 
 def remove_if_there(path: Path) -> None:

@@ -25,6 +25,8 @@ DEEPEST = 32
 def read_text(file: Path) -> str:
     """The content of a text file, without a byte-order mark. UserError that names the file if it cannot be read."""
     try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"cannot read {file}: not an ordinary file")  # a pipe or a device may never end
         return decode(file.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error

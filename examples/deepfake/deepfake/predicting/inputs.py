@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ..common import cli
 from ..common.cli import UserError
-from ..common.files import files_below
+from ..common.files import LONGEST_NAME, files_below, short_name
 from ..dataset.manifest import IMAGE_SUFFIXES
 from ..media.detectors import DEFAULT, DETECTORS
 from ..media.video import VIDEO_SUFFIXES
 
 ANNOTATED, EXPLAINED = ".annotated", ".explained"
 """Endings of the names of pictures that the commands write; such files in a folder are not inputs."""
+LONGEST_STEM = LONGEST_NAME - 30  # leaves room for the longest ending and a number
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,8 @@ class DistinctNames:
 
     def of(self, path: Path) -> str:
         """The input's name without suffix; the same input always has the same."""
-        name, number = path.stem, 2
+        stem = short_name(path.stem, LONGEST_STEM)
+        name, number = stem, 2
         while self._input_of.setdefault(name, path) != path:
-            name, number = f"{path.stem}-{number}", number + 1
+            name, number = f"{stem}-{number}", number + 1
         return name

@@ -73,7 +73,8 @@ def _read_images(folder: Path, numbers: tuple[int, ...]) -> Frames:
 
 def write_folder(task: Task, frames: Frames, unreadable: str | None) -> None:
     """Write crops and record beside the task's folder first, then rename it, so that it appears complete."""
-    partial = task.folder.with_name(f".{task.folder.name}.partial")
+    digest = hashlib.sha256(os.fsencode(task.folder.name)).hexdigest()
+    partial = task.folder.with_name(f".{digest[:16]}.partial")  # a longer name than the folder's may be impossible
     for old in (partial, task.folder):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -109,7 +110,7 @@ def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:
         content = encode_rgb(square_crop(image, box, scale, task.crop.size), f".{task.crop.format}")
         (folder / name).write_bytes(content)
         rows.append(
-            {"path": f"{task.source.method}/{task.source.video}/{name}"}
+            {"path": f"{task.source.method}/{task.folder.name}/{name}"}
             | task.source.row()
             | {"frame": number, "box": [round(edge, 2) for edge in box], "faces": len(faces)}
             | {"score": round(face.score, 4) if face else None, "detector": detector_name(task)}

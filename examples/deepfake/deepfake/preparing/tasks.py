@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 
 from ..common.cli import UserError
+from ..common.files import short_name
 from ..media.faces import face_detector
 from ..sources.finding import find_sources
 from ..sources.source import Selection, Source
 from .boxes_file import FacesByFrame, read_boxes
 from .frame_counts import DEFAULT_PROFILE, frame_counts
 
-MOST_NAMED = 20  # missing videos of one folder that are named; the others are counted
+MOST_NAMED = 20  # folders with missing videos, and missing videos of each, that are named; the others are counted
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def list_tasks(request: Request) -> tuple[list[Task], list[Source], dict[str, An
     tasks, missing = [], []
     for source, name, count in zip(sources, names, frame_counts(sources, frames), strict=True):
         if source.path.exists():
-            folder = request.destination / source.method / source.video
+            folder = request.destination / source.method / short_name(source.video)
             faces = None if boxes is None else boxes.get(name, {})
             tasks.append(Task(source, count, folder, request.crop, digest, faces))
         else:
@@ -87,7 +88,8 @@ def list_tasks(request: Request) -> tuple[list[Task], list[Source], dict[str, An
 def _settings(request: Request, frames: str | int | None) -> dict[str, Any]:
     """What decides the crops: options, contents of files, the detector and the versions of what decodes and resizes."""
     wanted, crop, boxes_file = request.wanted, request.crop, request.boxes_file
-    return {
+    labels = {"labels": dict(wanted.labels)} if wanted.labels else {}  # a key for all would disagree with older folders
+    return labels | {
         "compression": wanted.compression,
         "methods": wanted.methods,
         "splits": wanted.splits,
@@ -107,9 +109,11 @@ def check_missing(missing: list[Source], root: Path, allowed: bool) -> None:
     folders: dict[Path, list[str]] = {}
     for source in missing:
         folders.setdefault(source.path.parent, []).append(source.path.name)
-    for folder, names in folders.items():
+    for folder, names in list(folders.items())[:MOST_NAMED]:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         print(f"missing in {folder}: {', '.join(names[:MOST_NAMED])}{more}", file=sys.stderr)
+    if len(folders) > MOST_NAMED:
+        print(f"missing in {len(folders) - MOST_NAMED} more folders too", file=sys.stderr)
     if missing and not allowed:
         raise UserError(
             f"{root}: {len(missing)} videos are missing, listed above (choose fewer with --methods or --splits, or "

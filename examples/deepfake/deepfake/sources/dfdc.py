@@ -1,21 +1,24 @@
 """DFDC's folders: videos beside a metadata.json {"a.mp4": {"label": "FAKE", "original": "b.mp4", "split": "train"}}.
 
-The folder has one metadata.json, or sub-folders with one each. Where these name several splits, they count
+The folder has one metadata.json, or folders with one each, up to three levels deep: each part of DFDC's train set comes
+in a folder of its own, as dfdc_train_part_00/dfdc_train_part_0/. Where these name several splits, they count
 ("validation" means val). Where all videos are in one split, as in DFDC's train parts, a hash of the original's name
 splits them 70/15/15, so that a fake is always in its original's split.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
 from ..common.files import read_json
-from ..dataset.manifest import SPLITS, split_of_group
+from ..dataset.manifest import CLASSES, SPLITS, split_of_group
 from .source import Selection, Source
 
 METADATA = "metadata.json"
+LEVELS = 3
 LABELS = {"REAL": 0, "FAKE": 1}
 OTHER_NAMES = {"validation": "val", "valid": "val"}
 
@@ -25,8 +28,15 @@ def is_tree(root: Path) -> bool:
     return bool(_metadata_files(root))
 
 
-def _metadata_files(root: Path) -> list[Path]:
-    return sorted([*root.glob(METADATA), *root.glob(f"*/{METADATA}")])
+def _metadata_files(folder: Path, levels: int = LEVELS) -> list[Path]:
+    """The metadata.json of a folder and of those in it; real/ and fake/ are another layout, whatever is in them."""
+    try:
+        inside = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    except OSError:
+        return []
+    found = [folder / METADATA] if (folder / METADATA).is_file() else []
+    deeper = [path for path in inside if path.name not in CLASSES] if levels else []
+    return found + [file for path in deeper for file in _metadata_files(path, levels - 1)]
 
 
 def list_sources(root: Path, wanted: Selection) -> list[Source]:

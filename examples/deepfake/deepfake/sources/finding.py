@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
 from ..common.cli import UserError
+from ..common.files import LONGEST_NAME
 from . import celebdf, dfdc, ffpp, index_files, real_fake
 from .source import Selection, Source, check_methods
 
@@ -20,10 +22,12 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    layout = next((layout for layout in LAYOUTS if layout.is_tree(root)), real_fake)
-    found = (index_files if wanted.indices else layout).list_sources(root, wanted)
+    if wanted.indices:
+        found = index_files.list_sources(root, wanted)
+    else:
+        found = next((layout for layout in LAYOUTS if layout.is_tree(root)), real_fake).list_sources(root, wanted)
     for source in found:
-        _check_names(source)
+        _check_names(source, root)
     if wanted.methods is not None:
         check_methods(wanted.methods, {source.method for source in found if source.label}, root)
         found = [source for source in found if not source.label or source.method in wanted.methods]
@@ -39,8 +43,12 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     return found
 
 
-def _check_names(source: Source) -> None:
-    """UserError unless method and id are names of folders: what is in the folder of that name will be replaced."""
+def _check_names(source: Source, root: Path) -> None:
+    """UserError unless the path is below `root`, and method and id are names of folders: these will be replaced."""
+    if not source.path.is_relative_to(root) or ".." in source.path.relative_to(root).parts:
+        raise UserError(f"{source.path}: leads out of {root}")
+    if len(os.fsencode(source.method)) > LONGEST_NAME:
+        raise UserError(f"{source.path}: method {source.method[:100]}... (wanted at most {LONGEST_NAME} bytes)")
     for what, name in (("method", source.method), ("id", source.video)):
         if name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise UserError(f"{source.path}: {what} {name!r} (wanted a folder's name, without / and \\)")

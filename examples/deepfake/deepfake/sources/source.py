@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
+from .labels import Labels
 
 COMPRESSIONS = ("raw", "c23", "c40")
 """FF++'s levels of compression."""
@@ -21,6 +22,7 @@ class Selection:
     methods: Sequence[str] | None = None
     splits: Sequence[str] | None = None
     indices: Sequence[Path] = ()
+    labels: Labels = field(default_factory=dict)  # that the user gives to spellings in index files
 
 
 @dataclass(frozen=True)

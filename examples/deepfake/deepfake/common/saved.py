@@ -1,0 +1,62 @@
+"""Reads what torch.save wrote, from strangers too: no code runs, and no more memory is used than the file has bytes."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from .cli import UserError
+
+MOST_LEGACY_BYTES = 2**30
+"""Of files in torch.save's first format, of whose content nothing is known before it is read."""
+
+
+def load_saved(file: Path) -> Any:
+    """The object in a file, on the CPU. UserError that names the file: missing, damaged, with code, or a zip bomb."""
+    import torch  # not at the top: the worker processes of prepare.py import this module and need no torch
+
+    try:
+        size = file.stat().st_size
+        if zipfile.is_zipfile(file):
+            _check_members(file, size)
+        elif size > MOST_LEGACY_BYTES:
+            raise UserError(f"{file} refused: no file of torch.save's current format")
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{file} refused: damaged, or it holds code") from error
+    except Exception as error:  # of a damaged file, torch raises nearly any
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{file} is damaged: {first}") from error
+    if sum(tensor.numel() * tensor.element_size() for tensor in _tensors(found)) > size:
+        raise UserError(f"{file} refused: its tensors are larger than the file")
+    return found
+
+
+def _check_members(file: Path, size: int) -> None:
+    """UserError if the zip file's members are compressed or overlap, which torch.save's never are."""
+    with zipfile.ZipFile(file) as members:
+        listed = members.infolist()
+    if any(member.compress_type for member in listed) or sum(member.file_size for member in listed) > size:
+        raise UserError(f"{file} refused: its members are compressed (torch.save stores them as they are)")
+
+
+def _tensors(value: Any) -> list[Any]:
+    """The tensors in nested dicts, lists and tuples, each as often as it is there; without recursion."""
+    import torch
+
+    found, left = [], [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, dict):
+            left += item.values()
+        elif isinstance(item, (list, tuple, set)):
+            left += item
+    return found
