@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import deepfake  # noqa: F401  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import numpy as np
 
-from deepfake.common.cli import Parser, UserError, in_range, path, positive_int, reading_input, run
+from deepfake.common.cli import Parser, UserError, in_range, non_empty, path, positive_int, reading_input, run
 from deepfake.common.files import free_space, make_folder, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
@@ -25,6 +27,7 @@ from deepfake.data import open_split
 from deepfake.dataset.cached_pixels import array_file, description, is_cached
 from deepfake.dataset.images import Images, square
 from deepfake.dataset.manifest import SPLITS
+from deepfake.demo.options import is_demo
 from deepfake.media.image_files import read_rgb
 from deepfake.training.settings import Settings
 
@@ -44,13 +47,17 @@ class Chunk:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the arrays of the splits on the command line."""
     parser = Parser(description="Decode the images of a data folder once, into arrays for train.py --cache.")
-    parser.add_argument("data", type=path, metavar="DATA", help="folder with real/ and fake/, or with a manifest.jsonl")
+    parser.add_argument(
+        "data", type=non_empty, metavar="DATA", help="folder with real/ and fake/, or with a manifest.jsonl"
+    )
     parser.add_argument("cache", type=path, metavar="CACHE", help="folder for the arrays")
     size = Settings.image_size
     parser.add_argument("--image-size", type=in_range(int, 16, 4096), default=size, help="default: %(default)s")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="default: train val")
     parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
     arguments = parser.parse_args(argv)
+    if is_demo(arguments.data):
+        raise UserError("the demo's images are in memory: wanted a folder (./demo is one called demo)", 2)
     with reading_input():
         data = {split: open_split(arguments.data, split, arguments.image_size) for split in arguments.splits}
         check_space(arguments.cache, data)

@@ -155,3 +155,22 @@ def test_the_demo_has_no_cache(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--cache needs --data FOLDER"):
         train_small("demo", tmp_path / "run", "--cache", str(tmp_path))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["./demo", "demo/", "../DIR/demo"])
+def test_a_folder_called_demo_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Path("./demo") is Path("demo"), which as a text names the demonstration."""
+    write_images(tmp_path / "demo", seed=3)
+    monkeypatch.chdir(tmp_path)
+    name = name.replace("DIR", tmp_path.name)
+    cache.main([name, "cache", "--image-size", "64", "--splits", "val", "--workers", "1"])
+    written = np.load(tmp_path / "cache/val-64.npy")
+    assert np.array_equal(written[3], np.asarray(Image.open(tmp_path / "demo/val/real/003.png")))
+    assert np.array_equal(open_split(Path("./demo"), "val", 64).crop(3), written[3])
+
+
+@pytest.mark.parametrize("name", ["demo", "demo/0"])
+def test_a_cache_of_the_demonstration_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="the demo's images are in memory") as caught:
+        cache.main([name, str(tmp_path / "cache")])
+    assert caught.value.exit_code == 2 and not (tmp_path / "cache").exists()

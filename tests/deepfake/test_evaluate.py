@@ -18,6 +18,7 @@ from deepfake.data import open_split
 from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating import plots, summary_table
 from deepfake.evaluating.bootstrap import evaluate_with_intervals
+from deepfake.evaluating.evaluation import results_folder
 from deepfake.evaluating.picture_grids import choose_examples
 from deepfake.evaluating.scoring import score_logits, to_probabilities
 from deepfake.evaluating.summary_table import report
@@ -228,3 +229,27 @@ def test_any_folder_name_can_be_a_title(tmp_path, name):
     labels, scores = np.array([0, 1]), np.array([0.2, 0.7])
     plots.save_figure(plots.score_figure(labels, scores, name), tmp_path / "scores.png")
     assert (tmp_path / "scores.png").stat().st_size > 1000
+
+
+def test_results_of_folders_of_one_name_are_kept_apart(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/crops", "b/crops", "demo"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_images(tmp_path / name)
+    copied = save_run(tmp_path / "run", build("panet"))
+    for name, folder in (
+        ("a/crops", "crops-test"),
+        ("b/crops", "b-crops-test"),
+        (str(tmp_path / "a/crops"), "crops-test"),  # its own are written again
+        ("./demo", "demo-test"),
+    ):
+        evaluate.main([str(copied), "--data", name, "--resamples", "0"])
+        assert read_json(copied / folder / "metrics.json")["data"] == name
+        assert f"to {copied / folder}" in capsys.readouterr().out
+    assert read_json(copied / "b-crops-test/metrics.json")["data"] == "b/crops"
+    with pytest.raises(UserError, match=r"demo-test: holds the results of other data; .*--out"):
+        results_folder(copied, "demo")
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert results_folder(copied, "c/crops") == copied / "c-crops-test"
+    (tmp_path / "a").rename(tmp_path / "d")
+    assert results_folder(copied, "d/crops") == copied / "crops-test", "moved data keep their results"

@@ -12,7 +12,9 @@ from .demo.shot_images import demo_images
 
 
 def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
-    """Open one split of the demo ("demo", or "demo/0" to "demo/6": its folds) or of a folder (see manifest.py).
+    """Open one split of the demo (the text "demo", or "demo/0" to "demo/6": its folds) or of a folder (manifest.py).
+
+    A Path is always a folder: Path("./demo") has lost what told it from "demo".
 
     Of a folder, the whole list is checked, and the header of every image file of this split. Pixels are read on
     access: from the files, or already decoded from the folder `cache` that cache.py wrote.
@@ -22,7 +24,7 @@ def open_split(data: str | Path, split: str, image_size: int, cache: Path | None
         raise UserError(f"split {split!r} (wanted train, val or test)")
     if image_size < 1:
         raise UserError(f"image size {image_size} (wanted at least 1)")
-    fold = fold_of(str(data))
+    fold = fold_of(data) if isinstance(data, str) else None
     if fold is not None:
         return demo_images(split, fold, image_size)
     return open_folder(Path(data), split, image_size, cache)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ..media.image_files import opened, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
-from .manifest import list_images, select
+from .manifest import MANIFEST, check_links, list_images, select
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -76,6 +76,8 @@ def open_folder(root: Path, split: str, image_size: int, cache: Path | None = No
     records = select(records, split, root)
     files = [str(root / record.path) for record in records]
     pixels = open_cached(cache, split, description(fingerprint, len(records), image_size)) if cache else None
+    if pixels is None and (root / MANIFEST).is_file():
+        check_links(root, records)
     for file in files if pixels is None else ():
         with opened(file):
             pass  # the header is readable

@@ -152,6 +152,25 @@ def split_of_group(group: str) -> str:
     return "train" if number < SHARE_TRAIN else "val" if number < SHARE_TRAIN + SHARE_VAL else "test"
 
 
+def check_links(root: Path, records: list[Record]) -> None:
+    """UserError if an image of a manifest is reached through a link that leads out of the folder, naming it.
+
+    A folder without a manifest may hold such links: whoever made it has chosen what is in it.
+    """
+    top = os.path.realpath(root)
+    for folder in {os.path.dirname(record.path) for record in records}:
+        if not _is_inside(os.path.realpath(root / folder), top):
+            raise UserError(f"{root / folder}: a link that leads out of the folder with the {MANIFEST}")
+    for record in records:
+        path = root / record.path
+        if os.path.islink(path) and not _is_inside(os.path.realpath(path), top):
+            raise UserError(f"{path}: a link that leads out of the folder with the {MANIFEST}")
+
+
+def _is_inside(path: str, top: str) -> bool:
+    return os.path.commonpath([path, top]) == top
+
+
 def _read_manifest(file: Path, content: bytes) -> list[Record]:
     records: list[Record] = []
     line_of: dict[str, int] = {}
@@ -193,15 +212,17 @@ def _parse(line: str, where: str) -> tuple[Record, str] | None:
         return None
     path = os.path.normpath(_text(row, "path", where))
     if os.path.isabs(path) or path.split(os.sep)[0] == "..":
-        raise UserError(f"{where}: path {row['path']!r} leads out of the folder (wanted a path relative to it)")
+        raise UserError(f"{where}: path {row['path'][:200]!r} leads out of the folder (wanted a path relative to it)")
     label = row.get("label")
     if type(label) is not int or label not in (0, 1):
-        raise UserError(f"{where}: label {label!r} (wanted 0 for real or 1 for fake)")
+        raise UserError(f"{where}: label {repr(label)[:100]} (wanted 0 for real or 1 for fake)")
     if row.get("split") not in SPLITS:
-        raise UserError(f"{where}: split {row.get('split')!r} (wanted train, val or test)")
+        raise UserError(f"{where}: split {repr(row.get('split'))[:100]} (wanted train, val or test)")
     method = _text(row, "method", where, default=CLASSES[label])
     if (method == "real") != (label == 0):
-        raise UserError(f'{where}: method {method!r} with label {label} (wanted "real" for 0, another name for 1)')
+        raise UserError(
+            f'{where}: method {method[:100]!r} with label {label} (wanted "real" for 0, another name for 1)'
+        )
     video = _text(row, "video", where, default=path)
     return Record(path, label, row["split"], method, f"{method}/{video}", _has_box(row, where)), video
 
@@ -213,7 +234,7 @@ def _has_box(row: dict[str, Any], where: str) -> bool:
         return False
     numbers = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
     if not numbers or not (box[0] < box[2] and box[1] < box[3]):
-        raise UserError(f"{where}: box {box!r} (wanted [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null)")
+        raise UserError(f"{where}: box {repr(box)[:100]} (wanted [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null)")
     return True
 
 
@@ -221,6 +242,15 @@ def _text(row: dict[str, Any], key: str, where: str, default: str | None = None)
     value = row.get(key)
     if value is None and default is not None:
         return default
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise UserError(f"{where}: {key} {value!r} (wanted a text)")
+    if not isinstance(value, str) or not value or "\0" in value or not _is_encodable(value):
+        raise UserError(f"{where}: {key} {repr(value)[:200]} (wanted a text)")
     return value
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a text can be a file's name: a lone half of a letter of UTF-16, which JSON allows, cannot."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..common.cli import UserError
-from ..common.files import replacing, write_json
+from ..common.files import read_json, replacing, short_name, write_json
 from ..dataset.images import Images
 from ..demo.options import is_demo
 from ..demo.people import ATTRIBUTION, write_licence
@@ -51,8 +51,30 @@ class Options:
 
 
 def results_folder(run: Path, data: str | Path, split: str = "test") -> Path:
-    """Where evaluate.py writes the results of a run on a split, unless --out says otherwise."""
-    return run / f"{name_of(data)}-{split}"
+    """Where evaluate.py writes the results of a run on a split, unless --out says otherwise: RUN/DATA-SPLIT.
+
+    Where another folder of that name has its results there, more of DATA's path: a-crops-test, b-crops-test.
+    """
+    names = [name_of(data)]
+    if not (isinstance(data, str) and is_demo(data)):
+        parts = Path(data).resolve().parts[1:]
+        names += ["-".join(parts[-count:]) for count in range(2, len(parts) + 1)]
+    for name in names:
+        folder = run / short_name(f"{name}-{split}")
+        if not _holds_others(folder / METRICS_FILE, data):
+            return folder
+    raise UserError(f"{folder}: holds the results of other data; choose another folder with --out", 2)
+
+
+def _holds_others(file: Path, data: str | Path) -> bool:
+    """Whether a metrics.json is of other data that still exist; a path to nothing may be where these data were."""
+    try:
+        evaluated = str(read_json(file).get("data"))
+    except UserError:
+        return False
+    if is_demo(evaluated) or (isinstance(data, str) and is_demo(data)):
+        return evaluated != data
+    return Path(evaluated).exists() and Path(evaluated).resolve() != Path(data).resolve()
 
 
 def write_results(

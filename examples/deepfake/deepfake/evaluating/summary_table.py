@@ -59,7 +59,7 @@ def model_name(arguments: dict[str, Any]) -> str:
 
 def name_of(data: str | Path) -> str:
     """The last part of a folder's path; "demo" for the demo, "demo-3" for its fold 3."""
-    return str(data).replace("/", "-") if is_demo(str(data)) else Path(data).resolve().name
+    return data.replace("/", "-") if isinstance(data, str) and is_demo(data) else Path(data).resolve().name
 
 
 def title_of(metrics: dict[str, Any]) -> str:
