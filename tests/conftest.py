@@ -18,7 +18,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup("fuzz", "the fuzz tests of the layers, tests/fuzz")
+    group = parser.getgroup("fuzz", "the fuzz tests, tests/fuzz")
     group.addoption("--fuzz", type=float, default=0.02, metavar="SHARE", help="of all examples; 1 for a release")
     group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="other examples than those of CI")
     group = parser.getgroup("emulate", "compiled GPU kernels on a CPU, tests/emulator")

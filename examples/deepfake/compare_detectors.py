@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepfake.common import cli  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import numpy as np
 
-from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, positive_int
 from deepfake.common.markdown import table
 from deepfake.evaluating.face_cases import CASES, UPRIGHT, Portrait, picture, read_portraits, shuffled

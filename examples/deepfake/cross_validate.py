@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfake.common import cli  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import numpy as np
 
 import evaluate
 import train
-from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, reading_input
 from deepfake.common.destination import claim_destination
 from deepfake.common.files import read_json, write_json

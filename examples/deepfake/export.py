@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from deepfake.common import cli  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import torch
 from torch import Tensor, nn
 
-from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, reading_input
 from deepfake.common.files import replacing
 from deepfake.evaluating.metrics import THRESHOLD

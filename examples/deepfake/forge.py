@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import deepfake  # noqa: F401  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import av
 import cv2
 import numpy as np

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from deepfake.common import cli
 from deepfake.common.cli import UserError, reading_input
 from deepfake.common.interrupt import Interrupt
-from deepfake.common.workers import cores
 from deepfake.data import open_split
 from deepfake.dataset.images import Images
 from deepfake.dataset.subset import of_methods
-from deepfake.training.checkpoint import BEST, CONFIG
+from deepfake.training.checkpoint import BEST, CONFIG, has_best
 from deepfake.training.distributed import Processes, join, main_process
 from deepfake.training.log import PARTS, Row, RunLog
 from deepfake.training.loop import learning_rate, train_one_epoch, validate
-from deepfake.training.run import Run, saved_config, start
+from deepfake.training.placing import use_threads
+from deepfake.training.run import Progress, Run, saved_config, start
 from deepfake.training.settings import Settings, parse, settle, settle_resumed
 
 
@@ -50,7 +48,7 @@ def train_from(argv: Sequence[str] | None) -> None:
     if not saved and main_process() and (out / CONFIG).exists():
         raise UserError(f"{out} already holds a run: add --resume to continue it, or choose another --out", 2)
 
-    torch.set_num_threads(settings.threads or cores())
+    use_threads(settings.threads)
     with join(settings.device) as processes:
         with processes.only_main_prints(), reading_input():
             data = open_splits(settings)
@@ -99,6 +97,7 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
     """Run the remaining epochs. After each: score the val split, keep the best weights, write a checkpoint."""
     progress = run.progress
     log.restore(progress.history)
+    recover_best(run, log)
     while progress.epoch < run.settings.epochs:
         waiting = train_one_epoch(run, data["train"], log, interrupt)
         started = time.monotonic()
@@ -117,8 +116,32 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
         progress.finish_epoch(row)
         run.save()
         log.epoch(progress.history)
-    best = [row for row in progress.history if row["best"]][-1]
+    best = best_of(progress.history)
     log.say(f"best: epoch {best['epoch']}, val AUC {best['val_auc']:.4f}, in {run.out / BEST}")
+
+
+def recover_best(run: Run, log: RunLog) -> None:
+    """Where RUN/best is missing: write it again if last.pt has its weights, else say that they are lost."""
+    progress = run.progress
+    if not progress.history or run.processes.gather(has_best(run.out))[0]:
+        return
+    best = best_of(progress.history)
+    if best is progress.history[-1] and progress.step == 0:
+        run.save_best(best)
+        log.say(f"{run.out / BEST} was missing; written again from the state of epoch {progress.epoch}")
+    elif progress.epoch < run.settings.epochs:
+        progress.best = Progress().best
+        log.say(f"{run.out / BEST} is missing: it will hold the best of the epochs to come")
+    else:
+        raise UserError(
+            f"{run.out / BEST} is missing, and the weights of epoch {best['epoch']}, the best, are nowhere else; "
+            "continue with more --epochs, or train again"
+        )
+
+
+def best_of(history: list[Row]) -> Row:
+    """The row of the epoch whose weights are in RUN/best: the last one marked so."""
+    return [row for row in history if row["best"]][-1]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deepfake.common.cli import UserError
-from deepfake.common.files import make_folder, read_json, replacing, write_json
+from deepfake.common.files import make_folder, read_json, replacing, short_name, write_json
 from deepfake.training.checkpoint import load_run, load_state, save_best, save_state
 from panet_layers.models import PANet
 
@@ -179,11 +179,23 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert read_json(path) == {"old": True} and [file.name for file in tmp_path.iterdir()] == ["value.json"]
 
 
-@pytest.mark.parametrize("name", ["file/value.json", "x" * 250])
+@pytest.mark.parametrize("name", ["file/value.json", "x" * 256])
 def test_an_impossible_path_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write .*{name}: "):
         write_json(tmp_path / name, {})
+
+
+def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:
+    write_json(tmp_path / ("x" * 255), {"long": True})
+    assert read_json(tmp_path / ("x" * 255)) == {"long": True}
+
+
+def test_a_name_that_is_too_long_is_cut_and_stays_distinct() -> None:
+    assert short_name("x" * 255) == "x" * 255 and short_name("ä" * 127) == "ä" * 127
+    names = [short_name(f"{'ä' * 200}{number}") for number in range(9)]
+    assert len(set(names)) == 9 and all(len(name.encode()) <= 255 and name[:100] == "ä" * 100 for name in names)
+    assert short_name("x" * 30, 20) == short_name("x" * 30, 20) != short_name("x" * 31, 20)
 
 
 def test_a_read_only_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,48 @@ def test_resuming_a_finished_run_keeps_it(noise_images: Path, finished_run: Path
     assert (finished_run / "last.pt").read_bytes() == before and not any(file.exists() for file in partial)
 
 
+@pytest.fixture
+def run_of_best(noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Trains two epochs of which the given one is the best, and removes RUN/best."""
+
+    def make(best: int) -> Path:
+        aucs = iter((0.5, 0.4) if best == 1 else (0.4, 0.5))
+        with monkeypatch.context() as patched:
+            scores = {"val_loss": 0.5, "val_acc": 0.5}
+            patched.setattr(train, "validate", lambda *_: scores | {"val_auc": next(aucs)})
+            out = train_small(noise_images, tmp_path / "run")
+        shutil.rmtree(out / "best")
+        return out
+
+    return make
+
+
+def test_resuming_a_finished_run_without_best_does_not_claim_the_weights(run_of_best: Any, capsys: Any) -> None:
+    out = run_of_best(1)
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"run/best is missing, and the weights of epoch 1, the best, are nowhere else"):
+        train.main(["--resume", "--out", str(out)])
+    assert "best: epoch" not in capsys.readouterr().out
+    train.main(["--resume", "--out", str(out), "--epochs", "3"])
+    assert "it will hold the best of the epochs to come" in capsys.readouterr().out
+    assert load_run(out)[1]["best"]["epoch"] == 3 and log_rows(out)[2]["best"] == "1"
+
+
+@pytest.mark.parametrize("lost", ["best", "best/config.json", "best/model.safetensors"])
+def test_best_is_written_again_where_the_last_epoch_was_the_best(
+    run_of_best: Any, finished_run: Path, lost: str
+) -> None:
+    out = run_of_best(2)
+    train.main(["--resume", "--out", str(out)])
+    weights = load_run(out)[0].state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in last_state(out)["model"].items())
+    if lost != "best":
+        (out / lost).unlink()
+        train.main(["--resume", "--out", str(out)])
+    assert {file.name for file in (out / "best").iterdir()} == {"config.json", "model.safetensors"}
+    assert load_run(out)[1]["best"]["epoch"] == 2
+
+
 @pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
 def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
     noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str

@@ -296,6 +296,34 @@ def test_without_tensorboard_the_run_goes_on(
     assert len(log_rows(out)) == 1
 
 
+def test_a_folder_that_tensorboard_cannot_use_ends_nothing(
+    noise_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").write_text("in the way")
+    out = train_small(noise_images, tmp_path / "run", "--epochs", "1", "--model", "xception")
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "TensorBoard" in line]
+    assert note.startswith("note: no TensorBoard log: ") and len(log_rows(out)) == 1
+
+
+@pytest.mark.parametrize("failing", ["write", "flush", "close"])
+def test_a_disk_that_is_full_for_tensorboard_ends_nothing(
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    failing: str,
+) -> None:  # fmt: skip
+    record_writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record_writer.RecordWriter, failing, full)
+    out = train_small(noise_images, tmp_path / "run", "--model", "xception")
+    errors = capsys.readouterr().err
+    assert len([line for line in errors.splitlines() if "note: no TensorBoard log" in line]) == 1
+    assert "Traceback" not in errors and "No space left on device" in errors
+    assert len(log_rows(out)) == 2 and load_run(out)
+
+
 def test_the_command_prints_one_line_and_its_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "train.py")]
     command += arguments(tmp_path / "nowhere", tmp_path / "run")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .interrupt import Terminated, raising_signals
+
 
 class UserError(Exception):
     """An error that the user can correct, reported in one line.
@@ -37,18 +39,28 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call ``main`` and exit: 0 or what it returns, the code of a UserError after ``error: ...``, 130 after Ctrl-C."""
+    """Call ``main`` and exit with what it returns, or 0; after a UserError with its code, and ``error: ...``.
+
+    130 after Ctrl-C, 143 after SIGTERM, with which schedulers end a job.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that cannot be printed
     try:
-        code = main() or 0
-        sys.stdout.flush()
+        with raising_signals():
+            code = main() or 0
+            sys.stdout.flush()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = error.exit_code
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        code = 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except MemoryError:
+        print("error: memory ran out", file=sys.stderr)
+        code = 1
     except BrokenPipeError:  # the program that reads the output has ended, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

@@ -1,30 +1,98 @@
-"""Ctrl-C as a request that a loop checks between two steps, so that it never saves half a step."""
+"""Ctrl-C, and SIGTERM, with which schedulers end a job: as a request between two steps, or as an exception."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has arrived. What handles Ctrl-C handles it too; only the exit code differs."""
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C only sets ``requested``; a second one raises KeyboardInterrupt at once."""
+    """While entered, Ctrl-C or SIGTERM only sets ``requested``; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    A second SIGTERM does not: torchrun passes on what the scheduler has sent to every process already.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
+        self._kind: type[KeyboardInterrupt] = KeyboardInterrupt
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set a handler
-            self._previous = signal.signal(signal.SIGINT, self._note)
+            self._previous = {number: signal.signal(number, self._note) for number in ENDING}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            if handler is not None:  # one that C code has set, which Python cannot set again
+                signal.signal(number, handler)
+
+    def leave(self) -> NoReturn:
+        """Raise what was requested: KeyboardInterrupt, or Terminated."""
+        raise self._kind
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.requested:
+            self._kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self.requested = True
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM until the block ends. Processes that it starts get neither while they start."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt and SIGTERM Terminated, where a parent process does not ignore them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    if before[signal.SIGINT] is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before[signal.SIGTERM] is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def leave_while_importing(commands: Path) -> None:
+    """Let Ctrl-C end a command in the folder `commands` in one line while it imports; cli.run takes over from there."""
+    started = getattr(sys.modules.get("__main__"), "__file__", None)
+    is_command = started is not None and Path(started).resolve().parent == commands
+    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(130)

@@ -15,6 +15,7 @@ import cv2
 from tqdm import tqdm
 
 from .cli import UserError
+from .interrupt import held_back
 
 LOG_SECONDS = 30  # between two lines of progress that go to a file
 
@@ -33,7 +34,8 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
 
-    An error in a task stops the rest: tasks that run are finished, no other is started. Ctrl-C stops all at once.
+    An error in a task stops the rest: tasks that run are finished, no other is started. Ctrl-C and
+    SIGTERM stop all at once.
     """
     between = 0.1 if sys.stderr.isatty() else LOG_SECONDS
     with tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True, mininterval=between) as bar:
@@ -46,14 +48,16 @@ def run_tasks(
         context = multiprocessing.get_context("spawn")  # OpenCV's and FFmpeg's threads do not survive a fork
         pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker)
         try:
-            for result in pool.map(function, tasks):
+            with held_back():
+                results = pool.map(function, tasks)
+            for result in results:
                 yield result
                 bar.update()
         except BrokenProcessPool:
             raise UserError("a worker process was killed (out of memory?); run the command again to continue") from None
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():  # safe, since files are written completely or not at all
-                process.terminate()
+                process.kill()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,6 @@ any number of processes sees the same batches.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -15,11 +14,11 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from ..common.cli import UserError
 from ..common.workers import cores
 from .images import Images
+from .readers import read_ahead
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images (B, 3, S, S) uint8, labels (B,) int64, indices (B,) int64"""
@@ -72,19 +71,6 @@ def stack(images: Images, indices: list[int]) -> Batch:
     return torch.stack(pixels), torch.tensor(labels), torch.tensor(indices)
 
 
-class _Caught(Dataset):
-    """Returns a UserError as a value: raised in a worker, it would arrive wrapped in a traceback."""
-
-    def __init__(self, batches: Dataset[Batch]) -> None:
-        self.batches = batches
-
-    def __getitem__(self, step: int) -> Batch | UserError:
-        try:
-            return self.batches[step]
-        except UserError as error:
-            return error
-
-
 def load(
     batches: TrainBatches | EvalBatches, workers: int | None, first: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
@@ -94,18 +80,9 @@ def load(
     """
     if workers is None:
         workers = min(4, cores()) if batches.images.files else 0
-    loader = DataLoader(
-        _Caught(batches),
-        batch_size=None,
-        sampler=range(first, len(batches)),
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=_ignore_interrupt,
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield cast(Batch, tuple(batch))
+    steps = range(first, len(batches))
+    for batch in read_ahead(batches, steps, workers) if workers else map(batches.__getitem__, steps):
+        yield cast(Batch, tuple(part.pin_memory() if pin else part for part in batch))
 
 
 class Waited(Iterator[Batch]):
@@ -120,8 +97,3 @@ class Waited(Iterator[Batch]):
             return next(self.batches)
         finally:
             self.seconds += time.monotonic() - started
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process; the main one finishes its step and then stops the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.cli import UserError
+from ..common.interrupt import Terminated
 
 HERE = Path(__file__).parents[2]
 
@@ -48,11 +49,25 @@ class Step:
         left = [step.name for step in self.needs if not step.done()]
         if left:
             raise UserError(f"step {self.name!r} needs step {left[0]!r}, which is not done")
-        code = subprocess.run([sys.executable, *self.command()], check=False).returncode
-        if code in (130, -2):  # Ctrl-C reached the command too
+        code = _run([sys.executable, *self.command()])
+        if code in (130, -2):
             raise KeyboardInterrupt
+        if code in (143, -15):
+            raise Terminated
         if code:
             raise UserError(f"step {self.name!r} ended with exit code {code}; repeat the command to continue there")
+
+
+def _run(command: list[str]) -> int:
+    """Run a command; its exit code. Ctrl-C or SIGTERM ends it too, and it gets the time to save what it has done."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt as request:
+            if isinstance(request, Terminated):  # Ctrl-C reaches both
+                process.terminate()
+            process.wait()
+            raise
 
 
 def print_plan(steps: Sequence[Step]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,10 @@ from panet_layers.models import PANet
 
 from ..common.cli import UserError
 from ..common.files import make_folder, read_json, replacing, write_json
+from ..common.saved import load_saved
+from ..common.texts import parse_json
 from .placing import choose_channels_last, place
-from .settings import SMALLEST_IMAGE, defaults
+from .settings import LARGEST_IMAGE, SMALLEST_IMAGE, defaults
 
 BEST = "best"
 WEIGHTS = "model.safetensors"
@@ -41,15 +42,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a state of ``save_state`` onto the CPU. A file that would run code is refused."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: nothing to resume") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} refused: damaged, or it holds code (wanted a state written by train.py)") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged: {_first_line(error)}") from error
+    """Read a state of ``save_state`` onto the CPU. A file that would run code or fill the memory is refused."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: nothing to resume")
+    state = load_saved(path)
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__} (wanted a state written by train.py)")
     return state
@@ -66,6 +62,11 @@ def save_best(run: Path, model: nn.Module, model_config: dict[str, Any], metadat
     texts = {"format": "pt", **{name: json.dumps(value) for name, value in metadata.items()}}
     with replacing(folder / WEIGHTS) as file:
         file.write(safetensors.torch.save(weights, texts))
+
+
+def has_best(run: Path) -> bool:
+    """Whether a run holds its best weights and their configuration."""
+    return all((run / BEST / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
 def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -95,17 +96,24 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
     if not isinstance(config.get("model"), dict):
         raise UserError(f"{run / CONFIG} has no model arguments (wanted a config written by train.py)")
 
-    tensors, metadata = _read_weights(weights)
+    for key in ("arguments", "data"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{run / CONFIG}: {key} is a {type(config[key]).__name__} (wanted an object)")
+    methods = (config.get("data") or {}).get("methods") or []
+    if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
+        raise UserError(f"{run / CONFIG}: methods are {repr(methods)[:100]} (wanted a list of names)")
+    with torch.device("meta"):  # shapes without memory: a stranger's configuration may ask for any
+        wanted = model_from_config(config["model"], run / CONFIG).state_dict()
+    tensors, metadata = _read_weights(weights, wanted)
     saved = metadata.pop("config", {})
     config = {**(saved if isinstance(saved, dict) else {}), **config, "best": metadata}
-    model = model_from_config(config["model"], run / CONFIG)
     config.setdefault("image_size", defaults(config["model"].get("variant", "paper"))["image_size"])
-    if not isinstance(config["image_size"], int) or config["image_size"] < SMALLEST_IMAGE:
-        raise UserError(f"{run / CONFIG}: image size {config['image_size']!r} (wanted {SMALLEST_IMAGE} pixels or more)")
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"{weights} does not fit its model: {_mismatch(error)}") from error
+    size = config["image_size"]
+    if type(size) is not int or not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
+        wanted_sizes = f"wanted {SMALLEST_IMAGE} pixels or more, at most {LARGEST_IMAGE}"
+        raise UserError(f"{run / CONFIG}: image size {repr(size)[:100]} ({wanted_sizes})")
+    model = model_from_config(config["model"], run / CONFIG)
+    model.load_state_dict(tensors)
     device = torch.device(device)
     trained_in_nhwc = (config.get("arguments") or {}).get("channels_last") is True
     return place(model, device, trained_in_nhwc or choose_channels_last(None, device)).eval(), config
@@ -116,33 +124,39 @@ def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:
     config = {name: value for name, value in config.items() if name != "encoder_pretrained"}  # no download
     try:
         return PANet.from_config(config)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} describes no model of this version: {_first_line(error)}") from error
 
 
-def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and the metadata of a safetensors file. UserError unless it holds exactly what is wanted."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            different = sorted(wanted.keys() ^ file.keys())
+            if different:
+                what = "is missing" if different[0] in wanted else "is too much"
+                raise UserError(f"{path} does not fit its model: {different[0][:200]} {what}")
+            for name, tensor in wanted.items():
+                if (shape := file.get_slice(name).get_shape()) != list(tensor.shape):
+                    raise UserError(f"{path} does not fit its model: {name} is {shape}, wanted {list(tensor.shape)}")
+            tensors = {name: file.get_tensor(name) for name in wanted}
             texts = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged files give more than SafetensorError, such as of types that torch has not
         raise UserError(f"{path} is not a safetensors file: {_first_line(error)}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise UserError(f"{path} does not fit its model: {name} is {tensor.dtype}, wanted {wanted[name].dtype}")
     return tensors, {name: _json_or_text(text) for name, text in texts.items() if name != "format"}
 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _mismatch(error: RuntimeError) -> str:
-    """The first mismatch that load_state_dict reports; the first line of its error names only the class."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = lines[1] if len(lines) > 1 else lines[0]
-    return text if len(text) <= 200 else text[:200] + "..."
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

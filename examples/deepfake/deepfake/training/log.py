@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,12 +69,22 @@ class RunLog:
             return
         write_csv(self.out / "log.csv", history)
         row = history[-1]
-        if self.board:
-            for name, value in row.items():
+        with self._board_may_fail():
+            for name, value in row.items() if self.board else ():
                 if name not in ("epoch", "best"):
                     self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-            self.board.flush()
+            if self.board:
+                self.board.flush()
         self.say(self._line(row))
+
+    @contextmanager
+    def _board_may_fail(self) -> Iterator[None]:
+        """End TensorBoard's log, and nothing else, where writing it fails: its thread raises its errors here, later."""
+        try:
+            yield
+        except Exception as error:
+            self.board = None
+            print(f"note: no TensorBoard log from here on: {_first_line(error)}", file=sys.stderr)
 
     def _line(self, row: Row) -> str:
         epoch = int(row["epoch"])
@@ -88,15 +100,34 @@ class RunLog:
 
     def close(self) -> None:
         """End TensorBoard's file."""
-        if self.board:
-            self.board.close()
+        with self._board_may_fail():
+            if self.board:
+                self.board.close()
 
 
 def _tensorboard(folder: Path, first_epoch: int) -> Any:
-    """A writer that replaces what an interrupted run wrote from ``first_epoch`` on; None if not installed."""
+    """A writer that replaces what an interrupted run wrote from ``first_epoch`` on; None if it cannot be had."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         print("note: no TensorBoard log: tensorboard is not installed (pip install tensorboard)", file=sys.stderr)
         return None
-    return SummaryWriter(folder, purge_step=first_epoch)
+    except Exception as error:  # of an installation whose parts do not fit together
+        print(f"note: no TensorBoard log: {_first_line(error)}", file=sys.stderr)
+        return None
+    hook = threading.excepthook
+    threading.excepthook = lambda raised: None if _of_tensorboard(raised.thread) else hook(raised)
+    try:
+        return SummaryWriter(folder, purge_step=first_epoch)
+    except Exception as error:
+        print(f"note: no TensorBoard log: {_first_line(error)}", file=sys.stderr)
+        return None
+
+
+def _of_tensorboard(thread: threading.Thread | None) -> bool:
+    """Whether a thread is TensorBoard's writer: it prints its error, and raises it again where RunLog reports it."""
+    return type(thread).__module__.startswith("tensorboard")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from ..common.cli import UserError
 from ..common.interrupt import Interrupt
 from ..dataset.batches import EvalBatches, TrainBatches, Waited, load, seed_for
 from ..dataset.images import Images, to_unit_range
+from ..dataset.readers import ReaderEnded
 from ..evaluating.metrics import binary_metrics
 from ..evaluating.scoring import AMP_DTYPES
 from .log import PARTS, RunLog
@@ -22,7 +25,7 @@ from .settings import Settings
 
 
 def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt) -> float:
-    """Run the remaining steps of an epoch, then save. KeyboardInterrupt after Ctrl-C.
+    """Run the remaining steps of an epoch, then save. KeyboardInterrupt after Ctrl-C or SIGTERM.
 
     Returns the share of the time spent waiting for images: near 0 if the readers keep up.
     """
@@ -33,7 +36,8 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
     batches = TrainBatches(images, settings.batch_size, settings.seed, progress.epoch, processes.rank, processes.world)
     steps = Waited(load(batches, settings.workers, first=progress.step, pin=processes.device.type == "cuda"))
     before, started = progress.seconds, time.monotonic() - progress.seconds
-    with log.bar(steps, progress.epoch, progress.step, len(batches)) as bar:
+    bar = log.bar(steps, progress.epoch, progress.step, len(batches))
+    with bar, saving_where_readers_end(run, interrupt):
         for pixels, labels, _ in bar:
             torch.manual_seed(seed_for(settings.seed, progress.epoch, progress.step, processes.rank))
             *parts, stop = train_step(run, pixels, labels, interrupt.requested)
@@ -46,8 +50,20 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
                 run.save()
             if stop:
                 log.say(f"stopped in epoch {progress.epoch + 1} after step {progress.step}; continue with --resume")
-                raise KeyboardInterrupt
+                interrupt.leave()
     return steps.seconds / max(progress.seconds - before, 1e-9)
+
+
+@contextmanager
+def saving_where_readers_end(run: Run, interrupt: Interrupt) -> Iterator[None]:
+    """Save the steps so far where a process that reads images ends: alone, or with this one by a signal to all."""
+    try:
+        yield
+    except ReaderEnded as error:
+        run.save()
+        if interrupt.requested:
+            interrupt.leave()
+        raise ReaderEnded(f"{error}; {run.out} is saved: continue with --resume") from None
 
 
 def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[float]:
@@ -84,7 +100,7 @@ def validate(run: Run, images: Images, interrupt: Interrupt, split: str = "val")
     batches = EvalBatches(images, run.settings.batch_size, processes.rank, processes.world)
     for pixels, _, numbers in load(batches, run.settings.workers, pin=processes.device.type == "cuda"):
         if interrupt.requested:  # the epoch's steps are saved: a resumed run begins with this validation
-            raise KeyboardInterrupt
+            interrupt.leave()
         with autocast(run):
             output = run.model(to_network(run, pixels))
         logits.append(output.logits[:, 0].double().cpu().numpy())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
 from torch import nn
+
+from ..common.workers import cores
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -22,6 +25,18 @@ def place(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Mod
 def choose_channels_last(wanted: bool | None, device: torch.device) -> bool:
     """What is wanted; None: NHWC order where the detectors were measured to be faster in it, on a CPU."""
     return device.type == "cpu" if wanted is None else wanted
+
+
+def use_threads(wanted: int | None) -> None:
+    """Compute with so many CPU threads. None: as OMP_NUM_THREADS says, which torch has read, else one per core.
+
+    torchrun sets OMP_NUM_THREADS to 1 for several processes where it is not set: a 1 there is nobody's choice.
+    """
+    chosen = os.environ.get("OMP_NUM_THREADS")
+    if "LOCAL_WORLD_SIZE" in os.environ and chosen == "1":
+        chosen = None
+    if wanted or not chosen:
+        torch.set_num_threads(wanted or cores())
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import panet_layers
 from panet_layers.models import PANet, PANetLoss
@@ -40,6 +40,24 @@ class Progress:
     seconds: float = 0.0  # spent on the current epoch
     history: list[Row] = field(default_factory=list)  # the rows of log.csv
     best: tuple[float, float] = (-1.0, 0.0)  # (val AUC, -val loss) of the best epoch; the loss breaks ties
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> Progress:
+        """Saved progress. ValueError, or what a wrong type raises, unless it is of this form."""
+        found = cls(**{item.name: saved[item.name] for item in fields(cls)})
+        auc, loss = found.best
+        found.best = (auc, loss)
+        numbers = [*found.sums, found.seconds, auc, loss, *(value for row in found.history for value in row.values())]
+        whole = all(type(count) is int and count >= 0 for count in (found.epoch, found.step))
+        if not whole or len(found.sums) != len(PARTS) or not all(type(number) in (int, float) for number in numbers):
+            raise ValueError("its progress has values of a wrong type")
+        if len(found.history) != found.epoch:
+            raise ValueError(f"{len(found.history)} epochs in the log, but {found.epoch} finished")
+        if found.epoch and not found.history[0]["best"]:
+            raise ValueError("no epoch in the log is the best")
+        if any(row.keys() - found.history[-1].keys() for row in found.history):
+            raise ValueError("the epochs in the log have other columns than the last")
+        return found
 
     def finish_epoch(self, row: Row) -> None:
         """Add the epoch's row to the history and start counting the next."""
@@ -120,6 +138,9 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
     scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.amp == "fp16")
     loss = PANetLoss(settings.lambda_reconstruction, settings.lambda_metric, flood=settings.flood or None)
     progress = Progress() if saved is None else _restore(Path(settings.out) / STATE, model, optimizer, scaler)
+    steps = len(images) // settings.batch_size
+    if progress.step > steps:
+        raise UserError(f"{Path(settings.out) / STATE} is after step {progress.step} of an epoch of {steps}")
     return Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config)
 
 
@@ -179,19 +200,28 @@ def _check_same(saved: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
+    """Load a saved state. UserError where anything in it is not as ``Run.save`` writes it."""
     state = load_state(path)
     try:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        own = optimizer.state_dict()["param_groups"]  # the settings decide them: they stay the same
+        optimizer.load_state_dict({"state": _checked_moments(state["optimizer"]["state"], model), "param_groups": own})
+        if not all(type(value) in (int, float) for value in state["scaler"].values()):
+            raise ValueError("a wrong state of the scaler")
         scaler.load_state_dict(state["scaler"])
-        progress = Progress(**{item.name: state["progress"][item.name] for item in fields(Progress)})
-        auc, loss = progress.best
-        progress.best = (auc, loss)
-        if len(progress.history) != progress.epoch or progress.step < 0:
-            raise ValueError(f"{len(progress.history)} epochs in the log, but {progress.epoch} finished")
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return Progress.of(state["progress"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the run's {CONFIG}: {str(error).strip()[:200]}") from error
-    return progress
+
+
+def _checked_moments(moments: dict[int, dict[str, Tensor]], model: nn.Module) -> dict[int, dict[str, Tensor]]:
+    """Adam's state, which torch loads unchecked. An error, of any type, unless it fits the weights."""
+    shapes = [parameter.shape for parameter in model.parameters()]
+    for number, tensors in moments.items():
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        if number < 0 or found != {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), shapes[number])}:
+            raise ValueError(f"the optimizer's state of weight {number} has another shape")
+    return moments
 
 
 def _commit() -> str | None:

@@ -24,7 +24,7 @@ from ..demo.options import is_demo
 from ..evaluating.scoring import AMP_DTYPES
 
 LOCATIONS = (*panet.LOCATIONS, "none")
-SMALLEST_IMAGE = 64
+SMALLEST_IMAGE, LARGEST_IMAGE = 64, 4096
 
 
 def setting(
@@ -99,7 +99,8 @@ class Settings:
         "speed", "processes that read images; None: 0 for the demo, else one per core, at most 4", None,
         may_change=True, type=non_negative_int)
     threads: int | None = setting(
-        "speed", "CPU threads for the computation; None: one per core", None, may_change=True, type=positive_int)
+        "speed", "CPU threads for the computation; None: OMP_NUM_THREADS, or one per core", None, may_change=True,
+        type=positive_int)
     checkpoint_every: int | None = setting(
         "speed", "also write last.pt every so many steps, besides twice per epoch", None, may_change=True,
         type=positive_int, metavar="STEPS")

@@ -1,0 +1,113 @@
+"""Processes that read batches ahead. Whatever happens to one, the command that waits for it ends with one line.
+
+Each process has a pipe of its own: a process that dies closes it, even in the middle of a batch. torch's DataLoader
+shares one queue between its workers, and moves batches through /dev/shm, which containers limit to 64 MB.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..common.cli import UserError
+from ..common.interrupt import held_back
+
+PIPE_BYTES = 2**20
+"""Of a pipe's buffer, the most that Linux allows everybody: the usual 64 KB would take many more changes of process."""
+
+
+class ReaderEnded(UserError):
+    """A process that reads batches has ended too soon."""
+
+
+class _Reader(NamedTuple):
+    process: BaseProcess
+    batches: Connection
+
+
+def read_ahead(batches: Dataset[Any], steps: Sequence[int], workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """``batches[step]`` of each step, read by `workers` processes, which are ended with this iterator.
+
+    UserError that names an image which cannot be read; ReaderEnded where a process was killed.
+    """
+    readers: list[_Reader] = []
+    end = Finalize(None, _end, (readers, os.getpid()), exitpriority=10)
+    try:
+        for number in range(min(workers, len(steps))):
+            readers.append(_start(batches, steps[number::workers]))
+        for turn in range(len(steps)):
+            found = _receive(readers[turn % len(readers)], workers)
+            if isinstance(found, UserError):
+                raise found
+            yield tuple(map(torch.from_numpy, found))
+    finally:
+        end()
+
+
+def _start(batches: Dataset[Any], steps: Sequence[int]) -> _Reader:
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    with suppress(OSError, AttributeError):  # AttributeError: not on Linux
+        fcntl.fcntl(sending.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    process = multiprocessing.Process(target=_read, args=(batches, steps, sending), daemon=True)
+    try:
+        with held_back():
+            process.start()
+    except OSError as error:
+        raise UserError(f"cannot start a process that reads images: {error.strerror}; use fewer --workers") from error
+    finally:
+        sending.close()  # the reader has the only one: when it ends, so does the pipe
+    return _Reader(process, receiving)
+
+
+def _read(batches: Dataset[Any], steps: Sequence[int], sending: Connection) -> None:
+    """Send the batches of these steps, and last an error, if there is one."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; the main one ends the others
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with suppress(BrokenPipeError):  # nobody waits any more
+        try:
+            for step in steps:
+                sending.send([part.numpy() for part in batches[step]])  # tensors would go through shared memory
+        except UserError as error:
+            sending.send(error)
+        except MemoryError:
+            sending.send(UserError("memory ran out while images were read; use fewer --workers"))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            sending.send(UserError(f"images cannot be read: {type(error).__name__}: {error}"))
+
+
+def _receive(reader: _Reader, workers: int) -> Any:
+    try:
+        return reader.batches.recv()
+    except (EOFError, OSError):
+        reader.process.join(timeout=5)
+        code = reader.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        advice = f"use fewer --workers than {workers}; --workers 0 reads in the main process"
+        raise ReaderEnded(f"a process that reads images {how} (did memory run out? {advice})") from None
+
+
+def _end(readers: list[_Reader], owner: int) -> None:
+    """End the processes, which write nothing. A fork of the process that started them leaves them alone."""
+    if os.getpid() != owner:
+        return
+    for reader in readers:
+        reader.process.kill()
+        reader.batches.close()
+    for reader in readers:
+        reader.process.join()
+    readers.clear()

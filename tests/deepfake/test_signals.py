@@ -1,0 +1,207 @@
+"""Ctrl-C and SIGTERM at any moment: one line, the exit code that schedulers expect, no work lost, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from deepfake.common import cli
+from deepfake.common.interrupt import Interrupt, Terminated
+from deepfake.common.workers import run_tasks
+from deepfake.reproducing.steps import Step
+from deepfake.training import loop, placing
+from tests.deepfake.scripts import SCRIPTS, environment
+from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, train_small, write_images
+from tests.deepfake.worker_signals import is_out_of_reach_of_ctrl_c
+
+COMMANDS = sorted(file.name for file in SCRIPTS.glob("*.py"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path: Path, command: str) -> None:
+    """A stand-in for the first large package that each command imports sends it."""
+    for package in ("numpy", "torch", "av"):
+        (tmp_path / f"{package}.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n")
+        with (tmp_path / f"{package}.py").open("a") as file:
+            file.write("while True: time.sleep(0.01)\n")
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / command], stderr=subprocess.PIPE, text=True, env=env, preexec_fn=default_ctrl_c
+    )
+    assert process.communicate()[1] == "interrupted\n" and process.returncode == 130
+
+
+def default_ctrl_c() -> None:
+    """As in a terminal: a process that is started in the background ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_have_their_exit_codes(number: signal.Signals, code: int, line: str, capsys: Any) -> None:
+    def main() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == code and capsys.readouterr().err == f"{line}\n"
+    assert signal.getsignal(number) is before
+
+
+def test_memory_that_ran_out_is_one_line(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(lambda: [None] * sys.maxsize)  # type: ignore[arg-type,return-value]
+    assert caught.value.code == 1 and capsys.readouterr().err == "error: memory ran out\n"
+
+
+@pytest.mark.parametrize("times", [1, 3])  # a scheduler sends it to every process, and torchrun once more
+@pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
+def test_sigterm_saves_and_exits(
+    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str,
+    times: int,
+) -> None:  # fmt: skip
+    original, calls = getattr(owner, moment), 0
+
+    def terminated(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, moment, terminated)
+        with pytest.raises(SystemExit) as caught:
+            cli.run(lambda: train.main(arguments(noise_images, tmp_path / "run")))
+    assert caught.value.code == 143
+    progress = last_state(tmp_path / "run")["progress"]
+    assert (progress["epoch"], progress["step"]) == ((0, 3) if moment == "train_step" else (1, 3))
+    train.main(["--resume", "--out", str(tmp_path / "run")])
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_a_second_ctrl_c_raises_at_once() -> None:
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            interrupt.leave()
+        assert not isinstance(caught.value, Terminated)
+
+
+def test_ctrl_c_reaches_no_worker_of_a_pool_not_even_while_it_starts() -> None:
+    assert list(run_tasks(is_out_of_reach_of_ctrl_c, [1, 2, 3], 2, "asking")) == [True] * 3
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_training_saves_it(
+    noise_images: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """Real processes that read images, in a group, as a terminal and a scheduler have them."""
+    out = tmp_path / "run"
+    options = arguments(noise_images, out, "--workers", "2", "--epochs", "500", "--checkpoint-every", "1")
+    command = [sys.executable, SCRIPTS / "train.py", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+        start_new_session=True, preexec_fn=default_ctrl_c,
+    )  # fmt: skip
+    while not (out / "last.pt").exists() or last_state(out)["progress"]["step"] < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, sent)
+    errors = process.communicate()[1]
+    assert process.returncode == 128 + sent and "Traceback" not in errors
+    assert errors.splitlines()[-1] == ("interrupted" if sent == signal.SIGINT else "terminated")
+    torch.load(out / "last.pt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_ctrl_c_while_a_pool_starts_is_one_line(tmp_path: Path, moment: int) -> None:
+    images = write_images(tmp_path / "images")
+    command = [sys.executable, SCRIPTS / "cache.py", images, tmp_path / "cache", "--workers", "2"]
+    for number in range(600):  # more than one chunk, so that there is a pool
+        os.link(images / "train/real/000.png", images / f"train/real/more{number}.png")
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+        start_new_session=True, preexec_fn=default_ctrl_c,
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2 and process.poll() is None:  # the resource tracker is one
+        time.sleep(0.001)
+    time.sleep(0.1 * moment)
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate()[1]
+    assert "Traceback" not in errors, errors
+    assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "environment", "expected"),
+    [
+        (None, {}, 7),  # one per core
+        (None, {"OMP_NUM_THREADS": "3"}, None),  # as torch has read it
+        (None, {"OMP_NUM_THREADS": "1"}, None),
+        (None, {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 7),  # torchrun's
+        (None, {"OMP_NUM_THREADS": "3", "LOCAL_WORLD_SIZE": "2"}, None),
+        (5, {"OMP_NUM_THREADS": "3"}, 5),
+    ],
+)
+def test_omp_num_threads_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, environment: dict[str, str], expected: int | None
+) -> None:
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(placing, "cores", lambda: 7)
+    placing.use_threads(wanted)
+    assert set_to == ([] if expected is None else [expected])
+
+
+def test_a_training_uses_the_threads_that_omp_num_threads_names(
+    noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int | None] = []
+    monkeypatch.setattr(train, "use_threads", used.append)
+    train_small(noise_images, tmp_path / "run", "--epochs", "1", "--threads", "2")
+    assert used == [2]
+
+
+def test_a_step_that_is_terminated_has_the_time_to_save(tmp_path: Path) -> None:
+    """reproduce.py is ended: its training gets SIGTERM too, and is waited for."""
+    script = tmp_path / "step.py"
+    script.write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(1)\n"
+        f"    pathlib.Path({str(tmp_path / 'saved')!r}).touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    step = Step("train", str(script), (), done=lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        cli.run(step.run)
+    assert caught.value.code == 143 and (tmp_path / "saved").exists()
