@@ -55,6 +55,9 @@ class Interrupt:
 @contextmanager
 def held_back() -> Iterator[None]:
     """Keep Ctrl-C and SIGTERM until the block ends. Processes that it starts get neither while they start."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield

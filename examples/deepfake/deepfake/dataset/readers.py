@@ -6,7 +6,6 @@ shares one queue between its workers, and moves batches through /dev/shm, which 
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -58,7 +57,9 @@ def read_ahead(batches: Dataset[Any], steps: Sequence[int], workers: int) -> Ite
 
 def _start(batches: Dataset[Any], steps: Sequence[int]) -> _Reader:
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    with suppress(OSError, AttributeError):  # AttributeError: not on Linux
+    with suppress(ImportError, AttributeError, OSError):  # only on Linux, as far as its limit allows
+        import fcntl
+
         fcntl.fcntl(sending.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     process = multiprocessing.Process(target=_read, args=(batches, steps, sending), daemon=True)
     try:
