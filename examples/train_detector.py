@@ -13,25 +13,27 @@ first "_" or "-"; if frames are in folders, the folder's name (fake/METHOD/ is n
 import argparse
 import re
 import zlib
+from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Subset
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from torchvision import datasets, transforms
 
 from panet_layers.models import PANet, PANetLoss
 
 
 def load(folder: Path, size: int) -> list[Subset]:
     """The training part and the validation part: images (3, size, size) in [-1, 1], each with its class."""
-    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
-    images = ImageFolder(folder, transforms.Compose(steps))
+    resize, scale = transforms.Resize((size, size)), transforms.Normalize([0.5] * 3, [0.5] * 3)
+    steps = [partial(Image.Image.convert, mode="RGB"), resize, transforms.ToTensor(), scale]
+    read = partial(Image.open, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"))  # EPS would run Ghostscript
+    images = datasets.ImageFolder(folder, transforms.Compose(steps), loader=read)
     paths = [Path(path).relative_to(folder).as_posix() for path, _ in images.samples]
     people = [re.split("^real/|^fake/(?:[^/]+/)?|[_./-]", path)[1] for path in paths]
-    validates = [zlib.crc32(person.encode()) % 5 == 0 for person in people]
-    parts = [[i for i, chosen in enumerate(validates) if chosen is wanted] for wanted in (False, True)]
+    parts = [[i for i, p in enumerate(people) if (zlib.crc32(p.encode()) % 5 == 0) is last] for last in (False, True)]
     if images.classes != ["fake", "real"] or any({images.targets[i] for i in part} != {0, 1} for part in parts):
         raise ValueError(f"{folder}: wanted real/ and fake/, no other folder, and more people than {len(set(people))}")
     return [Subset(images, part) for part in parts]
@@ -53,15 +55,13 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
             optimizer.zero_grad()
             PANetLoss()(model(images), images, labels).total.backward()
             optimizer.step()
-
         model.eval()
         logits, labels = [], []
         with torch.inference_mode():
             for images, classes in DataLoader(validation, batch_size, num_workers=workers):
                 logits += model(images.to(device)).logits[:, 0].tolist()
                 labels += (1 - classes).tolist()
-        auc = roc_auc_score(labels, logits)
-        print(f"epoch {epoch}/{epochs}: validation AUC {auc:.4f}", flush=True)
+        print(f"epoch {epoch}/{epochs}: validation AUC {(auc := roc_auc_score(labels, logits)):.4f}", flush=True)
         if auc > best:
             best = auc
             torch.save({"config": model.config, "state_dict": model.state_dict()}, out)

@@ -71,6 +71,7 @@ def test_frames_of_one_person_are_in_one_part(tmp_path: Path) -> None:
         ("rename", [], "Found no valid file|no other folder"),
         ("no folder", [], "No such file"),
         ("damage", ["--workers", "0"], "image file is truncated"),
+        ("PostScript", ["--workers", "0"], "cannot identify image file"),
         ("", ["--epochs", "0"], "--epochs and --batch-size of at least 1"),
         ("", ["--batch-size", "0"], "--epochs and --batch-size of at least 1"),
         ("", ["--out", "."], "--out a file"),
@@ -93,6 +94,9 @@ def test_what_it_cannot_use_is_one_line(
     if change == "damage":
         for file in folder.rglob("*.png"):
             file.write_bytes(file.read_bytes()[:200])
+    if change == "PostScript":
+        for file in folder.rglob("*.png"):
+            Image.new("RGB", (8, 8)).save(file, format="EPS")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--out", "detector.pt", *options])
     with pytest.raises(SystemExit) as caught:
