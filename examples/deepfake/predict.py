@@ -7,11 +7,13 @@
 The largest face is found and cropped as prepare.py does it (with `--detector yunet`, a detector finds it that misses
 fewer); in a video it is followed from frame to frame. `box` is the face in pixels of the upright image, `detector` what
 found it; with `--crop none`, which takes the image's central square as it is, both are null. A video has `frames` in
-place of `box`: a list of {"frame", "fake_probability", "box"}, one for each frame that shows the face. Its probability
-is their mean. With `--annotate`, `annotated` is the path of a picture with box and probability
+place of `box`: a list of {"frame", "fake_probability", "box", "faces"}, one for each frame that shows the face. Its
+probability is their mean. `faces` counts all faces of the picture, of a video the most in one frame; the others than
+the largest are not judged. With `--annotate`, `annotated` is the path of a picture with box and probability
 (of a video, its middle frame) and `curve` that of a plot over a video's frames; with `--clip` too, `clip` is the path
-of the video with box and probability in every frame. A folder stands for all images and videos below it, sorted. An
-input that fails is one line on standard error; the other inputs still have their results, and the exit code is 1.
+of the video with box and probability in every frame. A folder stands for all images and videos below it, sorted;
+what was left out is counted on standard error. An input that fails is one line there; the other inputs still have their
+results, and the exit code is 1. A damaged video is judged from the frames that decode, and a line names the loss.
 """
 
 from __future__ import annotations

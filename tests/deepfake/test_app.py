@@ -19,6 +19,7 @@ import app
 import predict
 from deepfake.common.cli import UserError
 from deepfake.evaluating.picture_grids import heat_figure
+from deepfake.media.faces import FaceDetector
 from deepfake.media.video import write_clip
 from deepfake.predicting import answers
 from deepfake.serving import limits, uploads
@@ -28,6 +29,7 @@ from deepfake.training.checkpoint import load_run
 from panet_layers.models import fold_batch_norm
 from tests.deepfake.scripts import call
 from tests.deepfake.tiny_runs import build, save_run
+from tests.deepfake.videos_for_tests import overwrite, save_video
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,7 @@ def files(tmp_path_factory):
     (folder / "photo.mp4").write_bytes((folder / "photo.png").read_bytes())
     (folder / "text.jpg").write_text("no picture")
     (folder / "text.mp4").write_text("no video")
+    (folder / "text.csv").write_text("neither")
     (folder / "empty.png").touch()
     Image.new("RGB", (200, 200)).save(folder / "faceless.png")
     return folder
@@ -102,12 +105,12 @@ def test_a_video_has_its_mean_its_curve_and_heat_maps_of_four_frames(predicted, 
     assert [text.split("\n")[0] for text, _ in rows] == ["frame 0", "frame 2", "frame 3", "frame 5"]
 
 
-@pytest.mark.parametrize("name", ["moving.gif", "photo.mp4"])
+@pytest.mark.parametrize("name", ["moving.gif", "photo.mp4", "clip.jpg"])
 def test_what_predict_reads_is_answered(name, predicted, replies, files, undrawn):
     assert replies.reply(files / name, "face")["fake_probability"] == predicted[name]["fake_probability"]
 
 
-@pytest.mark.parametrize("name", ["clip.jpg", "text.jpg", "text.mp4", "empty.png", "faceless.png"])
+@pytest.mark.parametrize("name", ["text.jpg", "text.mp4", "text.csv", "empty.png", "faceless.png"])
 def test_errors_are_those_of_predict(name, predicted, replies, files):
     with pytest.raises(UserError) as error:
         replies.reply(files / name, "face")
@@ -142,6 +145,18 @@ def test_what_is_too_large_is_not_decoded(limit, most, name, words, replies, fil
     monkeypatch.setattr("deepfake.serving.replies.answer", None)  # cannot be called
     with pytest.raises(UserError, match=f"{name}: {words}"):
         replies.reply(files / name, "face")
+
+
+def test_what_a_video_lost_and_other_faces_are_said_in_words(replies, tmp_path, undrawn):
+    face = astronaut()[:300, 60:420]
+    frames = [np.roll(face, 2 * number, axis=1) for number in range(24)]
+    video = overwrite(save_video(tmp_path / "clip.mp4", frames, header_first=True, g="6"), 0.5, 0.05)
+    assert "Of the video frames are lost (" in replies.reply(video, "none")["words"]
+    pair = np.concatenate([astronaut(), astronaut()[:, ::-1]], axis=1)
+    Image.fromarray(pair).save(tmp_path / "pair.png")
+    count = len(FaceDetector().detect(pair))
+    words = replies.reply(tmp_path / "pair.png", "face")["words"]
+    assert count > 1 and f"{count} faces were found in it; the largest is judged." in words
 
 
 def test_a_playlist_named_as_a_video_fetches_nothing(replies, tmp_path):

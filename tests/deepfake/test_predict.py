@@ -58,6 +58,23 @@ def test_the_face_is_found_and_cropped_as_for_training(run, tmp_path, capsys):
     assert (line["path"], line["run"], line["model"]) == (str(photo), str(run), "PANet tiny")
 
 
+def test_other_people_are_counted(run, tmp_path, capsys):
+    three = np.zeros((1024, 1024, 3), np.uint8)
+    for number, place in enumerate(((0, 0), (0, 512), (512, 0))):
+        side = 512 - 100 * number
+        face = Image.fromarray(astronaut()).resize((side, side))
+        three[place[0] : place[0] + side, place[1] : place[1] + side] = np.asarray(face)
+    photo, alone = save(tmp_path / "three.png", three), save(tmp_path / "alone.png", astronaut())
+    write_clip(tmp_path / "clip.mp4", [three, three, np.pad(astronaut(), ((0, 512), (0, 512), (0, 0)))], crf=18)
+    code, lines, errors = call_json(predict.main, capsys, run, photo, alone, tmp_path / "clip.mp4")
+    counts = [len(FaceDetector().detect(image)) for image in decode_frames(tmp_path / "clip.mp4")]
+    assert (code, errors) == (0, []) and [line["faces"] for line in lines] == [3, 1, max(counts)]
+    assert lines[0]["box"][2] < 512 and lines[0]["box"][3] < 512  # the largest is judged
+    assert [frame["faces"] for frame in lines[2]["frames"]] == counts and min(counts) < max(counts)
+    _, (line,), _ = call_json(predict.main, capsys, run, photo, "--crop", "none")
+    assert line["faces"] is None
+
+
 def test_no_crop_takes_the_picture_as_it_is(run, tmp_path, capsys):
     drawing = save(tmp_path / "drawing.png", astronaut()[:120, 160:280])
     code, (line,), _ = call_json(predict.main, capsys, run, drawing, "--crop", "none")
@@ -119,7 +136,8 @@ def test_a_folder_is_all_its_pictures_and_videos_sorted(run, clip, tmp_path, cap
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "a" / "clip.mp4").write_bytes(clip.read_bytes())
     code, lines, errors = call_json(predict.main, capsys, run, tmp_path, "--crop", "none", "--frames", 1)
-    assert (code, errors) == (0, [])
+    left_out = "2 hidden (.hidden, ...), 3 drawn by these commands (b.annotated.curve.png, ...)"
+    assert (code, errors) == (0, [f"{tmp_path}: left out {left_out}, 1 neither image nor video (notes.txt)"])
     names = [line["path"].removeprefix(f"{tmp_path}/") for line in lines]
     assert names == ["a/clip.mp4", "a/z.JPG", "b.png", "c/d/e.webp"]
 

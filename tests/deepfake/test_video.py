@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("av", reason="clips need PyAV")
 
 from deepfake.common.cli import UserError
-from deepfake.media import video
+from deepfake.media import decoding, video
 from deepfake.media.video import decode_frames, frame_indices, frames_at, sample_frames, write_clip
 
 
@@ -72,8 +72,14 @@ def test_a_title_that_is_not_utf_8_does_not_stop_decoding(tmp_path):
 
 def test_no_frame_is_decoded_twice(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", grey(11), crf=23)
-    decoded, decode = [], video._decode
-    monkeypatch.setattr(video, "_decode", lambda path: (decoded.append(1) or frame for frame in decode(path)))
+    decoded = []
+
+    class Counted(decoding.Pass):
+        def _shown(self, stream, packet):
+            decoded.extend(frames := list(super()._shown(stream, packet)))
+            return iter(frames)
+
+    monkeypatch.setattr(video, "Pass", Counted)
     assert [index for index, _ in sample_frames(tmp_path / "a.mp4", 4)] == frame_indices(11, 4)
     assert len(decoded) == 11
 

@@ -1,4 +1,4 @@
-"""Finds files below a folder, and writes files such that a crash leaves the old or the new one, never half."""
+"""Reads and writes files such that a crash leaves the old or the new one, never half."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -93,21 +94,17 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder that have one of these suffixes (in any case) and are not hidden, sorted.
-
-    Links to folders are followed, except those to a folder that contains the link.
-    """
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent)
-        folders[:] = [name for name in folders if name[0] != "." and not _leads_up(here / name)]
-        found += [here / name for name in files if name[0] != "."]
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
-
-
-def _leads_up(folder: Path) -> bool:
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+def check_regular(path: str | Path, kind: str) -> None:
+    """UserError unless a path leads to a regular file: opening a pipe waits for another program."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {kind}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise UserError(f"{path}: {found} (wanted a file)")
 
 
 def write_json(path: Path, value: Any, put: Callable[[Path, Path], None] = os.replace) -> None:

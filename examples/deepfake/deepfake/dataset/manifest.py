@@ -6,11 +6,11 @@ prepare.py writes more: `box`, if it is not null, says that the image was cut ar
 faces, detector and sha256 are for people to read. A line with `problem` and without `path` reports a video or frame
 that yielded no image, and why.
 
-A folder without a manifest holds real/ and fake/, either directly or under train/, val/ and test/. A folder inside
-fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames of one video. Without
-split folders, the split of an image comes from a hash of its group: the name of the first such folder, or else of the
-file, up to the first "_" or "-". So `007_smiling.jpg`, the images in `007/` and the fake `007_012.png` are always in
-the same split, on every machine.
+A folder without a manifest holds real/ and fake/, either directly or under train/, val/ (or valid/, validation/) and
+test/. A folder inside fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames
+of one video. Without split folders, the split of an image comes from a hash of its group: the name of the first such
+folder, or else of the file, up to the first "_" or "-". So `007_smiling.jpg`, the images in `007/` and the fake
+`007_012.png` are always in the same split, on every machine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
-from ..common.files import files_below
 from ..common.texts import decode, numbered_lines, parse_json
+from ..media.found_files import Found, check_readable, find_media, report_left_out
 
 SPLITS = ("train", "val", "test")
 CLASSES = ("real", "fake")  # by label
 MANIFEST = "manifest.jsonl"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The split of each name of a folder."""
 SHARE_TRAIN, SHARE_VAL = 0.7, 0.15  # of the groups, if the folder itself has no splits
 
 
@@ -61,9 +62,7 @@ def list_images(root: Path) -> tuple[list[Record], str]:
         return _read_manifest(root / MANIFEST, content), hashlib.sha256(content).hexdigest()
     records = list(_walk(root))
     if not records:
-        raise UserError(
-            f"{root}: no images in it (wanted real/ and fake/ with {', '.join(sorted(IMAGE_SUFFIXES))} files)"
-        )
+        raise UserError(f"{root}: no images in it (wanted real/ and fake/ with photos, such as JPEG or PNG files)")
     digest = hashlib.sha256()
     for record in records:
         try:
@@ -99,26 +98,61 @@ def _advice(root: Path) -> str:
 
 def _walk(root: Path) -> Iterator[Record]:
     """The records of a folder without a manifest, in the order of their paths."""
-    splits = [split for split in SPLITS if (root / split).is_dir()]
-    direct = [name for name in CLASSES if (root / name).is_dir()]
-    if splits and direct:
-        raise UserError(
-            f"{root}: holds both {direct[0]}/ and {splits[0]}/ (wanted classes inside splits, or no splits)"
-        )
-    for path, label, split, method, identity in files_of_classes(root, IMAGE_SUFFIXES):
+    for path, label, split, method, identity in files_of_classes(root, ("image",)):
         video = f"{method}/{(folder_of_frames(identity) or identity).as_posix()}"
         yield Record(path.relative_to(root).as_posix(), label, split, method, video)
 
 
-def files_of_classes(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, int, str, str, Path]]:
-    """(path, label, split, method, path inside the class or method) of each file in real/ and fake/."""
-    for split in [split for split in SPLITS if (root / split).is_dir()] or [""]:
+def files_of_classes(root: Path, kinds: Collection[str]) -> Iterator[tuple[Path, int, str, str, Path]]:
+    """(path, label, split, method, path inside the class or method) of each file of these kinds in real/ and fake/.
+
+    UserError where a file or folder can't be read. A line on stderr says what was left out, there and beside.
+    """
+    split_of = _split_folders(root)
+    found = Found()
+    _leave_out_others(root, split_of or CLASSES, found)
+    for part in split_of or [""]:
+        if part:
+            _leave_out_others(root / part, CLASSES, found)
         for label, name in enumerate(CLASSES):
-            folder = root / split / name
-            for path in files_below(folder, suffixes):
+            folder = root / part / name
+            inside = find_media(folder, kinds)
+            found.add(inside)
+            for path in inside.files:
                 method, identity = _method_and_identity(path.relative_to(folder), label, root)
                 group = group_of(identity.with_suffix("").parts[0])  # of the first folder, else of the file's name
-                yield path, label, split or split_of_group(group), method, identity
+                yield path, label, split_of[part] if part else split_of_group(group), method, identity
+    check_readable(found)
+    report_left_out(root, found)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """The split of each folder of a split; none where the classes are not inside splits."""
+    present = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    direct = [name for name in CLASSES if (root / name).is_dir()]
+    if present and direct:
+        raise UserError(
+            f"{root}: holds both {direct[0]}/ and {present[0]}/ (wanted classes inside splits, or no splits)"
+        )
+    split_of = {name: SPLIT_FOLDERS[name] for name in present}
+    for split in SPLITS:
+        same = [name for name in present if split_of[name] == split]
+        if len(same) > 1:
+            raise UserError(f"{root}: holds both {same[0]}/ and {same[1]}/ (wanted one folder for {split})")
+    return split_of
+
+
+def _leave_out_others(folder: Path, read: Collection[str], found: Found) -> None:
+    """Count what lies beside the folders that are read."""
+    beside = f"beside {' and '.join(f'{name}/' for name in read)}"
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        found.unreadable.append(f"{folder}: cannot be read ({error.strerror})")
+        return
+    for path in inside:
+        if path.name not in read:
+            found.leave_out("hidden" if path.name[0] == "." else beside, path)
 
 
 def _method_and_identity(inside: Path, label: int, root: Path) -> tuple[str, Path]:

@@ -24,7 +24,7 @@ ATTRIBUTION = (
 @functools.cache
 def portraits() -> tuple[Portrait, ...]:
     """All photos, sorted by file name. Their boxes are stored with them, so no detector runs."""
-    return tuple(portrait for photo in list_photos(FOLDER) if (portrait := find_face(photo)))
+    return tuple(portrait for photo in list_photos(FOLDER, report=False) if (portrait := find_face(photo)))
 
 
 @functools.cache

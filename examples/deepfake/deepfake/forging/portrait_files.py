@@ -18,8 +18,9 @@ import numpy as np
 from ..common.cli import UserError
 from ..common.texts import numbered_lines, parse_json, read_text
 from ..common.workers import run_tasks
-from ..dataset.manifest import IMAGE_SUFFIXES, group_of
+from ..dataset.manifest import group_of
 from ..media.faces import face_detector, square_crop
+from ..media.found_files import check_readable, find_media, report_left_out
 from ..media.image_files import read_rgb
 from ..media.tracks import Box
 
@@ -45,13 +46,20 @@ class Portrait(Photo):
     tone: tuple[float, float, float]  # mean CIELAB of the face
 
 
-def list_photos(folder: Path) -> list[Photo]:
-    """The photos of a folder, sorted by file name. UserError without photos, or where the sidecar is wrong."""
+def list_photos(folder: Path, report: bool = True) -> list[Photo]:
+    """The photos of a folder, sorted by file name. UserError without photos, or where the sidecar is wrong.
+
+    `report`: say on stderr what else it holds.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder of portraits")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    found = find_media(folder, ("image",), deep=False)
+    check_readable(found)
+    if report:
+        report_left_out(folder, found)
+    files = found.files
     if not files:
-        raise UserError(f"{folder}: holds no photos (wanted {', '.join(sorted(IMAGE_SUFFIXES))} files)")
+        raise UserError(f"{folder}: holds no photos (wanted JPEG, PNG or other image files)")
     sidecar = _read_sidecar(folder / SIDECAR)
     rows = [sidecar.get(path.name, {}) for path in files]
     return [

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..common.cli import UserError
+from ..common.files import check_regular
 
 JPEG_QUALITY = 95
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+    ".jp2", ".ppm",
+})  # fmt: skip
 Image.init()  # registers all formats
-FORMATS = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM"} & Image.OPEN.keys()
+with suppress(ImportError):  # the extra heic
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+FORMATS = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM"} & Image.OPEN.keys()
 """What is read, whatever the file's name says: formats that decode in this process and say their size first. Others
 start programs (EPS) or decode when they are opened (ICO)."""
-# What Pillow raises on damaged files, the last one where the EXIF part ends too soon:
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error)
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+HEAD = 16  # bytes that tell a format
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -35,14 +43,52 @@ def read_rgb(path: str | Path) -> np.ndarray:
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """An image file, its header read. UserError that names the file if it, or what is read of it, is unreadable."""
+    check_regular(path, "image")
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=sorted(FORMATS)) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and unusual metadata
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({type(error).__name__})") from error
+            with Image.open(path, formats=sorted(FORMATS)) as image:
+                yield image
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged files
+        raise UserError(f"{path}: not a readable image ({_reason(error, path)})") from error
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file has the header of one of FORMATS."""
+    try:
+        with opened(path):
+            return True
+    except UserError:
+        return False
+
+
+def formats_by_start(head: bytes) -> list[str]:
+    """The formats that are known, read here or not, by the first bytes of a file."""
+    head = head[:HEAD].ljust(HEAD, b"\0")
+    heic = ["HEIF"] if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS else []
+    return heic + [name for name, (_, accept) in Image.OPEN.items() if accept and accept(head) is True]
+
+
+def _reason(error: Exception, path: str | Path) -> str:
+    """Why an image can't be read, in words where the decoder has some."""
+    if isinstance(error, UnidentifiedImageError):
+        return _format_not_read(path)
+    words = isinstance(error, (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError))
+    return getattr(error, "strerror", None) or (str(error) if words else "") or type(error).__name__
+
+
+def _format_not_read(path: str | Path) -> str:
+    """What is known of a file that begins as none of FORMATS does."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        return "it is empty"
+    others = [name for name in formats_by_start(head) if name not in FORMATS]
+    if "HEIF" in others:
+        return 'HEIC needs pi-heif: pip install -e ".[heic]"'
+    return f"the format {others[0]} is not read" if others else "damaged, or of no format that is read"
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

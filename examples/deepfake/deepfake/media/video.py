@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
 from ..common.cli import UserError
 from ..common.files import remove_if_there
+from .containers import opened_video
+from .decoding import Pass
+from .display import ShownFrame, Size, common_size, fitted
 
 REPEATABLE = {"threads": "1", "x264-params": "cpu-independent=1"}  # x264's fast mbtree differs from run to run
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
 def frame_indices(total: int, count: int) -> list[int]:
@@ -33,46 +36,66 @@ def frame_indices(total: int, count: int) -> list[int]:
 
 
 def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Every frame of a video as uint8 RGB (H, W, 3), in order. UserError that names the file if it can't be decoded."""
-    return map(_to_rgb, _decode(path))
+    """Every frame of a video as uint8 RGB (H, W, 3), in order, all of one size. UserError if it can't be decoded."""
+    with _naming(path):
+        size = common_size({frame.size for frame in Pass(path)})
+    return (_rgb(frame, path, size) for frame in Pass(path))
 
 
 def frame_rate(path: str | Path) -> Fraction:
     """Frames per second, on average; 25 where the container does not say."""
-    with _opened(path) as container:
-        return container.streams.video[0].average_rate or Fraction(25)
+    with opened_video(path) as (_, stream):
+        return stream.average_rate or Fraction(25)
 
 
 def extent(path: str | Path) -> tuple[int, int, int]:
     """The number of frames, counted without decoding, their width and their height. UserError if unreadable."""
-    with _opened(path) as container:
-        width, height = container.streams.video[0].width, container.streams.video[0].height
+    with opened_video(path) as (_, stream):
+        width, height = stream.width, stream.height
     return _count_packets(path), width, height
 
 
+def to_stderr(line: str) -> None:
+    """Print a line about an input, one whatever its name holds."""
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+
 def sample_frames(
-    path: str | Path, count: int, look: Callable[[np.ndarray], Any] | None = None
+    path: str | Path,
+    count: int,
+    look: Callable[[np.ndarray], Any] | None = None,
+    report: Callable[[str], None] = to_stderr,
 ) -> list[tuple[int, Any]]:
     """`count` frames (all of a shorter video) by the index rule over the decoded frames: (index, uint8 RGB) pairs.
 
-    With `look`, a pair holds look(RGB) instead, and only one frame is in memory at a time.
+    With `look`, a pair holds look(RGB) instead, and only one frame is in memory at a time. `report` gets a line if
+    frames are damaged or missing.
 
     The packets are counted first, without decoding, so that each frame is decoded once. The rule counts the frames that
-    decode: if the numbers differ, the video is decoded a second time.
+    decode: if the numbers differ, the video is decoded a second time; so it is if the frames have several sizes.
     """
     packets = _count_packets(path)
-    total, chosen = _pick(path, frame_indices(packets, count), look)
-    if total != packets:
-        total, chosen = _pick(path, frame_indices(total, count), look)
-    return chosen
+    picked = _pick(path, frame_indices(packets, count), look)
+    if picked.total != packets or picked.size:
+        picked = _pick(path, frame_indices(picked.total, count), look, picked.size)
+    if picked.loss:
+        report(f"{path}: {picked.loss}")
+    return picked.chosen
 
 
-def frames_at(path: str | Path, indices: Collection[int]) -> list[tuple[int, np.ndarray]]:
+def frames_at(
+    path: str | Path, indices: Collection[int], report: Callable[[str], None] = to_stderr
+) -> list[tuple[int, np.ndarray]]:
     """The frames with these numbers, in order: (index, uint8 RGB) pairs. UserError where the video has fewer."""
-    total, chosen = _pick(path, indices)
-    if len(chosen) < len(set(indices)):
-        raise UserError(f"{path}: holds {total} frames (wanted number {max(indices)}, counted from 0)")
-    return chosen
+    picked = _pick(path, indices)
+    if len(picked.chosen) < len(set(indices)):
+        lost = f"; {picked.loss}" if picked.loss else ""
+        raise UserError(f"{path}: holds {picked.total} frames (wanted number {max(indices)}, counted from 0){lost}")
+    if picked.size:
+        picked = _pick(path, indices, size=picked.size)
+    if picked.loss:
+        report(f"{path}: {picked.loss}")
+    return picked.chosen
 
 
 def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fraction = 25) -> None:
@@ -82,7 +105,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fr
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with av.open(_plain(partial), "w", format="mp4") as container:
+        with av.open(os.path.abspath(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), **REPEATABLE})
             stream.pix_fmt = "yuv420p"
             written = 0
@@ -104,53 +127,53 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], crf: int, fps: int | Fr
         remove_if_there(partial)
 
 
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
-    try:
-        with av.open(_plain(path), metadata_errors="replace") as container:  # a title in Latin-1 must not stop us
-            if not container.streams.video:
-                raise UserError(f"{path}: holds no video stream")
-            yield container
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such video") from None
-    except av.FFmpegError as error:
-        raise UserError(f"{path}: not a readable video ({error.strerror})") from error
-
-
-def _plain(path: str | Path) -> str:
-    """The absolute path: in `12:30.mp4` FFmpeg would take `12:` for a protocol, as in `http:`."""
-    return os.path.abspath(path)
-
-
-def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
-    frame = None
-    with _opened(path) as container:
-        for frame in container.decode(video=0):
-            yield frame
-    if frame is None:
-        raise UserError(f"{path}: holds no frame that decodes")
-
-
 def _count_packets(path: str | Path) -> int:
     """The number of packets with a frame to show (frames before the start of a cut are decoded but not shown)."""
-    with _opened(path) as container:
-        count = sum(1 for packet in container.demux(video=0) if packet.size and not packet.is_discard)
+    count = 0
+    with opened_video(path) as (container, stream), contextlib.suppress(av.FFmpegError):
+        for packet in container.demux(stream):
+            count += bool(packet.size and not packet.is_discard)
     if not count:
         raise UserError(f"{path}: holds no frame that decodes")
     return count
 
 
+class _Picked(NamedTuple):
+    """The frames that were wanted, how many decode, the size for all (None: they have one), what was lost."""
+
+    chosen: list[tuple[int, Any]]
+    total: int
+    size: Size | None
+    loss: str | None
+
+
 def _pick(
-    path: str | Path, indices: Collection[int], look: Callable[[np.ndarray], Any] | None = None
-) -> tuple[int, list[tuple[int, Any]]]:
-    """The number of frames that decode, and the pairs of the frames with these numbers."""
-    wanted, total, chosen = set(indices), 0, []
-    for total, frame in enumerate(_decode(path), start=1):
-        if total - 1 in wanted:
-            chosen.append((total - 1, look(_to_rgb(frame)) if look else _to_rgb(frame)))
-    return total, chosen
+    path: str | Path,
+    indices: Collection[int],
+    look: Callable[[np.ndarray], Any] | None = None,
+    size: Size | None = None,
+) -> _Picked:
+    """Decode a video once and keep the frames with these numbers, brought to `size`."""
+    wanted, chosen, sizes, frames = set(indices), [], set(), Pass(path)
+    for index, frame in enumerate(frames):
+        sizes.add(frame.size)
+        if index in wanted:
+            image = _rgb(frame, path, size)
+            chosen.append((index, look(image) if look else image))
+    with _naming(path):
+        return _Picked(chosen, frames.frames, common_size(sizes), frames.loss())
 
 
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, frame.rotation // 90)) if frame.rotation else image
+def _rgb(frame: ShownFrame, path: str | Path, size: Size | None) -> np.ndarray:
+    with _naming(path):
+        return fitted(frame.rgb(), size)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Let an error about a video name it."""
+    try:
+        yield
+    except UserError as error:
+        name = "" if str(error).startswith(f"{path}: ") else f"{path}: "
+        raise UserError(f"{name}{error}") from error

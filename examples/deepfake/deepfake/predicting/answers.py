@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,30 @@ from ..evaluating.heatmaps import heat_maps
 from ..evaluating.metrics import shown, verdict
 from ..evaluating.picture_grids import heat_figure
 from ..evaluating.scoring import probabilities, to_probabilities
-from .inputs import is_video
-from .views import View, ViewFinder, listed, prediction, rounded, scored, to_batch
+from ..media.file_kinds import is_video
+from ..media.video import to_stderr
+from .views import View, ViewFinder, listed, most_faces, prediction, rounded, scored, to_batch
 
 
 def answer(
-    path: Path, finder: ViewFinder, model: nn.Module, batch_size: int, amp: str = "none"
+    path: Path,
+    finder: ViewFinder,
+    model: nn.Module,
+    batch_size: int,
+    amp: str = "none",
+    report: Callable[[str], None] = to_stderr,
 ) -> tuple[dict[str, Any], list[View]]:
     """The prediction of an image or video, ready for JSON, and its views with their probabilities.
 
-    UserError if the file cannot be read, shows no face, or has a score that is not finite.
+    `report` gets a line if frames of a video are damaged or missing. UserError if the file cannot be read, shows no
+    face, or has a score that is not finite.
     """
-    views = finder.views(path)
+    views = finder.views(path, report)
     scores = probabilities(model, to_batch(views), batch_size, amp)
     result = prediction(path, scores)
     views = scored(views, scores)
     result |= {"frames": listed(views)} if is_video(path) else {"box": rounded(views[0].box)}
+    result["faces"] = most_faces(views)
     return result, views
 
 

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from ..common.files import replacing
 from ..evaluating import plots
 from ..evaluating.metrics import THRESHOLD
+from ..media.file_kinds import is_video
 from ..media.image_files import encode_rgb, read_rgb
 from ..media.tracks import Box
 from ..media.video import decode_frames, frame_rate, frames_at, write_clip
 from .annotation import annotated
-from .inputs import ANNOTATED, DistinctNames, is_video
+from .inputs import ANNOTATED, DistinctNames
 from .views import View
 
 CRF = 18  # of the annotated clip: hard to tell from the source by eye
@@ -48,7 +49,7 @@ def picture(path: Path, views: Sequence[View], probability: float) -> np.ndarray
     """An image, or the middle one of a video's frames with a face, with box and probability; uint8 RGB."""
     shown = [view for view in views if view.probability is not None]
     middle = shown[len(shown) // 2]
-    image = frames_at(path, (middle.frame,))[0][1] if is_video(path) else read_rgb(path)
+    image = frames_at(path, (middle.frame,), report=lambda line: None)[0][1] if is_video(path) else read_rgb(path)
     return annotated(image, middle.box, probability)
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from ..common import cli
 from ..common.cli import UserError
-from ..common.files import LONGEST_NAME, files_below, short_name
-from ..dataset.manifest import IMAGE_SUFFIXES
+from ..common.files import LONGEST_NAME, short_name
 from ..media.detectors import DEFAULT, DETECTORS
-from ..media.video import VIDEO_SUFFIXES
+from ..media.found_files import find_media, report_left_out
 
 ANNOTATED, EXPLAINED = ".annotated", ".explained"
 """Endings of the names of pictures that the commands write; such files in a folder are not inputs."""
@@ -47,13 +46,33 @@ def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
     for path in paths:
         try:
             if _is_folder(path):
-                failed |= each_input(_files_in(path), action)
+                failed |= _each_in_folder(path, action)
             else:
                 action(path)
         except UserError as error:
             failed = 1
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            _print_error(str(error))
     return failed
+
+
+def _each_in_folder(folder: Path, action: Callable[[Path], None]) -> int:
+    """`each_input` of what is below a folder; a line says what was left out, one more each what can't be read."""
+    found = find_media(folder, own=_is_drawn)
+    report_left_out(folder, found)
+    for line in found.unreadable:
+        _print_error(line)
+    if not found.files and not found.unreadable:
+        raise UserError(f"{folder}: holds no image or video")
+    return each_input(found.files, action) | bool(found.unreadable)
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a file's name is one that the commands give to their pictures."""
+    return path.stem.removesuffix(".curve").endswith((ANNOTATED, EXPLAINED))
+
+
+def _print_error(line: str) -> None:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _is_folder(path: Path) -> bool:
@@ -61,19 +80,6 @@ def _is_folder(path: Path) -> bool:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-
-
-def _files_in(folder: Path) -> list[Path]:
-    found, outputs = files_below(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES), (ANNOTATED, EXPLAINED)
-    files = [file for file in found if not file.stem.removesuffix(".curve").endswith(outputs)]
-    if not files:
-        raise UserError(f"{folder}: holds no image or video")
-    return files
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file's name has a video's suffix."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 class DistinctNames:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,22 +16,24 @@ from ..evaluating.metrics import verdict
 from ..evaluating.scoring import check_finite
 from ..media.detectors import DEFAULT, DETECTORS
 from ..media.faces import CROP_SCALE, Face, square_crop
+from ..media.file_kinds import is_video
 from ..media.image_files import read_rgb
 from ..media.tracks import Box, follow
-from ..media.video import sample_frames
-from .inputs import is_video
+from ..media.video import sample_frames, to_stderr
 
 
 class View(NamedTuple):
     """One frame (0 for a still image): what the network sees, uint8 (S, S, 3), the face's box, the fake probability.
 
     All three are None if the face is missing; `box` is None too if no face is looked for, `probability` before scoring.
+    `faces` is the number of faces in the frame, other people's included; None if none is looked for.
     """
 
     frame: int
     pixels: np.ndarray | None
     box: Box | None
     probability: float | None = None
+    faces: int | None = None
 
 
 class ViewFinder:
@@ -53,12 +55,18 @@ class ViewFinder:
         if detector == DEFAULT:
             self.advice = f"--detector yunet finds more; {self.advice}"
 
-    def views(self, path: Path) -> list[View]:
-        """The view of an image, or one for each chosen frame of a video. UserError if none of them shows a face."""
-        seen = sample_frames(path, self.frames, self._crops) if is_video(path) else [(0, self._crops(read_rgb(path)))]
+    def views(self, path: Path, report: Callable[[str], None] = to_stderr) -> list[View]:
+        """The view of an image, or one for each chosen frame of a video. UserError if none of them shows a face.
+
+        `report` gets a line if frames of the video are damaged or missing.
+        """
+        if is_video(path):
+            seen = sample_frames(path, self.frames, self._crops, report)
+        else:
+            seen = [(0, self._crops(read_rgb(path)))]
         track = follow([[face for face in crops if face] for _, crops in seen])
         views = [
-            View(frame, crops.get(face), face.box if face else None)
+            View(frame, crops.get(face), face.box if face else None, faces=len(crops) if self.detector else None)
             for (frame, crops), face in zip(seen, track, strict=True)
         ]
         if all(view.pixels is None for view in views):
@@ -99,10 +107,20 @@ def prediction(path: Path, scores: NDArray[np.float64]) -> dict[str, Any]:
 def listed(views: Sequence[View]) -> list[dict[str, Any]]:
     """The views that have a probability, ready for JSON."""
     return [
-        {"frame": item.frame, "fake_probability": item.probability, "box": rounded(item.box)}
+        {
+            "frame": item.frame,
+            "fake_probability": item.probability,
+            "box": rounded(item.box),
+            "faces": item.faces,
+        }
         for item in views
         if item.probability is not None
     ]
+
+
+def most_faces(views: Sequence[View]) -> int | None:
+    """The largest number of faces in one frame; None if none was looked for."""
+    return max((view.faces for view in views if view.faces is not None), default=None)
 
 
 def rounded(box: Box | None) -> list[float] | None:

@@ -17,11 +17,12 @@ import numpy as np
 
 from ..common.cli import UserError
 from ..common.files import read_json
-from ..dataset.manifest import IMAGE_SUFFIXES
 from ..media.faces import Face, face_detector, square_crop
+from ..media.file_kinds import is_video
+from ..media.found_files import check_readable, find_media
 from ..media.image_files import encode_rgb, read_rgb
 from ..media.tracks import boxes, follow
-from ..media.video import VIDEO_SUFFIXES, frame_indices, frames_at, sample_frames
+from ..media.video import frame_indices, frames_at, sample_frames
 from ..sources.index_files import frame_number
 from .tasks import Task
 
@@ -54,7 +55,7 @@ def read_frames(task: Task) -> Frames:
         numbers = tuple(numbers[index] for index in frame_indices(len(numbers), count))
     if source.path.is_dir():
         return _read_images(source.path, numbers or ())
-    if source.path.suffix.lower() not in VIDEO_SUFFIXES:
+    if not is_video(source.path):
         return [(None, read_rgb(source.path))]
     if numbers is not None:
         return list(frames_at(source.path, numbers))
@@ -64,7 +65,9 @@ def read_frames(task: Task) -> Frames:
 
 def _read_images(folder: Path, numbers: tuple[int, ...]) -> Frames:
     """A folder's images with these numbers at the end of their names."""
-    file_of = {frame_number(path): path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    found = find_media(folder, ("image",), deep=False)
+    check_readable(found)
+    file_of = {frame_number(path): path for path in found.files}
     missing = [number for number in numbers if number not in file_of]
     if missing:
         raise UserError(f"{folder}: has no image of frame {missing[0]}")

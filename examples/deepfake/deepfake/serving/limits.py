@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..common.cli import UserError
+from ..media.file_kinds import is_video
 from ..media.image_files import opened
 from ..media.video import extent
-from ..predicting.inputs import is_video
 
 MEGABYTE = 2**20
 MAX_BYTES = 50 * MEGABYTE  # of an upload

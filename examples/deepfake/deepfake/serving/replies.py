@@ -14,11 +14,11 @@ from torch import nn
 from ..evaluating.metrics import THRESHOLD, shown
 from ..evaluating.plots import png
 from ..evaluating.summary_table import model_name
+from ..media.file_kinds import is_video
 from ..media.image_files import encode_rgb
 from ..media.video import frame_indices
 from ..predicting.answers import answer, explanation
 from ..predicting.drawings import curve_figure, picture
-from ..predicting.inputs import is_video
 from ..predicting.views import View, ViewFinder
 from .limits import check_extent
 
@@ -47,7 +47,9 @@ class Replies:
     def reply(self, path: Path, crop: str) -> dict[str, Any]:
         """Words and pictures (as data URLs) of an image or video, ready for JSON. UserError as in predict.py."""
         check_extent(path)
-        result, views = answer(path, self._finders[crop], self.model, BATCH)
+        notes: list[str] = []
+        result, views = answer(path, self._finders[crop], self.model, BATCH, report=notes.append)
+        notes = [f"Of the video {note.removeprefix(f'{path}: ')}." for note in notes]
         probability = result["fake_probability"]
         seen = [view for view in views if view.probability is not None]
         some = [seen[i] for i in frame_indices(len(seen), HEAT_FRAMES)]
@@ -57,18 +59,20 @@ class Replies:
             "prediction": result["prediction"],
             "fake_probability": probability,
             "shown_probability": shown(probability),
-            "words": _words(result["prediction"], path, views),
+            "words": " ".join([_words(result, path, views), *notes]),
             "picture": _picture_url(picture(path, views, probability)),
             "curve": _figure_url(curve_figure(views, probability, path.name)) if is_video(path) else None,
             "heat": _figure_url(heat),
         }
 
 
-def _words(prediction: str, path: Path, views: list[View]) -> str:
-    words = f"Called {prediction}: scores of {THRESHOLD:.2f} or more are called fake."
+def _words(result: dict[str, Any], path: Path, views: list[View]) -> str:
+    words = f"Called {result['prediction']}: scores of {THRESHOLD:.2f} or more are called fake."
     if is_video(path):
         faces = sum(view.probability is not None for view in views)
         words += f" The score is the mean of {faces} frames, of {len(views)} looked at."
+    if (result["faces"] or 0) > 1:
+        words += f" {result['faces']} faces were found in it; the largest is judged."
     return words
 
 

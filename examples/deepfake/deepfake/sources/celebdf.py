@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..common.cli import UserError
-from ..common.files import files_below
 from ..common.texts import numbered_lines, read_text
 from ..dataset.manifest import hashed
-from ..media.video import VIDEO_SUFFIXES
+from ..media.found_files import Found, check_readable, find_media, report_left_out
 from .source import Selection, Source
 
 FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}  # and the method of each
@@ -28,15 +27,24 @@ def is_tree(root: Path) -> bool:
 def list_sources(root: Path, wanted: Selection) -> list[Source]:
     """Every video in the folders, and those that the test list names. UserError where the list is missing or wrong."""
     listed = _read_list(root / TEST_LIST)
-    present = {
-        path.relative_to(root).as_posix(): path for name in FOLDERS for path in files_below(root / name, VIDEO_SUFFIXES)
-    }
     found = []
-    for name in sorted(present.keys() | listed):
+    for name in sorted(_present(root) | listed):
         path, method = root / name, FOLDERS[Path(name).parts[0]]
         split = "test" if name in listed else "val" if hashed(path.stem.split("_")[0]) < VAL_PEOPLE else "train"
         found.append(Source(path, int(method != "real"), method, path.stem, split))
     return found
+
+
+def _present(root: Path) -> set[str]:
+    """The paths of all videos in the folders, as the test list writes them."""
+    found = Found()
+    for name in FOLDERS:
+        inside = find_media(root / name, ("video",))
+        found.files += inside.files
+        found.add(inside)
+    check_readable(found)
+    report_left_out(root, found)
+    return {path.relative_to(root).as_posix() for path in found.files}
 
 
 def _read_list(file: Path) -> set[str]:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
-from ..common.files import files_below
 from ..common.texts import parse_json, read_text
 from ..dataset.manifest import SPLITS
-from ..media.video import VIDEO_SUFFIXES
+from ..media.found_files import check_readable, find_media, report_left_out
 from .source import Selection, Source, check_methods
 
 ORIGINAL = Path("original_sequences", "youtube")
@@ -52,7 +51,10 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 
 def _videos(folder: Path, method: str, ids: list[str], split_of: dict[str, str]) -> list[Source]:
-    present = files_below(folder, VIDEO_SUFFIXES)
+    found = find_media(folder, ("video",))
+    check_readable(found)
+    report_left_out(folder, found)
+    present = found.files
     stems = {path.stem for path in present}
     paths = [*present, *(folder / f"{stem}.mp4" for stem in dict.fromkeys(ids) if stem not in stems)]
     return [Source(path, int(method != "real"), method, path.stem, _split(path, split_of)) for path in paths]

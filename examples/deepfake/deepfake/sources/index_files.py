@@ -28,7 +28,7 @@ from ..common.cli import UserError
 from ..common.files import read_json
 from ..common.saved import load_saved
 from ..dataset.manifest import CLASSES, SPLITS
-from ..media.video import VIDEO_SUFFIXES
+from ..media.file_kinds import VIDEO_SUFFIXES
 from .labels import Labels, advice, label_of
 from .source import COMPRESSIONS, Selection, Source
 

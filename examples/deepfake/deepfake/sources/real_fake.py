@@ -1,7 +1,8 @@
 """Any folder with real/ and fake/, of videos or photos, directly or below train/, val/ and test/.
 
 A folder inside fake/ names the method. Deeper folders become part of the id (a/b.mp4 is a__b); the images in one are
-the frames of one video (a). Where several splits have the same id, the split becomes part of it. Without split folders
+the frames of one video (a). A video beside a photo of the same name, as in a Live Photo, has its suffix in its id
+(a__mov). Where several splits have the same id, the split becomes part of it. Without split folders
 the split is chosen as in dataset/manifest.py.
 """
 
@@ -13,17 +14,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.cli import UserError
-from ..dataset.manifest import CLASSES, IMAGE_SUFFIXES, files_of_classes, folder_of_frames, group_of
-from ..media.video import VIDEO_SUFFIXES
+from ..dataset.manifest import CLASSES, files_of_classes, folder_of_frames, group_of
+from ..media.file_kinds import kind_of
 from .source import Selection, Source
 
 
 def list_sources(root: Path, wanted: Selection) -> list[Source]:
     """Every video and photo below real/ and fake/. UserError where a class has none."""
+    listed = list(files_of_classes(root, ("image", "video")))
+    photos = {path for path, *_ in listed if kind_of(path) == "image"}
+    names = {path.with_suffix("") for path in photos}
     found = []
-    for path, label, split, method, identity in files_of_classes(root, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+    for path, label, split, method, identity in listed:
         video = "__".join(identity.with_suffix("").parts)
-        frames = folder_of_frames(identity) if path.suffix.lower() in IMAGE_SUFFIXES else None
+        if path not in photos and path.with_suffix("") in names:
+            video += f"__{path.suffix[1:].lower()}"
+        frames = folder_of_frames(identity) if path in photos else None
         frame_of = "__".join(frames.parts) if frames else None
         found.append(Source(path, label, method, video, split, frame_of=frame_of))
     for label, name in enumerate(CLASSES):
