@@ -16,11 +16,12 @@ from deepfake.common.cli import UserError, reading_input
 from deepfake.common.interrupt import Interrupt
 from deepfake.data import open_split
 from deepfake.dataset.images import Images
+from deepfake.dataset.readers import ReaderEnded
 from deepfake.dataset.subset import of_methods
 from deepfake.training.checkpoint import BEST, CONFIG, has_best
 from deepfake.training.distributed import Processes, join, main_process
 from deepfake.training.log import PARTS, Row, RunLog
-from deepfake.training.loop import learning_rate, train_one_epoch, validate
+from deepfake.training.loop import learning_rate, saving_where_readers_end, train_one_epoch, validate
 from deepfake.training.placing import use_threads
 from deepfake.training.run import Progress, Run, saved_config, start
 from deepfake.training.settings import Settings, parse, settle, settle_resumed
@@ -30,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train. Most errors occur in all processes: the main one reports them, and torchrun ends the others."""
     try:
         train_from(argv)
-    except UserError:
-        if not main_process():
+    except UserError as error:
+        if not main_process() and not isinstance(error, ReaderEnded):
             time.sleep(30)  # meanwhile the main process reports, and torchrun ends this one
         raise
 
@@ -99,11 +100,12 @@ def train(run: Run, data: dict[str, Images], log: RunLog, interrupt: Interrupt) 
     log.restore(progress.history)
     recover_best(run, log)
     while progress.epoch < run.settings.epochs:
-        waiting = train_one_epoch(run, data["train"], log, interrupt)
-        started = time.monotonic()
-        scores = validate(run, data["val"], interrupt)
-        watched = validate(run, data["test"], interrupt, "test") if "test" in data else {}
-        progress.seconds += time.monotonic() - started
+        with saving_where_readers_end(run, interrupt):
+            waiting = train_one_epoch(run, data["train"], log, interrupt)
+            started = time.monotonic()
+            scores = validate(run, data["val"], interrupt)
+            watched = validate(run, data["test"], interrupt, "test") if "test" in data else {}
+            progress.seconds += time.monotonic() - started
 
         rank = (scores["val_auc"], -scores["val_loss"])
         row: Row = {"epoch": progress.epoch + 1, "lr": learning_rate(run.settings, progress.epoch)}

@@ -36,8 +36,7 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
     batches = TrainBatches(images, settings.batch_size, settings.seed, progress.epoch, processes.rank, processes.world)
     steps = Waited(load(batches, settings.workers, first=progress.step, pin=processes.device.type == "cuda"))
     before, started = progress.seconds, time.monotonic() - progress.seconds
-    bar = log.bar(steps, progress.epoch, progress.step, len(batches))
-    with bar, saving_where_readers_end(run, interrupt):
+    with log.bar(steps, progress.epoch, progress.step, len(batches)) as bar:
         for pixels, labels, _ in bar:
             torch.manual_seed(seed_for(settings.seed, progress.epoch, progress.step, processes.rank))
             *parts, stop = train_step(run, pixels, labels, interrupt.requested)
@@ -63,7 +62,8 @@ def saving_where_readers_end(run: Run, interrupt: Interrupt) -> Iterator[None]:
         run.save()
         if interrupt.requested:
             interrupt.leave()
-        raise ReaderEnded(f"{error}; {run.out} is saved: continue with --resume") from None
+        saved = f"; {run.out} is saved: continue with --resume" if run.processes.is_main else ""
+        raise ReaderEnded(f"{error}{saved}") from None
 
 
 def train_step(run: Run, pixels: Tensor, labels: Tensor, stop: bool) -> list[float]:
