@@ -28,14 +28,8 @@ def choose_channels_last(wanted: bool | None, device: torch.device) -> bool:
 
 
 def use_threads(wanted: int | None) -> None:
-    """Compute with so many CPU threads. None: as OMP_NUM_THREADS says, which torch has read, else one per core.
-
-    torchrun sets OMP_NUM_THREADS to 1 for several processes where it is not set: a 1 there is nobody's choice.
-    """
-    chosen = os.environ.get("OMP_NUM_THREADS")
-    if "LOCAL_WORLD_SIZE" in os.environ and chosen == "1":
-        chosen = None
-    if wanted or not chosen:
+    """Compute with so many CPU threads. None: as OMP_NUM_THREADS says, which torch has read, else one per core."""
+    if wanted or not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(wanted or cores())
 
 
