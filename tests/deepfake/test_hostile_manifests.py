@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from deepfake.common.cli import UserError
 from deepfake.data import open_split
 from deepfake.dataset.manifest import list_images
-
-
-def picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 20)).save(path)
-
-
-def write(root: Path, rows: list[Any]) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (root / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    return root
+from tests.deepfake.image_folders import picture, write
 
 
 @pytest.mark.parametrize("link", ["a", "a/b", "a/b/0.png"])

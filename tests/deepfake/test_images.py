@@ -1,6 +1,7 @@
-"""Data folders and the demo through one interface: images, splits, and one clear line for each error."""
+"""Data folders and the demo through one interface: images, splits and what tells them apart."""
 
-import json
+from __future__ import annotations
+
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,59 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from deepfake.common.cli import UserError
 from deepfake.data import open_split
-from deepfake.dataset.images import Images, square, to_unit_range
-from deepfake.dataset.manifest import SPLITS, group_of, list_images
+from deepfake.dataset.images import Images, to_unit_range
+from deepfake.dataset.manifest import SPLITS, group_of
 from deepfake.dataset.subset import of_methods
-from deepfake.media.image_files import read_rgb
-
-
-def picture(path: Path, colour: tuple[int, int, int] = (90, 120, 200), size: tuple[int, int] = (20, 20)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-    return path
-
-
-def split_folder(root: Path) -> Path:
-    for split in SPLITS:
-        for number in range(2):
-            picture(root / split / "real" / f"{number}.png", (10 * number, 0, 0))
-            picture(root / split / "fake" / "Swap" / f"{number}.png", (10 * number, 255, 0))
-    return root
-
-
-def manifest_folder(root: Path) -> tuple[Path, list[dict[str, Any]]]:
-    rows = []
-    for split in SPLITS:
-        for label, method in enumerate(("real", "Deepfakes")):
-            for frame in range(2):
-                path = f"{method}/{split}_{frame}.png"
-                picture(root / path, (label * 200, frame * 100, 0))
-                row = {
-                    "path": path,
-                    "label": label,
-                    "split": split,
-                    "method": method,
-                    "video": f"{split}7",
-                    "frame": frame,
-                }
-                rows.append({**row, "box": [0, 0, 9, 9], "score": 1.5, "detector": "d", "sha256": "0"})
-    return root, rows
-
-
-def write(root: Path, rows: list[Any]) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (root / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    return root
-
-
-# What is read
+from tests.deepfake.image_folders import manifest_folder, picture, split_folder, write
 
 
 def test_a_split_is_read_from_a_manifest(tmp_path: Path) -> None:
@@ -167,73 +125,6 @@ def test_the_demo(one_shot: None) -> None:
     assert images.files == []
 
 
-# How an image is read
-
-
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF"])
-def test_a_format_that_starts_programs_or_decodes_when_opened_is_refused(tmp_path: Path, kind: str) -> None:
-    file = tmp_path / "photo.jpg"
-    Image.new("RGB", (16, 16)).save(file, format=kind)
-    with pytest.raises(UserError, match=r"photo\.jpg: not a readable image"):
-        read_rgb(file)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_a_format_is_read_whatever_the_name_says(tmp_path: Path, kind: str) -> None:
-    Image.new("RGB", (16, 16), (200, 0, 0)).save(tmp_path / "photo.dat", format=kind)
-    assert abs(read_rgb(tmp_path / "photo.dat")[8, 8, 0].astype(int) - 200) < 8
-
-
-def test_an_image_is_turned_upright_cut_and_antialiased(tmp_path: Path) -> None:
-    tall = Image.new("RGB", (20, 60), (255, 0, 0))
-    tall.paste((0, 0, 255), (0, 20, 20, 40))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by 90 degrees
-    tall.save(tmp_path / "turned.png", exif=exif)
-    pixels = read_rgb(tmp_path / "turned.png")
-    assert pixels.shape == (20, 60, 3)
-    assert (square(pixels, 20) == (0, 0, 255)).all()
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    assert np.abs(square(stripes, 8).astype(int) - 127).max() < 12
-
-
-def test_a_truncated_exif_part_is_one_error_line(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 7)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0")
-    with pytest.raises(UserError, match=r"x\.png: not a readable image"):
-        read_rgb(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
-def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
-    file = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
-    Image.new(mode, (9, 7)).save(file)
-    assert read_rgb(file).shape == (7, 9, 3)
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_grey_of_16_bits_is_scaled_and_not_cut_to_white(tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"x.{suffix}"
-    Image.fromarray(np.array([[0, 128, 255]], np.uint16) * 257).save(file)
-    assert read_rgb(file)[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_32_bit_pixels_are_refused(tmp_path: Path, dtype: Any) -> None:
-    Image.fromarray(np.ones((3, 3), dtype)).save(tmp_path / "x.tif")
-    with pytest.raises(UserError, match=r"x\.tif: pixels of 32 bits"):
-        read_rgb(tmp_path / "x.tif")
-
-
-@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
-def test_any_photo_becomes_a_square(height: int, width: int, size: int) -> None:
-    pixels = np.full((height, width, 3), 77, np.uint8)
-    result = square(pixels, size)
-    assert result.shape == (size, size, 3) and result.dtype == np.uint8
-    assert (result == 77).all()
-
-
 def test_to_unit_range() -> None:
     values = to_unit_range(torch.tensor([0, 127, 128, 255], dtype=torch.uint8))
     assert values.dtype == torch.float32
@@ -247,144 +138,6 @@ def test_in_loader_workers(tmp_path: Path, context: str) -> None:
     loader = DataLoader(images, batch_size=4, num_workers=1, multiprocessing_context=context)
     ((pixels, labels, indices),) = loader
     assert pixels.shape == (4, 3, 8, 8) and labels.tolist() == [0, 0, 1, 1] and indices.tolist() == [0, 1, 2, 3]
-
-
-# What is wrong, in one line
-
-
-def error_of(root: Path | str, split: str = "train", size: int = 8) -> str:
-    with pytest.raises(UserError) as caught:
-        open_split(root, split, size)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.exit_code == 1
-    return message
-
-
-def test_no_folder_a_file_and_an_empty_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'none'}: no such folder" in error_of(tmp_path / "none")
-    assert "not a folder" in error_of(picture(tmp_path / "a.png"))
-    (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'}: no images in it (wanted real/ and fake/" in error_of(tmp_path / "empty")
-
-
-def test_bad_split_and_size() -> None:
-    assert "split 'dev' (wanted train, val or test)" in error_of("demo", "dev")
-    assert "image size 0" in error_of("demo", size=0)
-
-
-def test_one_class_only(tmp_path: Path) -> None:
-    for split in SPLITS:
-        picture(tmp_path / split / "real" / "1.png")
-    assert f"{tmp_path}: the train split has 1 real images and no fake one" in error_of(tmp_path)
-
-
-def test_an_empty_split(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "real" / "1.png")
-    picture(tmp_path / "train" / "fake" / "1.png")
-    assert "the val split is empty (found 2 train images)" in error_of(tmp_path, "val")
-
-
-def test_an_empty_split_advises_on_file_names(tmp_path: Path) -> None:
-    for number in range(9):
-        picture(tmp_path / "real" / f"img_{number}.png")
-        picture(tmp_path / "fake" / f"img_{number}.png")
-    empty = next(split for split in SPLITS if not [r for r in list_images(tmp_path)[0] if r.split == split])
-    assert 'file names up to the first "_" or "-": use train/, val/, test/ folders' in error_of(tmp_path, empty)
-
-
-def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
-    split_folder(tmp_path)
-    (tmp_path / "train" / "real" / "gone.png").symlink_to("nowhere.png")
-    assert "gone.png: cannot be read (No such file" in error_of(tmp_path)
-
-
-def test_classes_beside_splits(tmp_path: Path) -> None:
-    split_folder(tmp_path)
-    picture(tmp_path / "real" / "1.png")
-    assert "holds both real/ and train/" in error_of(tmp_path)
-
-
-def test_a_damaged_header_is_named_when_opening(tmp_path: Path) -> None:
-    split_folder(tmp_path)
-    bad = tmp_path / "train" / "real" / "bad.jpg"
-    bad.write_bytes(b"no image")
-    assert f"{bad}: not a readable image" in error_of(tmp_path)
-    assert len(open_split(tmp_path, "val", 8)) == 4
-
-
-def test_a_damaged_body_is_named_when_reading(tmp_path: Path) -> None:
-    split_folder(tmp_path)
-    bad = tmp_path / "train" / "real" / "0.png"
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(bad)
-    bad.write_bytes(bad.read_bytes()[:2000])
-    images = open_split(tmp_path, "train", 8)
-    with pytest.raises(UserError, match=r"0\.png: not a readable image"):
-        images[0]
-    bad.unlink()
-    with pytest.raises(UserError, match=r"0\.png: no such image"):
-        images[0]
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"path": "../out.png"}, "path '../out.png' leads out of the folder"),
-        ({"path": "real/../../out.png"}, "leads out of the folder"),
-        ({"path": "/etc/passwd"}, "path '/etc/passwd' leads out of the folder"),
-        ({"path": "Deepfakes/../real/train_0.png"}, "'real/train_0.png' is already on line 1"),
-        ({"path": None}, "path None (wanted a text)"),
-        ({"path": 3}, "path 3 (wanted a text)"),
-        ({"path": ""}, "path '' (wanted a text)"),
-        ({"label": 2}, "label 2 (wanted 0 for real or 1 for fake)"),
-        ({"label": "fake"}, "label 'fake' (wanted"),
-        ({"label": True}, "label True (wanted"),
-        ({"label": None}, "label None (wanted"),
-        ({"split": "dev"}, "split 'dev' (wanted train, val or test)"),
-        ({"split": ["train"]}, "split ['train'] (wanted"),
-        ({"method": "real"}, "method 'real' with label 1"),
-        ({"label": 0}, "method 'Deepfakes' with label 0"),
-        ({"video": 5}, "video 5 (wanted a text)"),
-        ({"video": "val7"}, "video 'val7' is in val, but in train on line 4"),
-        ("{broken", "not JSON"),
-        ("[1, 2]", "a JSON list (wanted an object)"),
-        ('{"path": "\xff', "not JSON"),
-    ],
-)
-def test_a_bad_manifest_line_is_named_with_its_number(
-    tmp_path: Path, change: dict[str, Any] | str, problem: str
-) -> None:
-    root, rows = manifest_folder(tmp_path)
-    line: Any = change
-    if isinstance(change, dict):
-        line = {**rows[3], **change}
-    number = 4
-    if problem.startswith("video 'val7'"):  # the later of the two lines is named
-        number = 5
-    write(root, [*rows[:3], line, *rows[4:]])
-    message = error_of(root)
-    assert message.startswith(f"{root / 'manifest.jsonl'}, line {number}: ")
-    assert problem in message
-
-
-def test_a_manifest_without_lines_and_one_with_a_missing_file(tmp_path: Path) -> None:
-    root, rows = manifest_folder(tmp_path)
-    assert "lists no images" in error_of(write(root, [""]))
-    write(root, rows)
-    (root / rows[0]["path"]).unlink()
-    assert f"{root / rows[0]['path']}: no such image" in error_of(root)
-
-
-def test_a_portrait_folder_of_real_photos() -> None:
-    import os
-
-    shared = Path(os.environ.get("PANET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-    photos = sorted((shared / "data" / "london").glob("*.jpg"))
-    if not photos:
-        pytest.skip("no portraits beside the checkout (PANET_SHARED)")
-    pixels = square(read_rgb(photos[0]), 64)
-    assert pixels.shape == (64, 64, 3) and pixels.std() > 10
 
 
 def test_images_is_a_dataset_of_its_attributes() -> None:
