@@ -22,8 +22,9 @@ import evaluate
 import train
 from deepfake.common.cli import Parser, UserError, reading_input
 from deepfake.common.destination import claim_destination
-from deepfake.common.files import read_json, write_json
+from deepfake.common.files import write_json
 from deepfake.common.markdown import table, write_markdown
+from deepfake.common.texts import read_json
 from deepfake.demo.options import FOLDS, TRAINING
 from deepfake.demo.people import person_lightness
 from deepfake.demo.shot_images import fingerprint

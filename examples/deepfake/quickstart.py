@@ -21,7 +21,7 @@ import predict
 import train
 from deepfake.common import cli
 from deepfake.common.cli import Parser, non_negative_int, positive_int
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.demo.options import TRAINING
 from deepfake.demo.people import LICENCE
 from deepfake.demo.sample_files import write_samples

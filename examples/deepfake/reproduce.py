@@ -23,7 +23,7 @@ import prepare
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.destination import claim_destination
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.preparing.frame_counts import PROFILES
 from deepfake.preparing.tasks import Request, Task, check_missing, list_tasks
 from deepfake.reproducing.estimates import print_estimate

@@ -14,7 +14,7 @@ import pytest
 
 import evaluate
 from deepfake.common import cli
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "examples/deepfake"

@@ -8,7 +8,8 @@ import pytest
 import ablate
 from deepfake.common.cli import UserError
 from deepfake.common.destination import claim_destination
-from deepfake.common.files import read_json, write_json
+from deepfake.common.files import write_json
+from deepfake.common.texts import read_json
 from deepfake.reproducing.ablation_table import gather, markdown
 from tests.deepfake.scripts import call
 from tests.deepfake.short_trainings import log_rows, write_images

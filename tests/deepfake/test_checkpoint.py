@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deepfake.common.cli import UserError
-from deepfake.common.files import make_folder, read_json, replacing, short_name, write_json
+from deepfake.common.files import make_folder, replacing, short_name, write_json
+from deepfake.common.texts import read_json
 from deepfake.training.checkpoint import load_run, load_state, save_best, save_state
 from panet_layers.models import PANet
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import evaluate
-from deepfake.common.files import read_json, write_json
+from deepfake.common.files import write_json
+from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.metrics import evaluate_scores

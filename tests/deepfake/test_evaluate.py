@@ -13,7 +13,7 @@ from torch import nn
 import evaluate
 from deepfake.common import cli
 from deepfake.common.cli import UserError
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating import plots, summary_table

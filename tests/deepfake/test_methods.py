@@ -7,7 +7,7 @@ import pytest
 
 import train
 from deepfake.common.cli import UserError
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.dataset.subset import of_methods
 from deepfake.evaluating import cross_tables

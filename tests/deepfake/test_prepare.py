@@ -22,7 +22,7 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 
 import prepare
 from deepfake.common.cli import UserError
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.dataset.manifest import list_images
 from deepfake.media.video import sample_frames
 from deepfake.preparing import tasks

@@ -14,8 +14,7 @@ pytest.importorskip("av", reason="decoding videos needs PyAV")
 import numpy as np
 
 from deepfake.common.cli import UserError
-from deepfake.common.files import read_json
-from deepfake.common.texts import DEEPEST, numbered_lines, parse_json, read_text
+from deepfake.common.texts import DEEPEST, numbered_lines, parse_json, read_json, read_text
 from deepfake.dataset.manifest import list_images
 from deepfake.forging.portrait_files import list_photos
 from deepfake.preparing.boxes_file import read_boxes

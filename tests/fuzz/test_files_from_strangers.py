@@ -25,7 +25,7 @@ if sys.platform != "linux":
     pytest.skip("memory is limited as on Linux", allow_module_level=True)
 
 from deepfake.common.cli import UserError
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.dataset.manifest import SPLITS
 from deepfake.preparing.boxes_file import read_boxes

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 import evaluate
 import train
-from deepfake.common.files import read_json
+from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.training.checkpoint import load_run
 from panet_layers import EMAM, SCAM, insert_attention

@@ -28,6 +28,11 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def to_stderr(text: str) -> None:
+    """Print one line on standard error, whatever the names in it hold."""
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that keeps its description's lines; its errors are one line (no usage text), exit code 2."""
 
@@ -50,7 +55,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             code = main() or 0
             sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        to_stderr(f"error: {error}")
         code = error.exit_code
     except Terminated:
         print("terminated", file=sys.stderr)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .cli import UserError
-from .files import is_partial, make_folder, put_if_absent, read_json, write_json
+from .files import is_partial, make_folder, put_if_absent, write_json
+from .texts import read_json
 
 
 def check_destination(folder: Path, settings_name: str) -> None:

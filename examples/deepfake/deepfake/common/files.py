@@ -1,4 +1,4 @@
-"""Reads and writes files such that a crash leaves the old or the new one, never half."""
+"""Reads regular files, and writes such that a crash leaves the old or the new one, never half."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from .cli import UserError
-from .texts import parse_json, read_text
 
 LONGEST_NAME = 255
 """Bytes of a file's or folder's name, on most file systems."""
@@ -107,6 +106,15 @@ def check_regular(path: str | Path, kind: str) -> None:
         raise UserError(f"{path}: {found} (wanted a file)")
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. UserError that names it if it cannot be read."""
+    check_regular(path, "file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 def write_json(path: Path, value: Any, put: Callable[[Path, Path], None] = os.replace) -> None:
     """Write ``value`` as indented JSON, completely or not at all."""
     with replacing(path, put) as file:
@@ -121,15 +129,3 @@ def put_if_absent(temporary: Path, path: Path) -> None:
         pass
     except OSError:  # a file system without links: the last one wins
         os.replace(temporary, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object. UserError, with the name of the file, if it is missing, damaged or something else."""
-    text = read_text(path)
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it or write it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
-    return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli import UserError
+from .files import check_regular
 
 MOST_LEGACY_BYTES = 2**30
 """Of files in torch.save's first format, of whose content nothing is known before it is read."""
@@ -17,6 +18,7 @@ def load_saved(file: Path) -> Any:
     """The object in a file, on the CPU. UserError that names the file: missing, damaged, with code, or a zip bomb."""
     import torch  # not at the top: the worker processes of prepare.py import this module and need no torch
 
+    check_regular(file, "file")
     try:
         size = file.stat().st_size
         if zipfile.is_zipfile(file):
@@ -27,7 +29,7 @@ def load_saved(file: Path) -> Any:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} refused: damaged, or it holds code") from error
     except Exception as error:  # of a damaged file, torch raises nearly any

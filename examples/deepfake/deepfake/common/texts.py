@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli import UserError
+from .files import read_bytes
 
 MARKS = {  # the first that fits counts: UTF-16's mark is the beginning of UTF-32's
     codecs.BOM_UTF8: "utf-8-sig",
@@ -26,19 +27,27 @@ DEEPEST = 32
 def read_text(file: Path) -> str:
     """The content of a text file, without a byte-order mark. UserError that names the file if it cannot be read."""
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"cannot read {file}: not an ordinary file")  # a pipe or a device may never end
-        return decode(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+        return decode(read_bytes(file))
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: byte {error.start} is not {error.encoding}; save it as UTF-8") from error
+        raise UserError(f"{file}: byte {error.start} is not {error.encoding}; save it as UTF-8") from error
 
 
 def decode(content: bytes) -> str:
     """A file's bytes as text, without a byte-order mark. UnicodeDecodeError if they are no text."""
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object. UserError, with the name of the file, if it is missing, damaged or something else."""
+    text = read_text(path)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore it or write it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
+    return value
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 
 from ..common.cli import UserError
-from ..common.files import read_json
+from ..common.texts import read_json
 
 
 class CachedPixels:

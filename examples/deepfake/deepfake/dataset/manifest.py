@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
+from ..common.files import read_bytes
 from ..common.texts import decode, numbered_lines, parse_json
 from ..media.found_files import Found, check_readable, find_media, report_left_out
 
 SPLITS = ("train", "val", "test")
 CLASSES = ("real", "fake")  # by label
 MANIFEST = "manifest.jsonl"
+LEADS_OUT = f"a link that leads out of the folder with the {MANIFEST} (the whole folder may be a link)"
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The split of each name of a folder."""
 SHARE_TRAIN, SHARE_VAL = 0.7, 0.15  # of the groups, if the folder itself has no splits
@@ -58,7 +60,7 @@ def list_images(root: Path) -> tuple[list[Record], str]:
     if not root.is_dir():
         raise UserError(f"{root}: not a folder (wanted the folder that holds real/ and fake/ or a {MANIFEST})")
     if (root / MANIFEST).is_file():
-        content = (root / MANIFEST).read_bytes()
+        content = read_bytes(root / MANIFEST)
         return _read_manifest(root / MANIFEST, content), hashlib.sha256(content).hexdigest()
     records = list(_walk(root))
     if not records:
@@ -194,11 +196,11 @@ def check_links(root: Path, records: list[Record]) -> None:
     top = os.path.realpath(root)
     for folder in {os.path.dirname(record.path) for record in records}:
         if not _is_inside(os.path.realpath(root / folder), top):
-            raise UserError(f"{root / folder}: a link that leads out of the folder with the {MANIFEST}")
+            raise UserError(f"{root / folder}: {LEADS_OUT}")
     for record in records:
         path = root / record.path
         if os.path.islink(path) and not _is_inside(os.path.realpath(path), top):
-            raise UserError(f"{path}: a link that leads out of the folder with the {MANIFEST}")
+            raise UserError(f"{path}: {LEADS_OUT}")
 
 
 def _is_inside(path: str, top: str) -> bool:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..common.cli import UserError
-from ..common.files import read_json, replacing, short_name, write_json
+from ..common.files import replacing, short_name, write_json
+from ..common.texts import read_json
 from ..dataset.images import Images
 from ..demo.options import is_demo
 from ..demo.people import ATTRIBUTION, write_licence

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.cli import UserError
+from ..common.cli import UserError, to_stderr
 from .file_kinds import kind_of
 
 NOT_PICTURES = frozenset({"@eaDir", "@__thumb", "__MACOSX", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN"})
@@ -112,7 +111,7 @@ def report_left_out(root: Path, found: Found) -> None:
     line = f"{root}: left out {', '.join(reasons)}"
     if line not in _said:
         _said.add(line)
-        print(" ".join(line.split()), file=sys.stderr, flush=True)  # names may hold a new line
+        to_stderr(line)
 
 
 def _inside(path: Path, root: Path) -> str:

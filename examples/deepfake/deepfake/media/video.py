@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from ..common.cli import UserError
+from ..common.cli import UserError, to_stderr
 from ..common.files import remove_if_there
 from .containers import opened_video
 from .decoding import Pass
@@ -53,11 +52,6 @@ def extent(path: str | Path) -> tuple[int, int, int]:
     with opened_video(path) as (_, stream):
         width, height = stream.width, stream.height
     return _count_packets(path), width, height
-
-
-def to_stderr(line: str) -> None:
-    """Print a line about an input, one whatever its name holds."""
-    print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def sample_frames(

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
+from ..common.cli import to_stderr
 from ..dataset.images import to_unit_range
 from ..evaluating.heatmaps import heat_maps
 from ..evaluating.metrics import shown, verdict
 from ..evaluating.picture_grids import heat_figure
 from ..evaluating.scoring import probabilities, to_probabilities
 from ..media.file_kinds import is_video
-from ..media.video import to_stderr
 from .views import View, ViewFinder, listed, most_faces, prediction, rounded, scored, to_batch
 
 

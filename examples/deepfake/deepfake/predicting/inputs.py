@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..common import cli
-from ..common.cli import UserError
+from ..common.cli import UserError, to_stderr
 from ..common.files import LONGEST_NAME, short_name
 from ..media.detectors import DEFAULT, DETECTORS
 from ..media.found_files import find_media, report_left_out
@@ -51,7 +50,7 @@ def each_input(paths: list[Path], action: Callable[[Path], None]) -> int:
                 action(path)
         except UserError as error:
             failed = 1
-            _print_error(str(error))
+            to_stderr(f"error: {error}")
     return failed
 
 
@@ -60,7 +59,7 @@ def _each_in_folder(folder: Path, action: Callable[[Path], None]) -> int:
     found = find_media(folder, own=_is_drawn)
     report_left_out(folder, found)
     for line in found.unreadable:
-        _print_error(line)
+        to_stderr(f"error: {line}")
     if not found.files and not found.unreadable:
         raise UserError(f"{folder}: holds no image or video")
     return each_input(found.files, action) | bool(found.unreadable)
@@ -69,10 +68,6 @@ def _each_in_folder(folder: Path, action: Callable[[Path], None]) -> int:
 def _is_drawn(path: Path) -> bool:
     """Whether a file's name is one that the commands give to their pictures."""
     return path.stem.removesuffix(".curve").endswith((ANNOTATED, EXPLAINED))
-
-
-def _print_error(line: str) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _is_folder(path: Path) -> bool:

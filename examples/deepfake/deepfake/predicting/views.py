@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..common.cli import UserError
+from ..common.cli import UserError, to_stderr
 from ..dataset.images import square
 from ..evaluating.metrics import verdict
 from ..evaluating.scoring import check_finite
@@ -19,7 +19,7 @@ from ..media.faces import CROP_SCALE, Face, square_crop
 from ..media.file_kinds import is_video
 from ..media.image_files import read_rgb
 from ..media.tracks import Box, follow
-from ..media.video import sample_frames, to_stderr
+from ..media.video import sample_frames
 
 
 class View(NamedTuple):

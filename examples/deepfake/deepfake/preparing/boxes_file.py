@@ -39,7 +39,7 @@ def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, Fac
             frame, face = _parse(row, f"{file}, line {rows.line_num}")
             found.setdefault(row["path"], {}).setdefault(frame, []).append(face)
     except csv.Error as error:
-        raise UserError(f"cannot read {file}: {error}") from error
+        raise UserError(f"{file}: not a CSV file ({error})") from error
     for name, frames in found.items():
         plain = not {"", ".", ".."} & set(name.split("/"))
         if name not in wanted and not (plain and (root / name).exists()):

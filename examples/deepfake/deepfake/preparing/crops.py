@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.cli import UserError
-from ..common.files import read_json
+from ..common.texts import read_json
 from ..media.faces import Face, face_detector, square_crop
 from ..media.file_kinds import is_video
 from ..media.found_files import check_readable, find_media

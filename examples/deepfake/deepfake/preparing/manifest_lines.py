@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from ..common.cli import UserError
-from ..common.files import read_json, replacing
+from ..common.files import replacing
+from ..common.texts import read_json
 from ..dataset.manifest import MANIFEST
 from ..sources.source import Source
 from .crops import RECORD, Rows

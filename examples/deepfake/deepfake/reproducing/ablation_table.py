@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
-from ..common.files import read_json, write_json
+from ..common.files import write_json
 from ..common.markdown import table, write_markdown
+from ..common.texts import read_json
 from ..demo.options import is_demo
 from ..evaluating.evaluation import METRICS_FILE, results_folder
 from ..evaluating.summary_table import name_of

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common.cli import UserError
+from ..common.files import read_bytes
 from ..common.texts import decode, numbered_lines, parse_json
 from ..dataset.manifest import MANIFEST
 from ..sources import ffpp
@@ -43,10 +43,7 @@ class Coverage(NamedTuple):
 
 def read_coverage(folder: Path) -> Coverage:
     """The coverage of a prepared folder, from its manifest. UserError if it cannot be read."""
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from error
+    content = read_bytes(folder / MANIFEST)
     rows = [parse_json(line) for _, line in numbered_lines(decode(content))]
     tested = {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
     official = official_test()

@@ -15,7 +15,8 @@ import torch
 from panet_layers.models import PANetLoss
 
 from ..common.cli import UserError
-from ..common.files import free_space, read_json
+from ..common.files import free_space
+from ..common.texts import read_json
 from ..dataset.manifest import list_images
 from ..media.faces import face_detector
 from ..preparing.crops import RECORD, prepare_one

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..common.files import read_json
+from ..common.texts import read_json
 from ..dataset.cached_pixels import description, is_cached
 from ..dataset.manifest import MANIFEST, list_images
 from ..evaluating.evaluation import METRICS_FILE, results_folder

@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..common.cli import UserError
-from ..common.files import make_folder, read_json
+from ..common.files import make_folder
 from ..common.markdown import table, write_markdown
+from ..common.texts import read_json
 from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .coverage import Coverage, read_coverage

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from ..common.cli import UserError
-from ..common.files import read_json
-from ..common.texts import read_text
+from ..common.texts import read_json, read_text
 from ..evaluating.summary_table import PAPER_TABLE_1
 from ..sources.source import COMPRESSIONS
 from ..training.checkpoint import CONFIG

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError
-from ..common.files import read_json
-from ..dataset.manifest import CLASSES, SPLITS, split_of_group
+from ..common.texts import read_json
+from ..dataset.manifest import CLASSES, SPLIT_FOLDERS, SPLITS, split_of_group
 from .source import Selection, Source
 
 METADATA = "metadata.json"
 LEVELS = 3
 LABELS = {"REAL": 0, "FAKE": 1}
-OTHER_NAMES = {"validation": "val", "valid": "val"}
 
 
 def is_tree(root: Path) -> bool:
@@ -62,7 +61,7 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _named_split(file: Path, name: str, row: Any) -> str:
     split = row.get("split", "train") if isinstance(row, dict) else None
-    split = OTHER_NAMES.get(split, split) if isinstance(split, str) else None
-    if split not in SPLITS:
+    known = SPLIT_FOLDERS.get(split) if isinstance(split, str) else None
+    if known is None:
         raise UserError(f"{file}: {name}: {str(row)[:60]} (wanted label and, in a split of {', '.join(SPLITS)}, split)")
-    return str(split)
+    return known

@@ -25,8 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..common.cli import UserError
-from ..common.files import read_json
+from ..common.files import read_bytes
 from ..common.saved import load_saved
+from ..common.texts import read_json
 from ..dataset.manifest import CLASSES, SPLITS
 from ..media.file_kinds import VIDEO_SUFFIXES
 from .labels import Labels, advice, label_of
@@ -63,11 +64,7 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _is_pickle(file: Path) -> bool:
     """Whether a file begins as those of torch.save do, in either of their formats; its name may be any."""
-    try:
-        with file.open("rb") as content:
-            return content.read(2) in (b"PK", b"\x80\x02")
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    return read_bytes(file).startswith((b"PK", b"\x80\x02"))
 
 
 def _check_contradictions(listed: list[tuple[Source, Path]]) -> None:
@@ -233,4 +230,4 @@ def _check_inside(path: Path, root: Path) -> None:
     links = [Path(entry) for entry in os.scandir(path) if entry.is_symlink()] if path.is_dir() else []
     for inside in (path, *links):
         if not Path(os.path.realpath(inside)).is_relative_to(os.path.realpath(root)):
-            raise UserError(f"{inside}: a link that leads out of {root} (give the folder that holds the files)")
+            raise UserError(f"{inside}: a link that leads out of {root} (give the folder that it leads to)")

@@ -21,9 +21,9 @@ from torch import nn
 from panet_layers.models import PANet
 
 from ..common.cli import UserError
-from ..common.files import make_folder, read_json, replacing, write_json
+from ..common.files import make_folder, replacing, write_json
 from ..common.saved import load_saved
-from ..common.texts import parse_json
+from ..common.texts import parse_json, read_json
 from .placing import choose_channels_last, place
 from .settings import LARGEST_IMAGE, SMALLEST_IMAGE, defaults
 

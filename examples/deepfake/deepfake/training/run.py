@@ -17,8 +17,9 @@ import panet_layers
 from panet_layers.models import PANet, PANetLoss
 
 from ..common.cli import UserError
-from ..common.files import make_folder, read_json, remove_partial_files, write_json
+from ..common.files import make_folder, remove_partial_files, write_json
 from ..common.lock import locked
+from ..common.texts import read_json
 from ..dataset.images import Images
 from ..dataset.subset import method_names
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
