@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -132,6 +133,26 @@ def test_readers_end_with_their_iterator() -> None:
     assert len(multiprocessing.active_children()) == 2
     batches.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
+
+
+def test_readers_end_with_a_command_that_is_killed() -> None:
+    """A pipe that all of them hold closes when the last has ended."""
+    reading, writing = os.pipe()
+
+    def command() -> None:
+        os.close(reading)
+        next(read_ahead(Numbered(shape=LARGE), range(1000), 3))
+        os.write(writing, b".")
+        time.sleep(600)
+
+    process = multiprocessing.get_context("fork").Process(target=command)
+    process.start()
+    os.close(writing)
+    assert os.read(reading, 1) == b"."
+    process.kill()
+    process.join()
+    assert select.select([reading], [], [], 60)[0] and not os.read(reading, 1)
+    os.close(reading)
 
 
 def test_a_training_whose_reader_dies_keeps_its_steps_and_can_be_resumed(

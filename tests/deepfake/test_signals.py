@@ -110,6 +110,18 @@ def test_ctrl_c_reaches_no_worker_of_a_pool_not_even_while_it_starts() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_a_worker_of_a_pool_that_is_killed_ends_the_command_in_one_line() -> None:
+    code = (
+        "from deepfake.common import cli, workers\n"
+        "from tests.deepfake.worker_signals import end_by_sigkill\n"
+        "cli.run(lambda: len(list(workers.run_tasks(end_by_sigkill, range(9), 2, 'working'))))"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment(), timeout=300)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert process.stderr.splitlines()[-1].startswith("error: a worker process was killed (out of memory?)")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_training_saves_it(

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -54,17 +55,31 @@ def run_tasks(
                 yield result
                 bar.update()
         except BrokenProcessPool:
+            _kill_children()  # the pool's own SIGTERM does not reach them
             raise UserError("a worker process was killed (out of memory?); run the command again to continue") from None
         except KeyboardInterrupt:
-            for process in multiprocessing.active_children():  # safe, since files are written completely or not at all
-                process.kill()
+            _kill_children()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _kill_children() -> None:
+    """End all processes that this one has started: safe, since files are written completely or not at all."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def end_with_parent() -> None:
+    """Let this process, which another has started, end when that one is killed: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the parent reacts
+    end_with_parent()
     _single_threaded()
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from ..common.cli import UserError
 from ..common.interrupt import held_back
+from ..common.workers import end_with_parent
 
 PIPE_BYTES = 2**20
 """Of a pipe's buffer, the most that Linux allows everybody: the usual 64 KB would take many more changes of process."""
@@ -76,6 +77,7 @@ def _read(batches: Dataset[Any], steps: Sequence[int], sending: Connection) -> N
     """Send the batches of these steps, and last an error, if there is one."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; the main one ends the others
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     torch.set_num_threads(1)
     with suppress(BrokenPipeError):  # nobody waits any more
         try:
