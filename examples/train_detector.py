@@ -43,14 +43,14 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
     """Train, and save the weights of the epoch with the best validation AUC."""
     if min(epochs, batch_size) < 1 or out.is_dir() or not out.parent.is_dir():
         raise ValueError("wanted --epochs and --batch-size of at least 1, and for --out a file in a folder that exists")
-    training, validation = load(folder, size=299 if variant == "paper" else 64)
+    train, val = load(folder, size=299 if variant == "paper" else 64)
     device, layout = ("cuda", torch.contiguous_format) if torch.cuda.is_available() else ("cpu", torch.channels_last)
     torch.manual_seed(0)
     model = PANet(variant=variant, encoder_pretrained=variant == "paper").to(device).to(memory_format=layout)
     optimizer, best = torch.optim.Adam(model.parameters(), lr, weight_decay=1e-5), -1.0
     for epoch in range(1, epochs + 1):
         model.train()
-        for images, classes in DataLoader(training, batch_size, shuffle=True, num_workers=workers):
+        for images, classes in DataLoader(train, batch_size, shuffle=True, num_workers=workers, timeout=workers and 60):
             images, labels = images.to(device), 1 - classes.to(device)  # ImageFolder has 0 for fake, PANetLoss has 1
             optimizer.zero_grad()
             PANetLoss()(model(images), images, labels).total.backward()
@@ -58,7 +58,7 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
         model.eval()
         logits, labels = [], []
         with torch.inference_mode():
-            for images, classes in DataLoader(validation, batch_size, num_workers=workers):
+            for images, classes in DataLoader(val, batch_size, num_workers=workers, timeout=workers and 60):
                 logits += model(images.to(device)).logits[:, 0].tolist()
                 labels += (1 - classes).tolist()
         print(f"epoch {epoch}/{epochs}: validation AUC {(auc := roc_auc_score(labels, logits)):.4f}", flush=True)

@@ -7,12 +7,14 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader
 
 from panet_layers.models import PANet
 from tests.deepfake.scripts import REPOSITORY, environment
@@ -104,6 +106,27 @@ def test_what_it_cannot_use_is_one_line(
     said = capsys.readouterr().err
     assert caught.value.code == 2 and said.startswith("error: ") and len(said.splitlines()) == 1
     assert re.search(message, said) and not (tmp_path / "detector.pt").exists()
+
+
+def test_it_does_not_wait_for_ever_for_a_batch_that_a_worker_could_not_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where shared memory is full: the worker prints a traceback, drops the batch and continues."""
+
+    class Impatient(DataLoader):
+        def __init__(self, *arguments: Any, timeout: float = 0, **options: Any) -> None:
+            super().__init__(*arguments, timeout=min(timeout, 1), **options)
+
+    def full(*_: Any) -> None:
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Impatient)
+    monkeypatch.setattr(
+        sys, "argv", [str(SCRIPT), str(save_people(tmp_path / "faces", 12)), "--out", str(tmp_path / "a")]
+    )
+    with pytest.raises(RuntimeError, match="DataLoader timed out"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 def test_it_stays_short_enough_to_copy() -> None:
