@@ -174,22 +174,23 @@ def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     assert all(split[f"f{number}"] == split[f"r{number}"] for number in range(30))
 
 
-@pytest.mark.parametrize("above", ["", "dfdc_train_part_00/", "all/dfdc_train_part_00/"])
+@pytest.mark.parametrize("above", ["", "dfdc_train_part_0", "all/dfdc_train_part_0"])
 def test_dfdc_parts_are_read_as_they_are_unpacked(tmp_path, above):
     for number in range(2):
         row = {f"r{number}": {"label": "REAL"}, f"f{number}": {"label": "FAKE", "original": f"r{number}.mp4"}}
-        dfdc(tmp_path / f"{above}dfdc_train_part_{number}", **row)
+        dfdc(tmp_path / f"{above}{number}", **row)
     found = find_sources(tmp_path, Selection("c23"))
     assert {source.video for source in found} == {"r0", "f0", "r1", "f1"}
-    assert found[0].path == tmp_path / f"{above}dfdc_train_part_0/part_0/f0.mp4"
+    assert found[0].path == tmp_path / f"{above}0/part_0/r0.mp4"
 
 
-def test_a_metadata_file_in_an_album_is_not_dfdc(tmp_path):
-    """As phones and photo services write beside the pictures."""
-    touch(tmp_path, "real/a.png", "fake/b.png")
-    for album in ("real/album", "fake/Swap/album"):
-        (tmp_path / album).mkdir(parents=True)
-        (tmp_path / album / "metadata.json").write_text('{"title": "Holidays"}')
+@pytest.mark.parametrize("place", ["real/album", "fake/Swap/album", ".", "extra"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_a_metadata_file_beside_pictures_is_not_dfdc(tmp_path, place, split):
+    """As phones, photo services and data sets have them."""
+    touch(tmp_path, f"{split}real/a.png", f"{split}fake/b.png")
+    (tmp_path / split / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / split / place / "metadata.json").write_text('{"title": "Holidays"}')
     assert {source.video for source in find_sources(tmp_path, Selection("c23"))} == {"a", "b"}
 
 
@@ -200,7 +201,7 @@ def test_no_layout_leads_out_of_its_folder(tmp_path, name):
     celeb_df(tmp_path / "celeb", f"1 Celeb-real/{name}.mp4")
     touch(tmp_path / "ffpp", "original_sequences/youtube/c23/videos/000.mp4")
     for layout in ("dfdc", "ffpp", "celeb"):
-        with pytest.raises(UserError, match=f"leads out of {tmp_path / layout}"):
+        with pytest.raises(UserError, match=f"leads out of {tmp_path / layout}|are not in one split"):
             find_sources(tmp_path / layout, Selection("c23"))
 
 

@@ -28,14 +28,15 @@ def is_tree(root: Path) -> bool:
 
 
 def _metadata_files(folder: Path, levels: int = LEVELS) -> list[Path]:
-    """The metadata.json of a folder and of those in it; real/ and fake/ are another layout, whatever is in them."""
+    """The metadata.json of a folder and of those in it. One that has real/ or fake/ is of another layout."""
     try:
         inside = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     except OSError:
         return []
+    if any(path.name in CLASSES for path in inside):
+        return []
     found = [folder / METADATA] if (folder / METADATA).is_file() else []
-    deeper = [path for path in inside if path.name not in CLASSES] if levels else []
-    return found + [file for path in deeper for file in _metadata_files(path, levels - 1)]
+    return found + [file for path in inside if levels for file in _metadata_files(path, levels - 1)]
 
 
 def list_sources(root: Path, wanted: Selection) -> list[Source]:
