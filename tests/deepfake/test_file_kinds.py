@@ -291,6 +291,18 @@ def test_portraits_are_found_by_content(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path}: left out 1 folders (more), 1 videos (c.mp4)\n"
 
 
+def test_folders_that_link_to_each_other_end(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(FACE).save(tmp_path / name / "1.png")
+        (tmp_path / name / "link").symlink_to(f"../{other}")
+    found = find_media(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found.files] == [
+        "a/1.png", "a/link/1.png", "b/1.png", "b/link/1.png",
+    ]  # fmt: skip
+    assert not found.unreadable
+
+
 def test_a_socket_is_left_out_and_a_missing_folder_holds_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:

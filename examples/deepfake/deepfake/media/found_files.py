@@ -72,8 +72,15 @@ def find_media(
 
 
 def _is_searched(folder: Path) -> bool:
-    leads_up = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-    return folder.name[0] != "." and folder.name not in NOT_PICTURES and not leads_up
+    return folder.name[0] != "." and folder.name not in NOT_PICTURES and not _leads_up(folder)
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether a folder is a link to one that contains it, or to one on the way to it that was itself a link's."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    return any(above.resolve().is_relative_to(target) for above in folder.parents)
 
 
 def _sort_in(path: Path, kinds: Collection[str], own: Callable[[Path], bool], found: Found) -> None:
