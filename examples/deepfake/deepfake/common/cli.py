@@ -28,6 +28,11 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one short line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def to_stderr(text: str) -> None:
     """Print one line on standard error, whatever the names in it hold."""
     print(" ".join(text.split()), file=sys.stderr, flush=True)

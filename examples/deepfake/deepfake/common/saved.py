@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .cli import UserError
+from .cli import UserError, first_line
 from .files import check_regular
 
 MOST_LEGACY_BYTES = 2**30
@@ -33,8 +33,7 @@ def load_saved(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} refused: damaged, or it holds code") from error
     except Exception as error:  # of a damaged file, torch raises nearly any
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{file} is damaged: {first}") from error
+        raise UserError(f"{file} is damaged: {first_line(error)}") from error
     if sum(tensor.numel() * tensor.element_size() for tensor in _tensors(found)) > size:
         raise UserError(f"{file} refused: its tensors are larger than the file")
     return found

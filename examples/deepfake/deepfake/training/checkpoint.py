@@ -20,7 +20,7 @@ from torch import nn
 
 from panet_layers.models import PANet
 
-from ..common.cli import UserError
+from ..common.cli import UserError, first_line
 from ..common.files import make_folder, replacing, write_json
 from ..common.saved import load_saved
 from ..common.texts import parse_json, read_json
@@ -125,7 +125,7 @@ def model_from_config(config: dict[str, Any], path: Path) -> nn.Module:
     try:
         return PANet.from_config(config)
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path} describes no model of this version: {_first_line(error)}") from error
+        raise UserError(f"{path} describes no model of this version: {first_line(error)}") from error
 
 
 def _read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -144,7 +144,7 @@ def _read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> tuple[dict[str
     except UserError:
         raise
     except Exception as error:  # damaged files give more than SafetensorError, such as of types that torch has not
-        raise UserError(f"{path} is not a safetensors file: {_first_line(error)}") from error
+        raise UserError(f"{path} is not a safetensors file: {first_line(error)}") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() != wanted[name].is_floating_point():
             raise UserError(f"{path} does not fit its model: {name} is {tensor.dtype}, wanted {wanted[name].dtype}")
@@ -156,7 +156,3 @@ def _json_or_text(text: str) -> Any:
         return parse_json(text)
     except ValueError:
         return text
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

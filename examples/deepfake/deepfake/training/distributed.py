@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..common.cli import UserError
+from ..common.cli import UserError, first_line
 from .sync_norm import synchronise_batch_norm
 
 
@@ -98,6 +98,6 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
             torch.cuda.set_device(device)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--device {name} cannot be used here: {reason}", exit_code=2) from error
     return device

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..common.cli import first_line
 from ..common.files import replacing
 
 Row = dict[str, float | int]
@@ -84,7 +85,7 @@ class RunLog:
             yield
         except Exception as error:
             self.board = None
-            print(f"note: no TensorBoard log from here on: {_first_line(error)}", file=sys.stderr)
+            print(f"note: no TensorBoard log from here on: {first_line(error)}", file=sys.stderr)
 
     def _line(self, row: Row) -> str:
         epoch = int(row["epoch"])
@@ -113,21 +114,17 @@ def _tensorboard(folder: Path, first_epoch: int) -> Any:
         print("note: no TensorBoard log: tensorboard is not installed (pip install tensorboard)", file=sys.stderr)
         return None
     except Exception as error:  # of an installation whose parts do not fit together
-        print(f"note: no TensorBoard log: {_first_line(error)}", file=sys.stderr)
+        print(f"note: no TensorBoard log: {first_line(error)}", file=sys.stderr)
         return None
     hook = threading.excepthook
     threading.excepthook = lambda raised: None if _of_tensorboard(raised.thread) else hook(raised)
     try:
         return SummaryWriter(folder, purge_step=first_epoch)
     except Exception as error:
-        print(f"note: no TensorBoard log: {_first_line(error)}", file=sys.stderr)
+        print(f"note: no TensorBoard log: {first_line(error)}", file=sys.stderr)
         return None
 
 
 def _of_tensorboard(thread: threading.Thread | None) -> bool:
     """Whether a thread is TensorBoard's writer: it prints its error, and raises it again where RunLog reports it."""
     return type(thread).__module__.startswith("tensorboard")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
