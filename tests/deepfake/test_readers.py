@@ -25,7 +25,7 @@ from deepfake.dataset.readers import ReaderEnded, read_ahead
 from tests.deepfake.scripts import call
 from tests.deepfake.short_trainings import arguments, assert_same_run, last_state
 
-LARGE = (4, 3, 512, 512)  # more than a pipe's buffer holds
+LARGE = (4, 3, 512, 512)  # more than is sent ahead
 
 
 class Numbered:
@@ -77,10 +77,10 @@ def test_a_reader_that_dies_is_one_line(act: Callable[[], Any], how: str) -> Non
 
 
 def test_a_reader_that_dies_in_the_middle_of_a_batch_is_one_line() -> None:
-    """The other one still holds its own pipe, and sends; a queue of both would wait for the rest of the batch."""
+    """The other one still holds its own connection, and sends; a queue of both would wait for the rest of the batch."""
     batches = read_ahead(Numbered(shape=LARGE), range(8), 2)
     next(batches)
-    time.sleep(0.5)  # each has a batch, and has sent what a pipe holds
+    time.sleep(0.5)  # each has a batch, and has sent its beginning
     for process in multiprocessing.active_children():
         process.kill()
         process.join()

@@ -15,6 +15,7 @@ import torch
 
 import train
 from deepfake.common import cli
+from deepfake.common.cli import UserError
 from deepfake.common.interrupt import Interrupt, Terminated
 from deepfake.common.workers import run_tasks
 from deepfake.reproducing.steps import Step
@@ -67,19 +68,17 @@ def test_memory_that_ran_out_is_one_line(capsys: Any) -> None:
     assert caught.value.code == 1 and capsys.readouterr().err == "error: memory ran out\n"
 
 
-@pytest.mark.parametrize("times", [1, 3])  # a scheduler sends it to every process, and torchrun once more
 @pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
 def test_sigterm_saves_and_exits(
-    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str,
-    times: int,
-) -> None:  # fmt: skip
+    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str
+) -> None:
     original, calls = getattr(owner, moment), 0
 
     def terminated(*args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
-            for _ in range(times):
+            for _ in range(3):  # a scheduler sends it to every process, and torchrun once more
                 os.kill(os.getpid(), signal.SIGTERM)
         return original(*args)
 
@@ -193,10 +192,12 @@ def test_omp_num_threads_is_obeyed(
 def test_a_training_uses_the_threads_that_omp_num_threads_names(
     noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used: list[int | None] = []
-    monkeypatch.setattr(train, "use_threads", used.append)
-    train_small(noise_images, tmp_path / "run", "--epochs", "1", "--threads", "2")
-    assert used == [2]
+    def used(threads: int | None) -> None:
+        raise UserError(f"{threads} threads")
+
+    monkeypatch.setattr(train, "use_threads", used)
+    with pytest.raises(UserError, match="2 threads"):
+        train_small(noise_images, tmp_path / "run", "--threads", "2")
 
 
 def test_a_step_that_is_terminated_has_the_time_to_save(tmp_path: Path) -> None:

@@ -1,21 +1,24 @@
 """Processes that read batches ahead. Whatever happens to one, the command that waits for it ends with one line.
 
-Each process has a pipe of its own: a process that dies closes it, even in the middle of a batch. torch's DataLoader
-shares one queue between its workers, and moves batches through /dev/shm, which containers limit to 64 MB.
+Each process has a connection of its own: a process that dies closes it, even in the middle of a batch. The workers of
+torch's DataLoader share one queue, and move batches through /dev/shm, which containers limit to 64 MB.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from io import BufferedReader
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -24,8 +27,8 @@ from ..common.cli import UserError
 from ..common.interrupt import held_back
 from ..common.workers import end_with_parent
 
-PIPE_BYTES = 2**20
-"""Of a pipe's buffer, the most that Linux allows everybody: the usual 64 KB would take many more changes of process."""
+SENT_AHEAD = 2**20
+"""Bytes of a batch that may be on the way, as far as the system allows: fewer take more changes of process."""
 
 
 class ReaderEnded(UserError):
@@ -34,7 +37,7 @@ class ReaderEnded(UserError):
 
 class _Reader(NamedTuple):
     process: BaseProcess
-    batches: Connection
+    connection: BufferedReader
 
 
 def read_ahead(batches: Dataset[Any], steps: Sequence[int], workers: int) -> Iterator[tuple[Tensor, ...]]:
@@ -57,11 +60,8 @@ def read_ahead(batches: Dataset[Any], steps: Sequence[int], workers: int) -> Ite
 
 
 def _start(batches: Dataset[Any], steps: Sequence[int]) -> _Reader:
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    with suppress(ImportError, AttributeError, OSError):  # only on Linux, as far as its limit allows
-        import fcntl
-
-        fcntl.fcntl(sending.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    receiving, sending = socket.socketpair()
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD)
     process = multiprocessing.Process(target=_read, args=(batches, steps, sending), daemon=True)
     try:
         with held_back():
@@ -69,34 +69,49 @@ def _start(batches: Dataset[Any], steps: Sequence[int]) -> _Reader:
     except OSError as error:
         raise UserError(f"cannot start a process that reads images: {error.strerror}; use fewer --workers") from error
     finally:
-        sending.close()  # the reader has the only one: when it ends, so does the pipe
-    return _Reader(process, receiving)
+        sending.close()  # the reader has the only one: when it ends, so does the connection
+    with receiving:
+        return _Reader(process, receiving.makefile("rb"))
 
 
-def _read(batches: Dataset[Any], steps: Sequence[int], sending: Connection) -> None:
+def _read(batches: Dataset[Any], steps: Sequence[int], sending: socket.socket) -> None:
     """Send the batches of these steps, and last an error, if there is one."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; the main one ends the others
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     torch.set_num_threads(1)
-    with suppress(BrokenPipeError):  # nobody waits any more
+    with suppress(ConnectionError), sending.makefile("wb") as connection:  # nobody waits any more
         try:
             for step in steps:
-                sending.send([part.numpy() for part in batches[step]])  # tensors would go through shared memory
+                _send(connection, [part.numpy() for part in batches[step]])  # tensors would go through shared memory
         except UserError as error:
-            sending.send(error)
+            _send(connection, error)
         except MemoryError:
-            sending.send(UserError("memory ran out while images were read; use fewer --workers"))
-        except BrokenPipeError:
+            _send(connection, UserError("memory ran out while images were read; use fewer --workers"))
+        except ConnectionError:
             raise
         except Exception as error:
-            sending.send(UserError(f"images cannot be read: {type(error).__name__}: {error}"))
+            _send(connection, UserError(f"images cannot be read: {type(error).__name__}: {error}"))
+
+
+def _send(connection: BinaryIO, value: Any) -> None:
+    """Write a value: its arrays beside it, so that they are copied once on each side."""
+    arrays: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+    pickle.dump((content, [array.raw().nbytes for array in arrays]), connection)
+    for array in arrays:
+        connection.write(array.raw())
+    connection.flush()
 
 
 def _receive(reader: _Reader, workers: int) -> Any:
     try:
-        return reader.batches.recv()
-    except (EOFError, OSError):
+        content, sizes = pickle.load(reader.connection)
+        arrays = [np.empty(size, np.uint8) for size in sizes]
+        if any(reader.connection.readinto(array) < len(array) for array in arrays):
+            raise EOFError
+        return pickle.loads(content, buffers=arrays)
+    except (EOFError, OSError, pickle.UnpicklingError):
         reader.process.join(timeout=5)
         code = reader.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -110,7 +125,7 @@ def _end(readers: list[_Reader], owner: int) -> None:
         return
     for reader in readers:
         reader.process.kill()
-        reader.batches.close()
+        reader.connection.close()
     for reader in readers:
         reader.process.join()
     readers.clear()
