@@ -9,21 +9,14 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import train
 from deepfake.common.cli import UserError
-from deepfake.data import open_split
-from deepfake.dataset.batches import TrainBatches
-from deepfake.dataset.images import Images
 from deepfake.dataset.readers import ReaderEnded, read_ahead
-from tests.deepfake.scripts import call
-from tests.deepfake.short_trainings import arguments, assert_same_run, last_state
 
 LARGE = (4, 3, 512, 512)  # more than is sent ahead
 
@@ -153,27 +146,3 @@ def test_readers_end_with_a_command_that_is_killed() -> None:
     process.join()
     assert select.select([reading], [], [], 60)[0] and not os.read(reading, 1)
     os.close(reading)
-
-
-def test_a_training_whose_reader_dies_keeps_its_steps_and_can_be_resumed(
-    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    main, witness, plain = os.getpid(), tmp_path / "killed", Images.__getitem__
-    out = tmp_path / "run"
-    last = int(TrainBatches(open_split(noise_images, "train", 64), 8, seed=0, epoch=0).batches[2, 0])
-
-    def dying(self: Images, index: int) -> Any:
-        if os.getpid() != main and len(self) == 24 and index == last and not witness.exists():
-            witness.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(self, index)
-
-    monkeypatch.setattr(Images, "__getitem__", dying)
-    code, _, errors = call(train.main, capsys, *arguments(noise_images, out, "--workers", "2"))
-    assert code == 1 and witness.exists()
-    (line,) = [line for line in errors if not line.startswith("note")]
-    assert line.startswith("error: a process that reads images was killed by SIGKILL") and "--resume" in line
-    progress = last_state(out)["progress"]
-    assert (progress["epoch"], progress["step"]) == (0, 2), "the steps before the batch that was lost"
-    train.main(["--resume", "--out", str(out)])
-    assert_same_run(out, finished_run)

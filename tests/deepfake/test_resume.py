@@ -20,12 +20,14 @@ import train
 from deepfake.common import cli
 from deepfake.common.cli import UserError
 from deepfake.common.lock import locked
+from deepfake.data import open_split
+from deepfake.dataset.batches import TrainBatches
 from deepfake.dataset.images import Images
 from deepfake.training import loop
 from deepfake.training.checkpoint import load_run
 from deepfake.training.log import write_csv
 from deepfake.training.run import LOCK, Run
-from tests.deepfake.scripts import REPOSITORY, SCRIPTS, environment
+from tests.deepfake.scripts import REPOSITORY, SCRIPTS, call, environment
 from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, log_rows, train_small, write_images
 
 
@@ -132,43 +134,73 @@ def test_resuming_a_finished_run_without_best_does_not_claim_the_weights(run_of_
     assert load_run(out)[1]["best"]["epoch"] == 3 and log_rows(out)[2]["best"] == "1"
 
 
-@pytest.mark.parametrize("lost", ["best", "best/config.json", "best/model.safetensors"])
-def test_best_is_written_again_where_the_last_epoch_was_the_best(
-    run_of_best: Any, finished_run: Path, lost: str
-) -> None:
+def test_best_is_written_again_where_the_last_epoch_was_the_best(run_of_best: Any) -> None:
     out = run_of_best(2)
-    train.main(["--resume", "--out", str(out)])
-    weights = load_run(out)[0].state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in last_state(out)["model"].items())
-    if lost != "best":
-        (out / lost).unlink()
+    for lost in (None, "config.json", "model.safetensors"):
+        if lost:
+            (out / "best" / lost).unlink()
         train.main(["--resume", "--out", str(out)])
-    assert {file.name for file in (out / "best").iterdir()} == {"config.json", "model.safetensors"}
-    assert load_run(out)[1]["best"]["epoch"] == 2
+        weights = load_run(out)[0].state_dict()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in last_state(out)["model"].items())
+        assert load_run(out)[1]["best"]["epoch"] == 2
 
 
-@pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
-def test_ctrl_c_leaves_a_state_to_resume_and_exits_with_130(
-    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str
-) -> None:
+@pytest.mark.parametrize(
+    ("owner", "moment", "signals", "code"),
+    [
+        (loop, "train_step", [signal.SIGINT], 130),
+        (train, "validate", [signal.SIGINT], 130),
+        (loop, "train_step", [signal.SIGTERM] * 3, 143),  # the scheduler's to every process, and torchrun's once more
+    ],
+    ids=["Ctrl-C in a step", "Ctrl-C in a validation", "SIGTERM"],
+)
+def test_a_signal_leaves_a_state_to_resume(
+    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    owner: Any, moment: str, signals: list[signal.Signals], code: int,
+) -> None:  # fmt: skip
     original, calls = getattr(owner, moment), 0
 
     def interrupted(*args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            for number in signals:
+                os.kill(os.getpid(), number)
         return original(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, moment, interrupted)
         with pytest.raises(SystemExit) as caught:
             cli.run(lambda: train.main(arguments(noise_images, tmp_path / "run")))
-    assert caught.value.code == 130
+    assert caught.value.code == code
     progress = last_state(tmp_path / "run")["progress"]
     assert (progress["epoch"], progress["step"]) == ((0, 3) if moment == "train_step" else (1, 3))
     train.main(["--resume", "--out", str(tmp_path / "run")])
     assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_a_training_whose_reader_dies_keeps_its_steps_and_can_be_resumed(
+    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    main, witness, plain = os.getpid(), tmp_path / "killed", Images.__getitem__
+    out = tmp_path / "run"
+    last = int(TrainBatches(open_split(noise_images, "train", 64), 8, seed=0, epoch=0).batches[2, 0])
+
+    def dying(self: Images, index: int) -> Any:
+        if os.getpid() != main and len(self) == 24 and index == last and not witness.exists():
+            witness.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, index)
+
+    monkeypatch.setattr(Images, "__getitem__", dying)
+    code, _, errors = call(train.main, capsys, *arguments(noise_images, out, "--workers", "2"))
+    assert code == 1 and witness.exists()
+    (line,) = [line for line in errors if not line.startswith("note")]
+    assert line.startswith("error: a process that reads images was killed by SIGKILL") and "--resume" in line
+    progress = last_state(out)["progress"]
+    assert (progress["epoch"], progress["step"]) == (0, 2), "the steps before the batch that was lost"
+    train.main(["--resume", "--out", str(out)])
+    assert_same_run(out, finished_run)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from deepfake.common.cli import UserError
 from deepfake.common.interrupt import Interrupt, Terminated
 from deepfake.common.workers import run_tasks
 from deepfake.reproducing.steps import Step
-from deepfake.training import loop, placing
+from deepfake.training import placing
 from tests.deepfake.scripts import SCRIPTS, environment
-from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, train_small, write_images
+from tests.deepfake.short_trainings import arguments, last_state, train_small, write_images
 from tests.deepfake.worker_signals import is_out_of_reach_of_ctrl_c
 
 COMMANDS = sorted(file.name for file in SCRIPTS.glob("*.py"))
@@ -66,31 +66,6 @@ def test_memory_that_ran_out_is_one_line(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.run(lambda: [None] * sys.maxsize)  # type: ignore[arg-type,return-value]
     assert caught.value.code == 1 and capsys.readouterr().err == "error: memory ran out\n"
-
-
-@pytest.mark.parametrize(("owner", "moment"), [(loop, "train_step"), (train, "validate")], ids=["step", "validation"])
-def test_sigterm_saves_and_exits(
-    noise_images: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, moment: str
-) -> None:
-    original, calls = getattr(owner, moment), 0
-
-    def terminated(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            for _ in range(3):  # a scheduler sends it to every process, and torchrun once more
-                os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, moment, terminated)
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: train.main(arguments(noise_images, tmp_path / "run")))
-    assert caught.value.code == 143
-    progress = last_state(tmp_path / "run")["progress"]
-    assert (progress["epoch"], progress["step"]) == ((0, 3) if moment == "train_step" else (1, 3))
-    train.main(["--resume", "--out", str(tmp_path / "run")])
-    assert_same_run(tmp_path / "run", finished_run)
 
 
 def test_a_second_ctrl_c_raises_at_once() -> None:
