@@ -13,6 +13,7 @@ from torch import nn
 import evaluate
 from deepfake.common import cli
 from deepfake.common.cli import UserError
+from deepfake.common.files import write_json
 from deepfake.common.texts import read_json
 from deepfake.data import open_split
 from deepfake.dataset.images import to_unit_range
@@ -237,16 +238,15 @@ def test_results_of_folders_of_one_name_are_kept_apart(run, tmp_path, monkeypatc
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save_images(tmp_path / name)
     copied = save_run(tmp_path / "run", build("panet"))
-    for name, folder in (
-        ("a/crops", "crops-test"),
-        ("b/crops", "b-crops-test"),
-        (str(tmp_path / "a/crops"), "crops-test"),  # its own are written again
-        ("./demo", "demo-test"),
-    ):
-        evaluate.main([str(copied), "--data", name, "--resamples", "0"])
-        assert read_json(copied / folder / "metrics.json")["data"] == name
-        assert f"to {copied / folder}" in capsys.readouterr().out
+    for name, folder in (("a/crops", "crops-test"), ("./demo", "demo-test")):
+        assert results_folder(copied, name) == copied / folder
+        (copied / folder).mkdir()
+        write_json(copied / folder / "metrics.json", {"data": name})
+    evaluate.main([str(copied), "--data", "b/crops", "--resamples", "0"])
+    assert f"to {copied / 'b-crops-test'}" in capsys.readouterr().out
     assert read_json(copied / "b-crops-test/metrics.json")["data"] == "b/crops"
+    for name, folder in (("b/crops", "b-crops-test"), (str(tmp_path / "a/crops"), "crops-test")):
+        assert results_folder(copied, name) == copied / folder, "its own are written again"
     with pytest.raises(UserError, match=r"demo-test: holds the results of other data; .*--out"):
         results_folder(copied, "demo")
     (tmp_path / "b").rename(tmp_path / "c")

@@ -116,7 +116,7 @@ def run_of_best(noise_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with monkeypatch.context() as patched:
             scores = {"val_loss": 0.5, "val_acc": 0.5}
             patched.setattr(train, "validate", lambda *_: scores | {"val_auc": next(aucs)})
-            out = train_small(noise_images, tmp_path / "run")
+            out = train_small(noise_images, tmp_path / "run", "--model", "xception")
         shutil.rmtree(out / "best")
         return out
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,15 +51,16 @@ def run_tasks(
         pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker)
         try:
             with held_back():
-                results = pool.map(function, tasks)
-            for result in results:
-                yield result
+                futures = deque(pool.submit(function, task) for task in tasks)
+            while futures:
+                yield futures.popleft().result()
                 bar.update()
         except BrokenProcessPool:
             _kill_children()  # the pool's own SIGTERM does not reach them
             raise UserError("a worker process was killed (out of memory?); run the command again to continue") from None
         except KeyboardInterrupt:
             _kill_children()
+            pool.shutdown()  # before what waits is cancelled: both at once are a traceback in Python 3.11
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
