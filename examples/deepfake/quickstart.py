@@ -10,6 +10,7 @@ that everything works, and is not a result about deepfakes.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("epochs", "seed"):
         if getattr(args, name) is not None:
             training += [f"--{name}", str(getattr(args, name))]
-    if (out / CONFIG).exists():
+    if os.path.exists(out / CONFIG):
         training.append("--resume")
     _run("Train", train.main, training)
     _run("Evaluate", evaluate.main, [str(out), "--data", "demo"])

@@ -6,6 +6,7 @@ function of the seed, the epoch and the step, so a checkpoint holds only weights
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -46,7 +47,7 @@ def train_from(argv: Sequence[str] | None) -> None:
     with reading_input():
         saved = saved_config(out) if resume else None
     settings = settle_resumed(given, saved["arguments"], out / CONFIG) if saved else settle(given)
-    if not saved and main_process() and (out / CONFIG).exists():
+    if not saved and main_process() and os.path.exists(out / CONFIG):
         raise UserError(f"{out} already holds a run: add --resume to continue it, or choose another --out", 2)
 
     use_threads(settings.threads)

@@ -58,8 +58,8 @@ def test_a_box_moves_in_a_straight_line():
 
 def test_the_list_has_the_frames_with_a_face():
     assert listed(FRAMES) == [
-        {"frame": 2, "fake_probability": 0.9, "box": [100.0, 80.0, 180.0, 160.0]},
-        {"frame": 6, "fake_probability": 0.2, "box": [140.0, 80.0, 220.0, 160.0]},
+        {"frame": 2, "fake_probability": 0.9, "box": [100.0, 80.0, 180.0, 160.0], "faces": None},
+        {"frame": 6, "fake_probability": 0.2, "box": [140.0, 80.0, 220.0, 160.0], "faces": None},
     ]
 
 

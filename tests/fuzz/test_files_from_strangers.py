@@ -138,10 +138,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(
         (folder / fuzzed.name).write_bytes(content)
         try:
             accepted += judge(lambda: fuzzed.read(folder), folder, folder.parent)
-        except BaseException:
+        except BaseException as error:
             kept = folder.parent / "failed"
             kept.write_bytes(content)
-            raise AssertionError(f"{kind}, seed {number}, example {example}: the file is kept as {kept}") from None
+            raise AssertionError(f"{kind}, seed {number}, example {example}: the file is kept as {kept}") from error
         finally:
             capsys.readouterr()
     assert not list(folder.rglob("witness")) and accepted < wanted

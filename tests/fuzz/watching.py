@@ -50,7 +50,8 @@ def judge(read: Callable[[], object], inside: Path, around: Path) -> bool:
         if isinstance(path, (str, bytes, os.PathLike)):
             real = Path(os.path.realpath(os.fsdecode(path)))
             assert not real.is_relative_to(around) or real.is_relative_to(inside), (event, path)
-            assert not str(real).startswith(PRIVATE) or real.is_relative_to(around), (event, path)
+            own = real.is_relative_to(around) or real.is_relative_to(sys.base_prefix) or real.is_relative_to(sys.prefix)
+            assert own or not str(real).startswith(PRIVATE), (event, path)
     return accepted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from .texts import read_json
 
 def check_destination(folder: Path, settings_name: str) -> None:
     """UserError unless the folder is missing, empty, or holds the settings file of an earlier command."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"{folder}: is a file; choose a new or empty folder")
-    in_use = folder.is_dir() and not all(is_partial(path) for path in folder.iterdir())
+    in_use = os.path.isdir(folder) and not all(is_partial(path) for path in folder.iterdir())
     if in_use and not (folder / settings_name).is_file():  # after the listing: another process may write
         raise UserError(f"{folder}: has files but no {settings_name}; choose a new or empty folder")
 

@@ -89,7 +89,7 @@ def make_folder(path: Path) -> Path:
 
 def free_space(folder: Path) -> int:
     """Free bytes on the disk where `folder` is, or will be."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     return shutil.disk_usage(existing).free
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value. ValueError if the text is not JSON, names a key of an object twice, or is nested too deeply."""
+    """A JSON value. ValueError if the text is not JSON, has a key twice or half a letter, or is nested too deeply."""
     too_deep = f"nested more than {DEEPEST} levels deep"
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
@@ -68,8 +69,18 @@ def parse_json(text: str) -> Any:
     for _ in range(DEEPEST):
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
+            _check_letters(text, value)
             return value
     raise ValueError(too_deep)
+
+
+def _check_letters(text: str, value: Any) -> None:
+    """ValueError where a text in a value can be neither printed nor a file's name, which may be no UTF-8."""
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            os.fsencode(json.dumps(value, ensure_ascii=False))
+        except UnicodeEncodeError:
+            raise ValueError("it holds one half of a letter of UTF-16") from None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

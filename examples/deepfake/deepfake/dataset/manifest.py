@@ -55,7 +55,7 @@ def list_images(root: Path) -> tuple[list[Record], str]:
 
     Raises UserError if the folder or its manifest is not as this module's docstring describes.
     """
-    if not root.exists():
+    if not os.path.exists(root):
         raise UserError(f'{root}: no such folder (wanted "demo", or a folder with real/ and fake/ or a {MANIFEST})')
     if not root.is_dir():
         raise UserError(f"{root}: not a folder (wanted the folder that holds real/ and fake/ or a {MANIFEST})")
@@ -278,15 +278,6 @@ def _text(row: dict[str, Any], key: str, where: str, default: str | None = None)
     value = row.get(key)
     if value is None and default is not None:
         return default
-    if not isinstance(value, str) or not value or "\0" in value or not _is_encodable(value):
+    if not isinstance(value, str) or not value or "\0" in value:
         raise UserError(f"{where}: {key} {repr(value)[:200]} (wanted a text)")
     return value
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether a text can be a file's name: a lone half of a letter of UTF-16, which JSON allows, cannot."""
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True

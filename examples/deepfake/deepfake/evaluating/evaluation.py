@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def _holds_others(file: Path, data: str | Path) -> bool:
         return False
     if is_demo(evaluated) or (isinstance(data, str) and is_demo(data)):
         return evaluated != data
-    return Path(evaluated).exists() and Path(evaluated).resolve() != Path(data).resolve()
+    return os.path.exists(evaluated) and Path(evaluated).resolve() != Path(data).resolve()
 
 
 def write_results(

@@ -8,6 +8,7 @@ pixels, the same points for everyone, or null).
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def list_photos(folder: Path, report: bool = True) -> list[Photo]:
 
     `report`: say on stderr what else it holds.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder}: not a folder of portraits")
     found = find_media(folder, ("image",), deep=False)
     check_readable(found)

@@ -51,7 +51,7 @@ def find_media(
     found = Found()
 
     def note(error: OSError) -> None:
-        if Path(error.filename) != folder or folder.exists():  # a folder that is missing holds nothing
+        if Path(error.filename) != folder or os.path.exists(folder):  # a folder that is missing holds nothing
             found.unreadable.append(f"{error.filename}: cannot be read ({error.strerror})")
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=note):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, Fac
         raise UserError(f"{file}: not a CSV file ({error})") from error
     for name, frames in found.items():
         plain = not {"", ".", ".."} & set(name.split("/"))
-        if name not in wanted and not (plain and (root / name).exists()):
+        if name not in wanted and not (plain and os.path.exists(root / name)):
             example = next(iter(wanted))
             raise UserError(f"{file}: path {name!r} leads to no file in {root}; write it as {example}")
         for faces in frames.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def list_tasks(request: Request) -> tuple[list[Task], list[Source], dict[str, An
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     tasks, missing = [], []
     for source, name, count in zip(sources, names, frame_counts(sources, frames), strict=True):
-        if source.path.exists():
+        if os.path.exists(source.path):
             folder = request.destination / source.method / short_name(source.video)
             faces = None if boxes is None else boxes.get(name, {})
             tasks.append(Task(source, count, folder, request.crop, digest, faces))

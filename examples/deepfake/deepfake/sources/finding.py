@@ -20,7 +20,7 @@ def find_sources(root: Path, wanted: Selection) -> list[Source]:
     UserError, naming the folder or file: `root` has no known layout; a class or a wanted method is missing; a video is
     listed twice, in no split, or in another split than its donor; a name cannot be a folder's.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     if wanted.indices:
         found = index_files.list_sources(root, wanted)

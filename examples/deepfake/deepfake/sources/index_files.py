@@ -227,7 +227,13 @@ def _entries_of(folder: Path) -> dict[str, str]:
 
 def _check_inside(path: Path, root: Path) -> None:
     """UserError if a link leads out of `root`, on the way to `path` or from a frame in it."""
-    links = [Path(entry) for entry in os.scandir(path) if entry.is_symlink()] if path.is_dir() else []
-    for inside in (path, *links):
+    for inside in _with_links(path):  # what the path leads to is read after it was checked
         if not Path(os.path.realpath(inside)).is_relative_to(os.path.realpath(root)):
             raise UserError(f"{inside}: a link that leads out of {root} (give the folder that it leads to)")
+
+
+def _with_links(path: Path) -> Iterator[Path]:
+    """A path, and the links in it if it is a folder."""
+    yield path
+    if path.is_dir():
+        yield from (Path(entry) for entry in os.scandir(path) if entry.is_symlink())

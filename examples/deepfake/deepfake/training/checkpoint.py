@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a state of ``save_state`` onto the CPU. A file that would run code or fill the memory is refused."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"{path} is missing: nothing to resume")
     state = load_saved(path)
     if not isinstance(state, dict):
@@ -83,8 +84,8 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Mo
         UserError: names the file that is missing, damaged, unsafe or does not fit.
     """
     run = Path(run)
-    if not run.is_dir():
-        what = "is a file" if run.exists() else "does not exist"
+    if not os.path.isdir(run):
+        what = "is a file" if os.path.exists(run) else "does not exist"
         raise UserError(f"{run} {what}: wanted a run folder written by train.py or by save_pretrained")
     if (run / WEIGHTS).is_file():
         config: dict[str, Any] = {"model": read_json(run / CONFIG)}
