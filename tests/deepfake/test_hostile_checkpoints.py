@@ -95,6 +95,23 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "last.pt")
 
 
+@pytest.mark.parametrize("first_format", [False, True])
+def test_a_long_name_is_refused_at_once(tmp_path: Path, first_format: bool) -> None:
+    """torch would look for hours for some words in its error message, which quotes the name."""
+    file, name = tmp_path / "last.pt", b"x" * 10**6
+    torch.save({"model": Code(tmp_path / "witness")}, file, _use_new_zipfile_serialization=not first_format)
+    if first_format:
+        file.write_bytes(file.read_bytes().replace(b"\nmkdir\n", b"\n" + name + b"\n"))
+    else:
+        with zipfile.ZipFile(file) as members:
+            parts = {part: members.read(part) for part in members.namelist()}
+        with zipfile.ZipFile(file, "w") as members:
+            for part, content in parts.items():
+                members.writestr(part, content.replace(b"\nmkdir\n", b"\n" + name + b"\n"))
+    with pytest.raises(UserError, match=r"last\.pt refused: a text of 1000\d\d\d letters in it"):
+        load_state(file)
+
+
 def test_a_file_in_the_first_format_is_read(tmp_path: Path) -> None:
     torch.save({"step": torch.arange(3)}, tmp_path / "last.pt", _use_new_zipfile_serialization=False)
     assert load_state(tmp_path / "last.pt")["step"].tolist() == [0, 1, 2]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .cli import UserError, first_line
 from .files import check_regular
 
 MOST_LEGACY_BYTES = 2**30
 """Of files in torch.save's first format, of whose content nothing is known before it is read."""
+
+FIRST_FORMAT = 5  # pickles that such a file begins with
+LONGEST_TEXT = 4096
+"""As of a path. torch searches its messages, which quote texts of the file, for a time that grows with their square."""
 
 
 def load_saved(file: Path) -> Any:
@@ -25,6 +30,10 @@ def load_saved(file: Path) -> Any:
             _check_members(file, size)
         elif size > MOST_LEGACY_BYTES:
             raise UserError(f"{file} refused: no file of torch.save's current format")
+        else:
+            with file.open("rb") as pickles:
+                for _ in range(FIRST_FORMAT):
+                    _check_texts(pickles, file)
         found = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -43,8 +52,19 @@ def _check_members(file: Path, size: int) -> None:
     """UserError if the zip file's members are compressed or overlap, which torch.save's never are."""
     with zipfile.ZipFile(file) as members:
         listed = members.infolist()
+        for member in listed:
+            if member.filename.endswith("/data.pkl") and not member.compress_type:
+                with members.open(member) as pickled:
+                    _check_texts(pickled, file)
     if any(member.compress_type for member in listed) or sum(member.file_size for member in listed) > size:
         raise UserError(f"{file} refused: its members are compressed (torch.save stores them as they are)")
+
+
+def _check_texts(pickled: IO[bytes], file: Path) -> None:
+    """UserError if a pickle has a text or name that is too long. What it holds is not made."""
+    for _, argument, _ in pickletools.genops(pickled):
+        if isinstance(argument, (str, bytes)) and len(argument) > LONGEST_TEXT:
+            raise UserError(f"{file} refused: a text of {len(argument)} letters in it (at most {LONGEST_TEXT})")
 
 
 def _tensors(value: Any) -> list[Any]:
