@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing.process import BaseProcess
+from typing import NoReturn, TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -76,7 +77,12 @@ def end_with_parent() -> None:
     """Let this process, which another has started, end when that one is killed: nobody else would end it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> NoReturn:
+    parent.join()
+    os._exit(1)
 
 
 def _begin_worker() -> None:

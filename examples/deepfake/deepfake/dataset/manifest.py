@@ -214,8 +214,8 @@ def _read_manifest(file: Path, content: bytes) -> list[Record]:
     try:
         text = decode(content)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}, line {line}: not a text in UTF-8 (wanted one JSON object per line)") from None
+        number = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}, line {number}: not a text in UTF-8 (wanted one JSON object per line)") from None
     for number, line in numbered_lines(text):
         parsed = _parse(line, f"{file}, line {number}")
         if parsed is None:

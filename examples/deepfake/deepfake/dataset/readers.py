@@ -108,7 +108,7 @@ def _receive(reader: _Reader, workers: int) -> Any:
     try:
         content, sizes = pickle.load(reader.connection)
         arrays = [np.empty(size, np.uint8) for size in sizes]
-        if any(reader.connection.readinto(array) < len(array) for array in arrays):
+        if any(reader.connection.readinto(array.data) < len(array) for array in arrays):
             raise EOFError
         return pickle.loads(content, buffers=arrays)
     except (EOFError, OSError, pickle.UnpicklingError):

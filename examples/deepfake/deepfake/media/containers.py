@@ -33,7 +33,7 @@ def opened_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer
     check_regular(path, "video")
     try:
         # "replace": a title in Latin-1 must not stop us
-        with _nameless(path) as file, av.open(file, metadata_errors="replace", options=OPTIONS) as container:
+        with _nameless(path) as file, av.open(file, "r", metadata_errors="replace", options=OPTIONS) as container:
             stream = _shown_stream(container, path)
             check_range(stream, path)
             stream.thread_type = "NONE"  # with slices in threads H.264 hides what is damaged

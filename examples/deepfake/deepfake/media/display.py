@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from contextlib import suppress
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -46,7 +47,7 @@ class ShownFrame:
 
 def display_matrix(frame: av.VideoFrame) -> list[int]:
     """The nine numbers of the display matrix; none without a matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     return np.frombuffer(bytes(data), np.int32).tolist() if data else []
 
 

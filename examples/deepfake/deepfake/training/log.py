@@ -71,11 +71,12 @@ class RunLog:
         write_csv(self.out / "log.csv", history)
         row = history[-1]
         with self._board_may_fail():
-            for name, value in row.items() if self.board else ():
+            board: Any = self.board
+            for name, value in row.items() if board else ():
                 if name not in ("epoch", "best"):
-                    self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-            if self.board:
-                self.board.flush()
+                    board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+            if board:
+                board.flush()
         self.say(self._line(row))
 
     @contextmanager
