@@ -81,10 +81,10 @@ ROWS = [
 FUZZED = {
     "state": Fuzzed(60_000, "last.pt", lambda folder: mutations.damaged_zip((folder / "last.pt").read_bytes()),
                     lambda folder: load_state(folder / "last.pt")),
-    "weights": Fuzzed(4000, "best/model.safetensors",
+    "weights": Fuzzed(2000, "best/model.safetensors",
                       lambda folder: mutations.damaged_header((folder / "best/model.safetensors").read_bytes()),
                       load_run),
-    "configuration": Fuzzed(4000, "config.json", _json_of("config.json"), load_run),
+    "configuration": Fuzzed(2000, "config.json", _json_of("config.json"), load_run),
     "resumed configuration": Fuzzed(20_000, "config.json", _json_of("config.json"), _resumed),
     "manifest": Fuzzed(60_000, "data/manifest.jsonl", lambda folder: mutations.damaged_lines(ROWS),
                        lambda folder: [open_split(str(folder / "data"), split, 8) for split in SPLITS]),
