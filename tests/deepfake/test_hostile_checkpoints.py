@@ -19,6 +19,7 @@ import export
 import predict
 import train
 from deepfake.common.cli import UserError
+from deepfake.common.saved import load_saved
 from deepfake.training.checkpoint import load_run, load_state
 from tests.deepfake.scripts import call
 from tests.deepfake.tiny_runs import build, save_run
@@ -91,8 +92,22 @@ def test_a_zip_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     torch.save({"model": torch.zeros(1).expand(10**12)}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"last\.pt refused: its tensors are larger than the file"):
+    with pytest.raises(UserError, match=r"last\.pt refused: a tensor in it is larger than what is stored of it"):
         load_state(tmp_path / "last.pt")
+
+
+def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": torch.zeros(10**6, 10**6, layout=torch.sparse_coo)}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt refused: "):
+        load_state(tmp_path / "last.pt")
+
+
+def test_weights_that_several_names_share_are_stored_once_and_load(tmp_path: Path) -> None:
+    weight = torch.arange(10_000.0)
+    torch.save({"model": {f"layer{i}.weight": weight for i in range(50)}}, tmp_path / "last.pt")
+    assert (tmp_path / "last.pt").stat().st_size < 100_000
+    loaded = load_saved(tmp_path / "last.pt")["model"]
+    assert len(loaded) == 50 and all(torch.equal(tensor, weight) for tensor in loaded.values())
 
 
 @pytest.mark.parametrize("first_format", [False, True])

@@ -43,8 +43,8 @@ def load_saved(file: Path) -> Any:
         raise UserError(f"{file} refused: damaged, or it holds code") from error
     except Exception as error:  # of a damaged file, torch raises nearly any
         raise UserError(f"{file} is damaged: {first_line(error)}") from error
-    if sum(tensor.numel() * tensor.element_size() for tensor in _tensors(found)) > size:
-        raise UserError(f"{file} refused: its tensors are larger than the file")
+    if not all(map(_is_stored_whole, _tensors(found))):
+        raise UserError(f"{file} refused: a tensor in it is larger than what is stored of it")
     return found
 
 
@@ -65,6 +65,12 @@ def _check_texts(pickled: IO[bytes], file: Path) -> None:
     for _, argument, _ in pickletools.genops(pickled):
         if isinstance(argument, (str, bytes)) and len(argument) > LONGEST_TEXT:
             raise UserError(f"{file} refused: a text of {len(argument)} letters in it (at most {LONGEST_TEXT})")
+
+
+def _is_stored_whole(tensor: Any) -> bool:
+    """Whether memory holds each of a tensor's elements, as it does not those of expanded and sparse ones."""
+    dense = str(tensor.layout) == "torch.strided"
+    return dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tensors(value: Any) -> list[Any]:
