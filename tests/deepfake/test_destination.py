@@ -30,15 +30,17 @@ def claim_each(root: Path, settings: dict[str, int], start: object, outcomes: ob
 
 def claim_at_once(root: Path, sizes: list[int]) -> list[tuple[int, str, int]]:
     """Folder, outcome and size of every claim."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork may copy a lock that a thread of the tests holds
     start, outcomes = context.Barrier(len(sizes)), context.Queue()
     processes = [context.Process(target=claim_each, args=(root, {"size": size}, start, outcomes)) for size in sizes]
     for process in processes:
         process.start()
-    answers = [outcomes.get(timeout=60) for _ in range(FOLDERS * len(sizes))]
-    for process in processes:
-        process.join()
-    return answers
+    try:
+        return [outcomes.get(timeout=120) for _ in range(FOLDERS * len(sizes))]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")

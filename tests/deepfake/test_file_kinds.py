@@ -282,6 +282,25 @@ def test_a_live_photo_s_two_files_are_two_sources(tmp_path):
     assert found == [(method, video, frame) for method in ("fake", "real") for video, frame in pair]
 
 
+def test_photos_and_videos_of_one_name_have_the_suffix_in_their_ids(tmp_path):
+    for name in ("real", "fake"):
+        (tmp_path / "in/test" / name).mkdir(parents=True)
+        for suffix in ("jpg", "png", "webp"):
+            Image.fromarray(FACE).save(tmp_path / f"in/test/{name}/IMG_2.{suffix}")
+        save_video(tmp_path / f"in/test/{name}/IMG_2.mov", [FACE] * 3)
+    sources = find_sources(tmp_path / "in", Selection("c23"))
+    assert sorted(source.video for source in sources if source.label) == [
+        "IMG_2", "IMG_2__mov", "IMG_2__png", "IMG_2__webp"
+    ]  # fmt: skip
+
+
+def test_a_video_that_is_refused_is_a_video_whatever_its_name(tmp_path):
+    """Else a count of what is neither image nor video would hide it."""
+    hdr = save_video(tmp_path / "a.mp4", [FACE] * 2, transfer=16).rename(tmp_path / "IMG_0001")
+    assert kind_of(hdr) == "video"
+    assert kind_of(save_streams(tmp_path / "a.m4a", [], sound=True).rename(tmp_path / "sound.bin")) is None
+
+
 def test_portraits_are_found_by_content(tmp_path, capsys):
     Image.fromarray(FACE).save(tmp_path / "b.jfif", format="JPEG")
     Image.fromarray(FACE).save(tmp_path / "a.avif" if "AVIF" in FORMATS else tmp_path / "a.gif")

@@ -26,7 +26,7 @@ REAL = (
     "UADFV_Real Celeb-real YouTube-real original_sequences mine_real MINE-real"
 )
 FAKE = (
-    "fake FAKE FF-DF FF-F2F FF-FS FF-NT FF-FH DFD_fake CelebDFv2_fake DFDCP_FakeA DFDCP_FakeB DFDC_Fake DF_fake "
+    "fake FAKE FF-DF FF-F2F FF-FS FF-NT FF-FH FF-SH DFD_fake CelebDFv2_fake DFDCP_FakeA DFDCP_FakeB DFDC_Fake DF_fake "
     "UADFV_Fake Celeb-synthesis Deepfakes Face2Face FaceSwap NeuralTextures FaceShifter deepfakes mine_fake"
 )
 UNKNOWN: tuple[Any, ...] = (
@@ -38,6 +38,11 @@ UNKNOWN: tuple[Any, ...] = (
 @pytest.mark.parametrize(("words", "label"), [(REAL, 0), (FAKE, 1)])
 def test_the_words_of_public_sets_are_known(words: str, label: int) -> None:
     assert {word: label_of(word, "Mine", {}) for word in words.split()} == dict.fromkeys(words.split(), label)
+
+
+@pytest.mark.parametrize(("label", "data_set"), [("fake-real", "fake"), ("real fake", "real")])
+def test_the_name_of_a_set_that_is_itself_a_label_is_not_taken_away(label: str, data_set: str) -> None:
+    assert label_of(label, data_set, {}) is None
 
 
 @pytest.mark.parametrize("said", UNKNOWN, ids=repr)

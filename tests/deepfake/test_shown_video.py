@@ -119,6 +119,16 @@ def test_the_video_is_taken_and_not_its_cover(tmp_path):
     assert all(image.shape == (48, 64, 3) and abs(int(image.mean()) - 60) < 4 for _, image in found)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_still_beside_a_video_or_sound_is_a_cover_where_the_format_does_not_say_so(name, tmp_path):
+    still = ("libx264", [grey(250, 320, 240)], None)
+    video = save_streams(tmp_path / name, [still, ("libx264", [grey(60)] * 5, None)], sound=True)
+    assert [image.shape for _, image in sample_frames(video, 8)] == [(48, 64, 3)] * 5
+    song = save_streams(tmp_path / f"song-{name}", [still], sound=True)
+    with pytest.raises(UserError, match=r"holds no video, only sound and a cover"):
+        sample_frames(song, 2)
+
+
 def test_a_song_with_a_cover_is_no_video(tmp_path):
     song = save_streams(tmp_path / "song.m4a", [("mjpeg", [grey(250)], COVER)], sound=True)
     with pytest.raises(UserError, match=r"song\.m4a: holds no video, only sound and a cover"):

@@ -55,6 +55,7 @@ def test_signals_have_their_exit_codes(number: signal.Signals, code: int, line: 
         os.kill(os.getpid(), number)
         time.sleep(60)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have had it ignored
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as caught:
         cli.run(main)

@@ -337,9 +337,10 @@ def test_an_id_with_a_separator_is_refused(tmp_path):
 
 
 def test_two_files_of_one_id_are_refused(tmp_path):
-    for name in ("real/a.png", "real/a.jpg", "fake/b.png"):
+    for name in ("real/a/b.png", "real/a__b.png", "fake/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save_rgb(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match=r"real/a\.jpg .*real/a\.png .*same id real/a"):
+    with pytest.raises(UserError, match=r"real/a/b\.png .*real/a__b\.png .*same id real/a__b"):
         find_sources(tmp_path, Selection("c23"))
 
 

@@ -71,8 +71,10 @@ def results_folder(run: Path, data: str | Path, split: str = "test") -> Path:
 def _holds_others(file: Path, data: str | Path) -> bool:
     """Whether a metrics.json is of other data that still exist; a path to nothing may be where these data were."""
     try:
-        evaluated = str(read_json(file).get("data"))
+        evaluated = read_json(file).get("data")
     except UserError:
+        return False
+    if not isinstance(evaluated, str):
         return False
     if is_demo(evaluated) or (isinstance(data, str) and is_demo(data)):
         return evaluated != data

@@ -27,13 +27,20 @@ NOT_SHOWN = Disposition.attached_pic | Disposition.timed_thumbnails  # covers, a
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's numbers of transfer functions
 
 
+PACKETS_BESIDE = 100
+"""Of another track, after which a track that has had one packet only is a still."""
+
+
+class NoVideo(UserError):
+    """A file that cannot be read as a container, or holds no moving pictures."""
+
+
 @contextlib.contextmanager
 def opened_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """A video and its stream that is meant to be seen. UserError that names the file if it can't be read."""
     check_regular(path, "video")
     try:
-        # "replace": a title in Latin-1 must not stop us
-        with _nameless(path) as file, av.open(file, "r", metadata_errors="replace", options=OPTIONS) as container:
+        with _opened(path) as container:
             stream = _shown_stream(container, path)
             check_range(stream, path)
             stream.thread_type = "NONE"  # with slices in threads H.264 hides what is damaged
@@ -42,18 +49,28 @@ def opened_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer
     except UserError:
         raise
     except av.ArgumentError as error:  # what FFmpeg says of a format that is not listed
-        raise UserError(f"{path}: not a readable video (damaged, or of no format that is read here)") from error
+        raise NoVideo(f"{path}: not a readable video (damaged, or of no format that is read here)") from error
     except Exception as error:  # whatever a decoder raises
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UserError(f"{path}: not a readable video ({reason})") from error
+        raise NoVideo(f"{path}: not a readable video ({reason})") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
+    # "replace": a title in Latin-1 must not stop us
+    with _nameless(path) as file, av.open(file, "r", metadata_errors="replace", options=OPTIONS) as container:
+        yield container
 
 
 def _shown_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
     """The stream with the largest picture; of equal ones the default, then the first. Covers are none."""
     streams = [stream for stream in container.streams.video if not stream.disposition & NOT_SHOWN]
+    if streams and len(container.streams) > 1:
+        stills = _stills(path, {stream.index for stream in streams})
+        streams = [stream for stream in streams if stream.index not in stills]
     if not streams:
         found = "only sound and a cover" if container.streams.video else "only sound" if container.streams.audio else ""
-        raise UserError(f"{path}: holds no video{found and f', {found}'}")
+        raise NoVideo(f"{path}: holds no video{found and f', {found}'}")
     best = max(streams, key=_rank)
     if best.codec_context is None:
         raise UserError(f"{path}: its video's codec is not known here")
@@ -70,11 +87,22 @@ def check_size(width: int, height: int) -> None:
         raise UserError(f"frames of {width} x {height} pixels (at most {MAX_PIXELS / 1e6:.0f} million)")
 
 
-def _rank(stream: av.VideoStream) -> tuple[bool, bool, int, bool]:
+def _stills(path: str | Path, tracks: set[int]) -> set[int]:
+    """Which of these tracks hold one picture only: a cover, in formats that have no word for it, such as Matroska."""
+    packets = dict.fromkeys(tracks, 0)
+    with _opened(path) as container, contextlib.suppress(av.FFmpegError):
+        for packet in container.demux([stream for stream in container.streams.video if stream.index in tracks]):
+            if packet.stream_index in packets:  # at the end, PyAV returns an empty packet of every track
+                packets[packet.stream_index] += bool(packet.size)
+            if min(packets.values()) > 1 or max(packets.values()) > PACKETS_BESIDE:
+                break
+    return {track for track, count in packets.items() if count == 1}
+
+
+def _rank(stream: av.VideoStream) -> tuple[bool, int, bool]:
     context = stream.codec_context
     pixels = context.width * context.height if context else 0
-    is_default = bool(stream.disposition & Disposition.default)
-    return context is not None, stream.frames != 1, pixels, is_default  # a track of one frame is a still
+    return context is not None, pixels, bool(stream.disposition & Disposition.default)
 
 
 def check_range(stream: av.VideoStream, path: str | Path) -> None:

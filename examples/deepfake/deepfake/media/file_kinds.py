@@ -62,11 +62,13 @@ def _is_container(head: bytes) -> bool:
 
 
 def _has_video(path: Path) -> bool:
-    """Whether a container holds more than sound."""
-    from .containers import opened_video  # not at the top: to list photos for a training needs no PyAV
+    """Whether a container holds more than sound. One that is refused for another reason, such as HDR, does."""
+    from .containers import NoVideo, opened_video  # not at the top: to list photos for a training needs no PyAV
 
     try:
         with opened_video(path):
             return True
-    except UserError:
+    except NoVideo:
         return False
+    except UserError:
+        return True

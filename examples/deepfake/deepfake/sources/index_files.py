@@ -63,8 +63,8 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 
 def _is_pickle(file: Path) -> bool:
-    """Whether a file begins as those of torch.save do, in either of their formats; its name may be any."""
-    return read_bytes(file).startswith((b"PK", b"\x80\x02"))
+    """Whether a file begins as those of torch.save and pickle do; its name may be any."""
+    return read_bytes(file).startswith((b"PK", b"\x80"))
 
 
 def _check_contradictions(listed: list[tuple[Source, Path]]) -> None:

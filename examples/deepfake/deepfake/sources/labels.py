@@ -17,7 +17,7 @@ from ..dataset.manifest import CLASSES
 WORDS = (
     "real original originals originalsequences pristine youtube actors genuine authentic",
     "fake fakes fakea fakeb forged forgery manipulated manipulatedsequences synthetic synthesis deepfake deepfakes "
-    "deepfakedetection face2face faceswap faceshifter neuraltextures df f2f fs nt fsh fh",
+    "deepfakedetection face2face faceswap faceshifter neuraltextures df f2f fs nt sh fsh fh",
 )
 LABEL_OF = {word: label for label, words in enumerate(WORDS) for word in words.split()}
 DATA_SETS = ("ff", "faceforensics", "celeb", "celebdf", "celebdfv1", "celebdfv2", "dfd", "dfdc", "dfdcp", "df", "uadfv")
@@ -48,7 +48,8 @@ def label_of(value: Any, data_set: str, given: Labels) -> int | None:
     if not isinstance(value, str):
         return None
     parts = _parts(value)
-    names = {*DATA_SETS, "youtube", "".join(_parts(data_set))}
+    own_name = "".join(_parts(data_set))
+    names = {*DATA_SETS, "youtube", *({own_name} - LABEL_OF.keys())}  # a set called "real" must not turn "real fake"
     cuts = [0, *(cut for cut in range(1, len(parts)) if "".join(parts[:cut]) in names)]
     return next((LABEL_OF[rest] for cut in cuts if (rest := "".join(parts[cut:])) in LABEL_OF), None)
 

@@ -23,11 +23,13 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
     """Every video and photo below real/ and fake/. UserError where a class has none."""
     listed = list(files_of_classes(root, ("image", "video")))
     photos = {path for path, *_ in listed if kind_of(path) == "image"}
-    names = {path.with_suffix("") for path in photos}
+    first: dict[Path, Path] = {}  # of the files of one name, such as a Live Photo's: it has no suffix in its id
+    for path in sorted((path for path, *_ in listed), key=lambda path: (path not in photos, path)):
+        first.setdefault(path.with_suffix(""), path)
     found = []
     for path, label, split, method, identity in listed:
         video = "__".join(identity.with_suffix("").parts)
-        if path not in photos and path.with_suffix("") in names:
+        if path != first[path.with_suffix("")]:
             video += f"__{path.suffix[1:].lower()}"
         frames = folder_of_frames(identity) if path in photos else None
         frame_of = "__".join(frames.parts) if frames else None
