@@ -93,19 +93,6 @@ def test_missing_packets_are_named(tmp_path, faces):
     assert len(found) == FRAMES - 8 and "none for 0.3 s" in line
 
 
-def test_a_hole_in_a_short_video_is_named(tmp_path, faces):
-    """Of so few intervals, one that differs is more than a tenth."""
-    whole, holed = save_video(tmp_path / "whole.mkv", faces[:12], g="1", bf="0"), tmp_path / "holed.mkv"
-    with av.open(str(whole)) as source, av.open(str(holed), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.size and not 3 <= number < 8:
-                packet.stream = stream
-                target.mux(packet)
-    found, (line,) = sampled(holed)
-    assert len(found) == 7 and "none for 0.2 s" in line
-
-
 def test_a_variable_rate_is_no_loss(tmp_path, faces):
     video = tmp_path / "screen.mkv"
     with av.open(str(video), "w") as container:

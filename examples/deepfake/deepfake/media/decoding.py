@@ -19,9 +19,7 @@ from .display import ShownFrame
 
 SAY_DURATION = frozenset({"mov", "matroska", "asf", "flv"})  # formats whose header has the duration of the whole
 ENDS_EARLY = 0.5  # seconds that may be missing at the end
-SHORT = 0.25  # share of a short video that may be
 CONSTANT = 0.9  # share of equal intervals from which on a video has a constant rate
-FEW = 4  # equal intervals of a short video, of which one other is a gap
 GAP = 3  # usual intervals; such a video has a longer one only where frames are missing
 
 
@@ -102,7 +100,7 @@ class Pass:
         gap = _gaps(self._times)
         if gap:
             lost.append(f"none for {gap:.1f} s")
-        if self._end < self._duration - min(ENDS_EARLY, SHORT * self._duration):
+        if self._end < self._duration - ENDS_EARLY:
             lost.append(f"none after {self._end:.1f} s of {self._duration:.1f} s")
         elif self._stopped:
             lost.append(f"not readable after {self._end:.1f} s")
@@ -121,6 +119,5 @@ def _gaps(times: list[float]) -> float:
     if len(steps) < 2:
         return 0.0
     usual = statistics.median(steps)
-    equal = sum(abs(step - usual) < usual / 4 for step in steps)
-    constant = equal >= CONSTANT * len(steps) or equal == len(steps) - 1 >= FEW
+    constant = sum(abs(step - usual) < usual / 4 for step in steps) >= CONSTANT * len(steps)
     return sum(step - usual for step in steps if step > GAP * usual) if constant else 0.0
