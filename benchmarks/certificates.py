@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the certificate in a file. Raises ValueError where it is none."""
+    """Return the certificate in a file. Raises ValueError where it holds something else."""
     try:
         certificate = json.loads(path.read_text(encoding="utf-8"))
         rows(certificate)

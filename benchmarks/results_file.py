@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import subprocess
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
-from panet_layers.measuring import machine
+from panet_layers.measuring import files, machine
 from panet_layers.measuring.cases import Case
 
 KEY = ("device", "layer", "contender", "pass", "shape", "groups", "dtype", "layout", "threads")
@@ -77,15 +75,11 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file, all or nothing: beside `path` first, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file and its folders, all or nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        os.replace(beside, path)
+        files.replace(path, content)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise ResultsError(f"cannot write {path}: {error}") from error
 
 

@@ -21,6 +21,7 @@ from benchmarks.prepared_steps import prepare, prepare_copy
 from benchmarks.results_file import Row
 from panet_layers.measuring import memory, timing
 from panet_layers.measuring.cases import PASSES, Case
+from panet_layers.measuring.certificate import first_line
 from panet_layers.measuring.quiet import OtherProcesses
 from panet_layers.measuring.steps import Step
 
@@ -98,7 +99,7 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
     try:
         gate = Gate(case, pass_)
     except Exception as error:
-        return [], [f"{REFERENCE}: failed, {_first_line(error)}"]
+        return [], [f"{REFERENCE}: failed, {first_line(error)}"]
     for contender in chosen:
         row: Row = {}
         try:
@@ -112,7 +113,7 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
                 row |= {name: str(size) for name, size in memory.measure(step)._asdict().items()}
             steps[contender.name], columns[contender.name] = step, row
         except Exception as error:  # compilers raise classes of their own; the other contenders are still measured
-            faults.append(f"{contender.name}: failed, {_first_line(error)}")
+            faults.append(f"{contender.name}: failed, {first_line(error)}")
     del gate
     if REFERENCE not in steps:
         return [], faults
@@ -123,10 +124,6 @@ def measure(case: Case, pass_: str, chosen: list[Contender], rounds: int) -> tup
     here = results_file.provenance(case.device) | {"others": others.share()}
     known = {name: here | time.columns() | columns.get(name, {}) for name, time in times.items()}
     return [results_file.new_row(case, pass_, name, found) for name, found in known.items()], faults
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def show(case: Case, pass_: str, rows: list[Row], faults: list[str]) -> None:

@@ -7,9 +7,7 @@ package whose results differ from one call to the next.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from .backends import available_backends
 from .measuring import machine
 from .measuring.cases import BUILDERS, DTYPES, LAYOUTS, Case, Shape
 from .measuring.certificate import examine
+from .measuring.files import replace
 from .measuring.quiet import OtherProcesses
 from .ops.native import library
 
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(text, end="")
     try:
         if args.out:
-            _write(args.out, text)
+            replace(args.out, text.encode())
     except OSError as error:
         print(f"error: cannot write {args.out}: {error.strerror}", file=sys.stderr)
         return 1
@@ -70,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m panet_layers.certify", description=__doc__.split(":", 1)[1].strip())
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--quick", action="store_true", help="few shapes, two dtypes: two minutes")
+    parser.add_argument("--quick", action="store_true", help="few shapes and two dtypes; takes a minute or two")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")
     parser.add_argument("--device", choices=tuple(BACKENDS), default=default, help="default here: %(default)s")
     args = parser.parse_args(arguments)
@@ -132,17 +131,6 @@ def _described(device: str) -> dict[str, str | int | None]:
         return {"kind": device, "name": name, "capability": capability, "cuda": torch.version.cuda}
     isa = None if library.why_not() else library.isa()
     return {"kind": device, "name": name, "machine": platform.machine(), "isa": isa, "threads": torch.get_num_threads()}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file, all or nothing."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 if __name__ == "__main__":

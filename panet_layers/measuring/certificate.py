@@ -27,7 +27,12 @@ def examine(case: Case, backends: Sequence[str], rounds: int) -> list[dict[str, 
         gate = Gate[str](partial(_run, case, pass_))
         for result in results:
             _try(result, partial(_judge, case, pass_, gate, result))
-        _time(case, pass_, [result for result in results if not result["fault"]], rounds)
+        timed = [result for result in results if not result["fault"]]
+        try:
+            _time(case, pass_, timed, rounds)
+        except Exception as error:  # such as memory that several steps at once do not have
+            for result in timed:
+                result["fault"] = _failure(error)
     return results
 
 
@@ -51,8 +56,16 @@ def _try(result: dict[str, Any], measure: Callable[[], None]) -> None:
     try:
         measure()
     except Exception as error:  # compilers raise classes of their own
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        result["fault"] = f"failed, {type(error).__name__}: {first_line}"
+        result["fault"] = _failure(error)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _failure(error: Exception) -> str:
+    return f"failed, {type(error).__name__}: {first_line(error)}"
 
 
 def _judge(case: Case, pass_: str, gate: Gate[str], result: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks import certificates
 from panet_layers import available_backends, certify
-from panet_layers.measuring import gate
+from panet_layers.measuring import certificate, gate
 from panet_layers.measuring.cases import BUILDERS, Case
 
 HERE = [name for name in certify.BACKENDS["cpu"] if available_backends()[name] is None]
@@ -106,6 +106,22 @@ def test_a_backend_that_fails_is_a_fault_with_its_reason(monkeypatch):
 
     spoil(monkeypatch, "collapsed", fail)
     assert faults(certify.certify("cpu", quick=True)) == {("emam", "collapsed"): "failed, RuntimeError: no such kernel"}
+
+
+def test_a_failure_while_times_are_measured_loses_no_other_result(monkeypatch):
+    calls = iter(range(10**6))
+    right = certificate.timing.measure
+
+    def measure(*arguments: Any) -> Any:
+        if next(calls) == 0:
+            raise MemoryError("out of memory")
+        return right(*arguments)
+
+    monkeypatch.setattr(certificate.timing, "measure", measure)
+    results = certify.certify("cpu", quick=True)["results"]
+    faults_of = [result["fault"] for result in results]
+    assert faults_of[: len(HERE)] == ["failed, MemoryError: out of memory"] * len(HERE)
+    assert set(faults_of[len(HERE) :]) == {""}
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
