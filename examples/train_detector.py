@@ -33,7 +33,7 @@ def load(folder: Path, size: int) -> list[Subset]:
     images = datasets.ImageFolder(folder, transforms.Compose(steps), loader=read)
     paths = [Path(path).relative_to(folder).as_posix() for path, _ in images.samples]
     people = [re.split("^real/|^fake/(?:[^/]+/)?|[_./-]", path)[1] for path in paths]
-    parts = [[i for i, p in enumerate(people) if (zlib.crc32(p.encode()) % 5 == 0) is last] for last in (False, True)]
+    parts = [[i for i, p in enumerate(people) if (zlib.crc32(p.encode()) % 5 == 0) is val] for val in (False, True)]
     if images.classes != ["fake", "real"] or any({images.targets[i] for i in part} != {0, 1} for part in parts):
         raise ValueError(f"{folder}: wanted real/ and fake/, no other folder, and more people than {len(set(people))}")
     return [Subset(images, part) for part in parts]

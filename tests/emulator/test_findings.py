@@ -52,7 +52,7 @@ CASES = {
         64,
         1,
     ),
-    "a barrier of the warp is none of the block": (
+    "a barrier of one warp holds back no other": (
         STORE + OF_WARP + NEXT.format(128) + LOAD,
         "RACE_OF_WARPS",
         STORE + BARRIER + NEXT.format(128) + LOAD,

@@ -14,7 +14,7 @@ from .demo.shot_images import demo_images
 def open_split(data: str | Path, split: str, image_size: int, cache: Path | None = None) -> Images:
     """Open one split of the demo (the text "demo", or "demo/0" to "demo/6": its folds) or of a folder (manifest.py).
 
-    A Path is always a folder: Path("./demo") has lost what told it from "demo".
+    A Path is always a folder: Path("./demo") and Path("demo") are equal.
 
     Of a folder, the whole list is checked, and the header of every image file of this split. Pixels are read on
     access: from the files, or already decoded from the folder `cache` that cache.py wrote.

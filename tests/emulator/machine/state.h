@@ -15,7 +15,7 @@ enum {
     MOST_TRACKED_BYTES = 32 << 20
 };
 
-/* As `program.py` writes it. Registers are byte offsets into a warp's registers, predicates are numbers; -1 is none. */
+/* As `program.py` writes it. Registers are byte offsets into a warp's registers, predicates are numbers; -1: not used. */
 struct Instruction {
     int32_t operation, guard, negated;
     int32_t target[4], source[10];

@@ -106,11 +106,12 @@ def check_regular(path: str | Path, kind: str) -> None:
         raise UserError(f"{path}: {found} (wanted a file)")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a regular file. UserError that names it if it cannot be read."""
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The content of a regular file, or its first `most` bytes. UserError that names it if it cannot be read."""
     check_regular(path, "file")
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read(most)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 

@@ -71,8 +71,11 @@ def _check_texts(pickled: IO[bytes], file: Path) -> None:
 
 def _is_stored_whole(tensor: Any) -> bool:
     """Whether memory holds each of a tensor's elements, as it does not those of expanded and sparse ones."""
-    dense = str(tensor.layout) == "torch.strided"
-    return dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    import torch
+
+    if tensor.layout is not torch.strided:
+        return False
+    return bool(tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
 
 
 def _tensors(value: Any) -> list[Any]:

@@ -145,7 +145,7 @@ def _split_folders(root: Path) -> dict[str, str]:
 
 
 def _leave_out_others(folder: Path, read: Collection[str], found: Found) -> None:
-    """Count what lies beside the folders that are read."""
+    """Count what is beside the folders that are read."""
     beside = f"beside {' and '.join(f'{name}/' for name in read)}"
     try:
         inside = sorted(folder.iterdir())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..common.cli import UserError
-from ..common.files import check_regular
+from ..common.files import read_bytes
 from .image_files import FORMATS, IMAGE_SUFFIXES, formats_by_start, is_image
 
 Kind = Literal["image", "video"]
@@ -29,12 +29,7 @@ HEAD = 2048  # bytes that are looked at
 
 def kind_of(path: Path) -> Kind | None:
     """What a file is; None: neither. UserError where it can't be read or is no file."""
-    check_regular(path, "file")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    head = read_bytes(path, HEAD)
     suffix = path.suffix.lower()
     formats = formats_by_start(head)
     if "HEIF" in formats or (not FORMATS.isdisjoint(formats) and (suffix in IMAGE_SUFFIXES or is_image(path))):

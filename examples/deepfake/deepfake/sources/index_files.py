@@ -64,7 +64,7 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
 def _is_pickle(file: Path) -> bool:
     """Whether a file begins as those of torch.save and pickle do; its name may be any."""
-    return read_bytes(file).startswith((b"PK", b"\x80"))
+    return read_bytes(file, 2).startswith((b"PK", b"\x80"))
 
 
 def _check_contradictions(listed: list[tuple[Source, Path]]) -> None:
@@ -175,7 +175,7 @@ def _paths(texts: list[Any], file: Path) -> tuple[PurePosixPath, ...]:
 
 
 def frame_number(path: Path | PurePosixPath) -> int | None:
-    """The number at the end of a file's stem; None where there is none, or one with more than 18 digits."""
+    """The number at the end of a file's stem; None without a number, or for one of more than 18 digits."""
     digits = re.search(r"\d+$", path.stem)
     return int(digits[0]) if digits and len(digits[0]) <= 18 else None
 
