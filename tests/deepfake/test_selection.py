@@ -199,12 +199,12 @@ def test_boxes_replace_the_detector(tmp_path, capsys):
 @pytest.mark.parametrize("path", ["./test/real/a.png", "test//real/a.png", "{root}/test/real/a.png",
                                   "../in/test/real/a.png", "test/real/x.png", ""])  # fmt: skip
 def test_boxes_of_unknown_paths_are_named(tmp_path, path):
-    path = path.format(root=photos(tmp_path / "in"))
+    root = photos(tmp_path / ("a_folder_of_a_long_name" * 5) / "in")
+    path = path.format(root=root)
     (tmp_path / "boxes.csv").write_text(f"path,frame,x0,y0,x1,y1\ntest/real/c.mp4,1,0,0,9,9\n{path},,1,2,3,4\n")
-    with pytest.raises(
-        UserError, match=re.escape(f"boxes.csv: path {path!r} leads to no file in {tmp_path}/in")
-    ) as caught:
-        run_here(tmp_path / "in", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
+    message = f"boxes.csv: path {path!r} leads to no file in {root}"
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        run_here(root, tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 

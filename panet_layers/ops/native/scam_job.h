@@ -149,9 +149,11 @@ static void run_stages(const scam_call* c, const void* job, const stage* stages,
     }
 }
 
-/* Parts of n channels, rows or columns whose results do not depend on each other: a few for each thread. */
+/* Parts of n channels, rows or columns whose results do not depend on each other: a few for each thread. None has fewer
+   than LANES but where n has, since what is shorter than a vector is summed up in another order. */
 INLINE idx free_parts(const scam_call* c, idx n, idx most) {
-    idx parts = by_sample(c) ? 1 : least(parts_of(n, 16), 4 * c->threads), least_parts = parts_of(n, most);
+    idx size = 2 * LANES > 16 ? 2 * LANES : 16, whole = n / size, least_parts = parts_of(n, most);
+    idx parts = by_sample(c) ? 1 : least(whole > 1 ? whole : 1, 4 * c->threads);
     return parts > least_parts ? parts : least_parts;
 }
 INLINE idx part_start(idx n, idx parts, idx part) { return least(n, round_up(n * part / parts, LANES)); }

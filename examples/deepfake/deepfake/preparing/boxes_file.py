@@ -45,7 +45,7 @@ def read_boxes(file: Path, root: Path, wanted: Collection[str]) -> dict[str, Fac
         plain = not {"", ".", ".."} & set(name.split("/"))
         if name not in wanted and not (plain and os.path.exists(root / name)):
             example = next(iter(wanted))
-            raise UserError(f"{file}: path {name[:100]!r} leads to no file in {root}; write it as {example}")
+            raise UserError(f"{file}: path {name[:1000]!r} leads to no file in {root}; write it as {example}")
         for faces in frames.values():
             faces.sort(key=lambda face: (-face.area, face.box))
     return found
