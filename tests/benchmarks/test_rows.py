@@ -17,6 +17,7 @@ from panet_layers.measuring.draws import clear_maxima
 from tests.benchmarks.small_benchmarks import OURS, measure, rows_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [

@@ -22,6 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason=reason)
 pytest.importorskip("onnxscript", reason=reason)
 
 
+@pytest.mark.slow
 def test_probability_is_predicts(tmp_path, capsys, caplog):
     caplog.set_level(logging.ERROR)
     run = save_run(tmp_path / "run", build("panet"))

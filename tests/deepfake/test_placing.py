@@ -46,6 +46,7 @@ print(faults(4))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library manages memory otherwise")
 def test_freed_memory_is_used_again_without_being_cleared() -> None:
     def faults(kept: bool) -> int:

@@ -29,6 +29,7 @@ def epochs(run):
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_trains_evaluates_and_predicts_then_again(one_shot, tmp_path, capfd):
     run = tmp_path / "demo"
     assert quickstart.main(["--out", str(run), "--epochs", "1", "--seed", "3"]) == 0

@@ -28,6 +28,7 @@ def counts_of(body, wanted, threads=32, blocks=1, options=COUNTED):
     return {name: int(array[at]) for name, array in result.counts._asdict().items()}, result
 
 
+@pytest.mark.slow
 def test_executions_are_of_warps_and_lanes_of_threads():
     body = "setp.lt.u32 %p0, %r0, 5; @%p0 ld.global.u32 %r1, [%q0];"
     counts, _ = counts_of(body, "ld.global", threads=64, blocks=3)

@@ -15,7 +15,7 @@ from panet_layers import EMAM, insert_attention, remove_attention
 from panet_layers.insertion.refinement import Refinement
 from tests.insertion.timm_models import modules, smallest
 
-SLOW_FROM, HUGE_FROM = 25_000_000, 80_000_000  # parameters
+SLOW_FROM, LARGE_FROM, HUGE_FROM = 15_000_000, 25_000_000, 80_000_000  # parameters
 CANNOT_TAKE_IT: dict[str, str] = {}  # module of timm -> why; the documentation lists the same
 
 
@@ -34,7 +34,7 @@ def images(model):
     """Two of timm's size; for a large model, to save time, one of half the size where the model accepts it."""
     size = model.pretrained_cfg["input_size"][1:]
     generator = torch.Generator().manual_seed(1)
-    if sum(p.numel() for p in model.parameters()) < SLOW_FROM and max(size) < 500:
+    if sum(p.numel() for p in model.parameters()) < LARGE_FROM and max(size) < 500:
         return torch.randn(2, 3, *size, generator=generator)
     small = torch.randn(1, 3, *(side // 64 * 32 for side in size), generator=generator)
     try:

@@ -41,6 +41,7 @@ def check(kernels, targets):
     assert faulty(kernels) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_representative_launches(layer):
     kernels = survey(layer, SHARED_LIMIT)

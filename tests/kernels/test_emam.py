@@ -26,7 +26,7 @@ from tests.layers.inputs import LAYOUTS, VALUES
 from tests.layers.operators import opcheck
 from tests.layers.published import GOLDEN, build, expected_outcome, load
 
-SLOW = {1, 2, 11}  # in the interpreter
+SLOW = {0, 1, 2, 4, 11}  # in the interpreter
 ON_GPUS = {0, 2, 5, 6, 8, 10, 11}
 TABLE = [
     pytest.param(case, marks=[pytest.mark.slow] * (i in SLOW) + [pytest.mark.interpreted] * (i not in ON_GPUS))
@@ -224,6 +224,7 @@ def test_two_runs_are_equal_bit_for_bit(device, either_forward):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_gradcheck(device):
     case = EmamCase(1, 4, 2, 3, 2)
     function, parameters = as_function(with_backend(case.layer(), "triton").to(device))
@@ -260,12 +261,14 @@ def test_matches_the_published_module(path, device):
     assert_same(outcome, expected_outcome(stored))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [SMALL, EmamCase(0, 4, 2, 3, 3)], ids=str)
 def test_opcheck(case, device):
     x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))
     opcheck(case, case.layer(dtype=torch.float32).to(device), x, grad, "_fused")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_gradients_are_eagers_at_any_size(device):
     assert_one_compilation_serves([(2, 5, 4), (2, 3, 6), (2, 7, 2)], SMALL, "triton", device)

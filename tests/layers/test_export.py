@@ -82,6 +82,7 @@ def test_export_for_training_updates_the_running_statistics():
     assert_same(dict(module.named_buffers()), dict(layer.named_buffers()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_without_a_named_backend_a_graph_has_no_operator_of_this_package(name):
     """And no constant of the traced size: other sizes are right too."""

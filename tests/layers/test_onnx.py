@@ -107,6 +107,7 @@ def test_exporter_by_torchscript(name, opset, tmp_path):
     check(model, path, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_half_precision(name, tmp_path):
     """A model in float16 gives a graph in float16, statistics and gates in float32 as in PyTorch."""
@@ -119,6 +120,7 @@ def test_half_precision(name, tmp_path):
         assert_same({key: out.float() for key, out in actual.items()}, outputs(model(x)), 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_conversion_to_float16(name, tmp_path):
     convert = pytest.importorskip("onnxruntime.transformers.float16").convert_float_to_float16

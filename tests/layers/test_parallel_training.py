@@ -11,7 +11,9 @@ from tests.layers.two_trainers import WAYS, after_a_step, loss, network, share
 
 
 @pytest.mark.parametrize("kind", WAYS)
-@pytest.mark.parametrize("name", [pytest.param("timm", marks=pytest.mark.long), "inserted", "panet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("timm", marks=pytest.mark.long), "inserted", pytest.param("panet", marks=pytest.mark.slow)]
+)
 def test_gradients_and_step_are_those_of_one_process(name, kind, tmp_path):
     """One process's are by the papers' formulas."""
     if kind == "fsdp2" and not hasattr(torch.cpu.Stream, "record_event"):

@@ -112,6 +112,7 @@ def test_quantisation_of_an_exported_program(model):
     check(converted, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operators", [["MatMul", "Gemm"], None], ids=["matmul", "all"])
 def test_onnxruntimes_dynamic_quantisation(model, operators, tmp_path):
     reason = "ONNX needs the packages of the extra `export`"
