@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 import train
 from deepfake.common import cli
 from deepfake.common.cli import UserError
-from deepfake.common.interrupt import Interrupt, Terminated
+from deepfake.common.interrupt import Interrupt, Terminated, held_back, raising_signals
 from deepfake.common.workers import run_tasks
 from deepfake.reproducing.steps import Step
 from deepfake.training import placing
@@ -78,6 +79,27 @@ def test_a_second_ctrl_c_raises_at_once() -> None:
         with pytest.raises(KeyboardInterrupt) as caught:
             interrupt.leave()
         assert not isinstance(caught.value, Terminated)
+
+
+@pytest.mark.parametrize("sent, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_to_another_thread_is_held_back_too(sent: signal.Signals, raised: type[BaseException]) -> None:
+    """Any thread that does not block a signal may get it, such as a progress bar's; Python acts in the main one."""
+    end, reached = threading.Event(), []
+    other = threading.Thread(target=end.wait)
+    other.start()
+    try:
+        with raising_signals():
+            before = signal.getsignal(sent)
+            with pytest.raises(raised):
+                with held_back():
+                    os.kill(os.getpid(), sent)
+                    time.sleep(0.05)
+                    reached.append("the end of the block")
+                reached.append("what follows it")
+            assert reached == ["the end of the block"] and signal.getsignal(sent) is before
+    finally:
+        end.set()
+        other.join()
 
 
 def test_ctrl_c_reaches_no_worker_of_a_pool_not_even_while_it_starts() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -58,11 +58,25 @@ def held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    arrived: list[int] = []  # by another thread, such as a progress bar's, whose mask is not this one's
+    handlers = _replaced_handlers(lambda number, frame: arrived.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+def _replaced_handlers(handler: Callable[[int, FrameType | None], Any]) -> dict[signal.Signals, Any]:
+    """Set a handler where Python has one; the handlers before. Python allows no thread but the main one to set any."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    own = [number for number in ENDING if callable(signal.getsignal(number))]
+    return {number: signal.signal(number, handler) for number in own}
 
 
 @contextmanager
