@@ -28,6 +28,7 @@ from deepfake.preparing.frame_counts import PROFILES
 from deepfake.preparing.tasks import Request, Task, check_missing, list_tasks
 from deepfake.reproducing.estimates import print_estimate
 from deepfake.reproducing.plan import Experiment, plan
+from deepfake.reproducing.planned_data import Parts, planned, prepared, print_data
 from deepfake.reproducing.report import write_report
 from deepfake.reproducing.steps import Step, print_plan, run_step, run_steps
 from deepfake.reproducing.table_one import MODELS
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_step(steps, number)
         return
     print_plan(steps)
+    if show_only:
+        print_data(data_of(experiment, tasks), recipe)
     if estimate:
         workers = prepare_arguments(experiment, experiment.compressions[0], experiment.prepare).workers
         print_estimate(experiment, steps, tasks, workers)
@@ -125,6 +128,12 @@ def tasks_left(experiment: Experiment, steps: list[Step]) -> dict[str, list[Task
             if not found[compression]:
                 raise UserError(f"{experiment.source}: has no video in {compression}")
     return found
+
+
+def data_of(experiment: Experiment, tasks: dict[str, list[Task]]) -> dict[str, Parts]:
+    """What each compression has or will have to train and test on. No video is opened."""
+    folders = experiment.data_folders
+    return {name: planned(tasks[name]) if name in tasks else prepared(folder) for name, folder in folders.items()}
 
 
 def recipe_of(experiment: Experiment) -> dict[str, Any]:

@@ -16,10 +16,8 @@ from ..common.texts import read_json
 from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .coverage import Coverage, read_coverage
+from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
-
-PAPERS = {"profile": "recce", "train": {}, "prepare": {}, "processes": 1}
-"""The paper's recipe, as reproduce.json holds it: no option is changed."""
 
 
 def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any]) -> Path:
@@ -82,7 +80,7 @@ def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: 
             "counts here are given below), so its figures do not compare with the paper's."
         )
     if len(other) < len(coverages):
-        changed = [f"`{name}`: {_shown(recipe[name])}" for name in PAPERS if recipe[name] != PAPERS[name]]
+        changed = departures(recipe)
         if changed:
             parts.append(f"**This is not the paper's recipe** ({'; '.join(changed)}), whatever the verdicts say.")
         parts.append(
@@ -191,7 +189,7 @@ def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) ->
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
-    lines = [f"`{name}`: {_shown(value)}  " for name, value in recipe.items()]
+    lines = [f"`{name}`: {shown(value)}  " for name, value in recipe.items()]
     flood = recipe["train"].get("flood")
     loss = f"all with `--flood {flood}`" if flood else "without the flooding of its own code (`--flood 0.04`)"
     rows = []
@@ -206,15 +204,6 @@ def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
         table(["training", "epoch chosen on val", "val AUC", "commit"], rows),
     ]
     return "\n\n".join(parts)
-
-
-def _shown(value: Any) -> str:
-    """One value of a recipe as text; of options, those that were changed."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(option)}" for name, option in value.items()) or "the defaults"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value)
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:
