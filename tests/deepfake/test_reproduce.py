@@ -14,12 +14,12 @@ import torch
 import reproduce
 from deepfake.common.cli import UserError
 from deepfake.reproducing import estimates, steps
-from deepfake.reproducing.plan import Experiment
 from deepfake.reproducing.steps import Step
 from deepfake.sources import ffpp
 from deepfake.training import settings as config
 from deepfake.training.checkpoint import save_state
 from deepfake.training.run import build_model
+from tests.deepfake.experiments import experiment_of
 from tests.deepfake.finished_trainings import PAPERS, result
 from tests.deepfake.prepare_for_tests import save_tree, write_splits
 
@@ -191,11 +191,6 @@ def test_from_videos_to_the_report(tmp_path, capfd):
 
 
 # --- resuming
-
-
-def experiment_of(*options: str) -> Experiment:
-    args = vars(reproduce._parser().parse_args(reproduce.joined(["FFPP", "OUT", *options])))
-    return reproduce.read_experiment({name: args[name] for name in args if name not in ("plan", "estimate", "step")})
 
 
 def recipe_of(*options: str) -> dict:

@@ -196,14 +196,24 @@ def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
     for r in results:
         epoch = r.metrics["checkpoint_epoch"]
         auc = next(float(row["val_auc"]) for row in read_log(r.run) if int(row["epoch"]) == epoch)
-        commit = (read_json(r.run / CONFIG).get("commit") or "unknown")[:10]
-        rows.append([r.run.name, epoch, f"{100 * auc:.2f}", commit])
+        config = read_json(r.run / CONFIG)
+        commit = (config.get("commit") or "unknown")[:10]
+        rows.append([r.run.name, epoch, f"{100 * auc:.2f}", commit, _made_with(config)])
     parts = [
         "\n".join(lines),
         f"All models are trained by the same recipe with the paper's loss (Eq. 12), RECCE too: {loss}.",
-        table(["training", "epoch chosen on val", "val AUC", "commit"], rows),
+        table(["training", "epoch chosen on val", "val AUC", "commit", "with"], rows),
     ]
     return "\n\n".join(parts)
+
+
+def _made_with(config: dict[str, Any]) -> str:
+    """The machine, the backend and the versions of a training; nothing for one of an older version."""
+    machine, versions = config.get("machine") or {}, config.get("versions") or {}
+    parts = [machine.get("device"), machine.get("backend")]
+    parts += [machine[name] and f"{name} {machine[name]}" for name in ("cuda", "driver") if name in machine]
+    parts += [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join(part for part in parts if part)
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:

@@ -65,6 +65,9 @@ class Settings:
     emam: str = setting("network", "location of EMAM", "common", choices=LOCATIONS)
     scam: str = setting("network", "location of SCAM", "final", choices=LOCATIONS)
     pretrained: bool = setting("network", "start the encoder from ImageNet weights (downloaded once)", True, tiny=False)
+    encoder_weights: str | None = setting(
+        "network", "these ImageNet weights, a file of timm's legacy_xception, instead of the download", None,
+        may_change=True, type=non_empty, metavar="FILE")
     image_size: int = setting(
         "network", "images are resized to this side length", 299, tiny=64, type=positive_int, metavar="PIXELS")
 
@@ -146,6 +149,8 @@ def settle(given: dict[str, Any]) -> Settings:
         raise UserError(f"--model {settings.model} has no EMAM or SCAM: --emam and --scam need --model panet", 2)
     if settings.variant == "tiny" and settings.pretrained:
         raise UserError("--pretrained needs --variant paper: there are no ImageNet weights of the tiny encoder", 2)
+    if settings.encoder_weights and not settings.pretrained:
+        raise UserError("--encoder-weights needs --pretrained, which starts from them", 2)
     if settings.cache and is_demo(settings.data):
         raise UserError("--cache needs --data FOLDER: the demo's images are in memory", 2)
     if settings.image_size < SMALLEST_IMAGE:
