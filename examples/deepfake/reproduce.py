@@ -5,9 +5,10 @@
 
 FFPP is FaceForensics++'s folder, or one of forge.py's. The recipe is the paper's, train.py's default; the frames are
 RECCE's (--profile recce). --train and --prepare change both, for all models alike. The best epoch is chosen on the
-validation split. After a stop, the same command continues: finished steps are not repeated, and an interrupted training
-is resumed. Machines that share OUT can each run one step (--step N), as the jobs of a SLURM array do: first those that
-prepare, then (with --cache) those that decode, those that train, those that evaluate. --processes K trains on K GPUs.
+validation split. A preflight tries first what could fail after hours. After a stop, the same command continues:
+finished steps are not repeated, and an interrupted training is resumed. Machines that share OUT can each run one step
+(--step N), as the jobs of a SLURM array do: first those that prepare, then (with --cache) those that decode, those that
+train, those that evaluate. --processes K trains on K GPUs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from deepfake.preparing.frame_counts import PROFILES
 from deepfake.preparing.tasks import Request, Task, check_missing, list_tasks
 from deepfake.reproducing.estimates import print_estimate
 from deepfake.reproducing.plan import Experiment, plan
+from deepfake.reproducing.planned_data import Parts, planned, prepared, print_data
+from deepfake.reproducing.preflight import preflight
 from deepfake.reproducing.report import write_report
 from deepfake.reproducing.steps import Step, print_plan, run_step, run_steps
 from deepfake.reproducing.table_one import MODELS
@@ -58,13 +61,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not show_only:
             claim(experiment.out, recipe)
     if number is not None and not show_only:
+        preflight(experiment, steps[number - 1 : number])
         run_step(steps, number)
         return
     print_plan(steps)
+    if show_only:
+        print_data(data_of(experiment, tasks), recipe)
     if estimate:
         workers = prepare_arguments(experiment, experiment.compressions[0], experiment.prepare).workers
         print_estimate(experiment, steps, tasks, workers)
     if not show_only:
+        preflight(experiment, steps)
         run_steps(steps)
         written = write_report(experiment.out / "report", experiment.results(), experiment.data_folders, recipe)
         print(f"== report: {written}")
@@ -125,6 +132,12 @@ def tasks_left(experiment: Experiment, steps: list[Step]) -> dict[str, list[Task
             if not found[compression]:
                 raise UserError(f"{experiment.source}: has no video in {compression}")
     return found
+
+
+def data_of(experiment: Experiment, tasks: dict[str, list[Task]]) -> dict[str, Parts]:
+    """What each compression has or will have to train and test on. No video is opened."""
+    folders = experiment.data_folders
+    return {name: planned(tasks[name]) if name in tasks else prepared(folder) for name, folder in folders.items()}
 
 
 def recipe_of(experiment: Experiment) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def train_from(argv: Sequence[str] | None) -> None:
 
     use_threads(settings.threads)
     with join(settings.device) as processes:
+        settings = settings.over(processes.world)
         with processes.only_main_prints(), reading_input():
             data = open_splits(settings)
         check(settings, processes, data["train"])

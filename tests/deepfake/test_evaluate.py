@@ -23,6 +23,7 @@ from deepfake.evaluating.evaluation import results_folder
 from deepfake.evaluating.picture_grids import choose_examples
 from deepfake.evaluating.scoring import score_logits, to_probabilities
 from deepfake.evaluating.summary_table import report
+from deepfake.sources import ffpp
 from panet_layers.models import PANetOutput
 from tests.deepfake.scripts import evaluated
 from tests.deepfake.tiny_runs import build, save_images, save_run
@@ -129,24 +130,27 @@ def test_without_a_training_split_there_is_no_trivial_baseline(run, tmp_path, ca
 NO_GROUPS = {"threshold_from_val": None, "at_threshold": {"0.5": None, "from_val": None}, "lightness": None}
 
 
-def table(data, counts=(140, 560), methods=summary_table.FFPP_METHODS, split="test"):
+FFPP_TEST = {"/".join(video) for video in ffpp.official_test()}
+
+
+def table(data, videos=FFPP_TEST, split="test"):
     level = {"acc": 0.9, "balanced_acc": 0.8, "auc": 0.95, "ap": 0.97, "eer": 0.1}
-    level |= {"n_real": counts[0], "n_fake": counts[1]}
+    level |= {"n_real": 140, "n_fake": 560}
     metrics = {"model": "PANet paper", "data": data, "split": split, "checkpoint_epoch": 1, "description": "these"}
     metrics |= {"trivial_baseline_auc": 0.61, "always_fake_acc": 0.8, "frame": level, "video": level}
-    return report(metrics | NO_GROUPS, set(methods))
+    return report(metrics | NO_GROUPS, videos)
 
 
 def test_the_table_says_what_it_compares_to():
     assert "DEMONSTRATION" in table("demo")
-    assert "do not compare" in table("somewhere", counts=(20, 20))
+    assert "do not compare" in table("somewhere", {f"{video}x" for video in FFPP_TEST})  # as many, by other names
+    assert "do not compare" in table("somewhere", {video for video in FFPP_TEST if "real" in video})
     assert "do not compare" in table("somewhere", split="val")
-    assert "do not compare" in table("somewhere", methods={"real", "swap"})
-    ffpp = table("ffpp")
-    assert "NOT" not in ffpp
-    assert "preparation" in ffpp
+    compared = table("ffpp")
+    assert "NOT" not in compared
+    assert "preparation" in compared
     for figure in ("97.26", "99.37", "91.37", "94.90", "97.06", "96.30", "61.00", "80.00"):
-        assert figure in ffpp
+        assert figure in compared
 
 
 def test_the_columns_of_the_table_stand_apart():
@@ -155,7 +159,7 @@ def test_the_columns_of_the_table_stand_apart():
     metrics = {"model": "PANet tiny", "data": "faces", "split": "test", "checkpoint_epoch": None, "description": ""}
     metrics |= {"trivial_baseline_auc": None, "always_fake_acc": 0.5, "bootstrap": {"resamples": 9}}
     metrics |= NO_GROUPS | {"frame": level, "video": level}
-    assert "[100.0, 100.0] [100.0, 100.0]" in report(metrics, {"real", "swap"})
+    assert "[100.0, 100.0] [100.0, 100.0]" in report(metrics, {"real/1", "swap/2"})
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))

@@ -14,13 +14,14 @@ import torch
 import reproduce
 from deepfake.common.cli import UserError
 from deepfake.reproducing import estimates, steps
-from deepfake.reproducing.plan import Experiment
 from deepfake.reproducing.steps import Step
+from deepfake.sources import ffpp
 from deepfake.training import settings as config
 from deepfake.training.checkpoint import save_state
 from deepfake.training.run import build_model
+from tests.deepfake.experiments import experiment_of
 from tests.deepfake.finished_trainings import PAPERS, result
-from tests.deepfake.prepare_for_tests import save_tree
+from tests.deepfake.prepare_for_tests import save_tree, write_splits
 
 TINY = ["--train", "--variant tiny --epochs 1 --batch-size 4 --workers 0 --threads 1"]
 TINY += ["--prepare", "--size 64 --workers 1 --methods Deepfakes FaceSwap", "--compressions", "c23"]
@@ -77,10 +78,63 @@ def test_the_plan_prepares_then_trains_then_evaluates(tmp_path, capsys):
     tree = save_tree(tmp_path / "tree")
     reproduce.main([str(tree), str(tmp_path / "out"), "--seeds", "2", "--plan", "--no-estimate", *TINY])
     lines = capsys.readouterr().out.splitlines()
-    kinds = [line.split()[1] for line in lines]
-    assert kinds == ["prepare"] + ["train"] * 6 + ["evaluate"] * 6
+    kinds = [line.split()[1] for line in lines[:13]]
+    assert kinds[:13] == ["prepare"] + ["train"] * 6 + ["evaluate"] * 6
+    assert any(re.fullmatch(r"test +fake +FaceSwap +\d+ +\d+", line) for line in lines)
+    assert lines[-2].startswith("HQ (c23): no comparison with the paper: ")
     assert not (tmp_path / "out").exists()
     assert sum("--model recce --seed 1" in line for line in lines) == 1
+
+
+def plan_of(tree: Path, capsys, *options: str) -> str:
+    reproduce.main([str(tree), str(tree.parent / "out"), "--plan", "--no-estimate", "--compressions", "c23", *options])
+    return capsys.readouterr().out
+
+
+def mock_ffpp(root: Path, missing: int = 0) -> Path:
+    """FF++'s tree with its official splits and two more methods, every video a name with nothing in it."""
+    pairs = ffpp.official_pairs()
+    write_splits(root, **{split: [list(pair) for pair in listed] for split, listed in pairs.items()})
+    videos = sorted(ffpp.split_of_ids(pairs))
+    fakes = [f"{a}_{b}" for listed in pairs.values() for pair in listed for a, b in (pair, pair[::-1])]
+    folders = {root / ffpp.ORIGINAL: videos}
+    folders |= {root / ffpp.MANIPULATED / method: fakes for method in (*ffpp.METHODS, "FaceShifter")}
+    for folder, names in folders.items():
+        (folder / "c23/videos").mkdir(parents=True)
+        for name in names:
+            (folder / f"c23/videos/{name}.mp4").touch()
+    for a, b in pairs["test"][:missing]:
+        (root / ffpp.MANIPULATED / f"FaceSwap/c23/videos/{a}_{b}.mp4").unlink()
+    return root
+
+
+def test_the_plan_of_ffpp_says_what_is_compared(tmp_path, capsys):
+    """The files are empty: the plan opens none of them."""
+    tree = mock_ffpp(tmp_path / "tree")
+    out = plan_of(tree, capsys)
+    for row in (
+        r"train +real +real +720 +36000",
+        r"train +fake +Deepfakes +720 +9000",
+        r"test +fake +FaceSwap +140 +4480",
+    ):
+        assert re.search(row, out)
+    assert "FaceShifter" not in out and "\nHQ (c23): compares with the paper\n" in out and "not the paper's" not in out
+    changed = plan_of(tree, capsys, "--processes", "4", "--train", "--epochs 3")
+    assert "not the paper's recipe, which the report will say: `train`: epochs 3; `processes`: 4" in changed
+    other = plan_of(tree, capsys, "--prepare", "--methods FaceSwap FaceShifter")
+    assert re.search(
+        r"no comparison with the paper: 140 test videos are not of FF\+\+'s test split, such as FaceShifter/", other
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [(7, "compares with the paper"), (12, "12 of FF++'s 700 test videos are missing")]
+)
+def test_the_plan_counts_missing_test_videos(tmp_path, capsys, missing, said):
+    tree = mock_ffpp(tmp_path / "tree", missing)
+    with pytest.raises(UserError, match=f"{missing} videos are missing"):
+        plan_of(tree, capsys)
+    assert said in plan_of(tree, capsys, "--prepare", "--allow-missing")
 
 
 def test_the_plan_has_estimates_of_time_and_space(tmp_path, capsys):
@@ -137,11 +191,6 @@ def test_from_videos_to_the_report(tmp_path, capfd):
 
 
 # --- resuming
-
-
-def experiment_of(*options: str) -> Experiment:
-    args = vars(reproduce._parser().parse_args(reproduce.joined(["FFPP", "OUT", *options])))
-    return reproduce.read_experiment({name: args[name] for name in args if name not in ("plan", "estimate", "step")})
 
 
 def recipe_of(*options: str) -> dict:
@@ -214,6 +263,14 @@ def test_the_cache_is_made_between_preparing_and_training(tmp_path, capsys, monk
 
 
 # --- estimates
+
+
+def test_the_estimate_counts_the_batch_of_each_process(tmp_path, capsys, monkeypatch):
+    measured = []
+    monkeypatch.setattr(estimates, "measure", lambda *given: measured.append(given) or estimates.Measured(1.0, 1.0, 1))
+    tiny = ["--train", "--variant tiny --epochs 1 --batch-per-process 3", *TINY[2:]]
+    reproduce.main([*prepared(tmp_path / "out", *tiny), "--processes", "2", "--plan"])
+    assert [(settings.batch_size, processes) for settings, processes in measured] == [(6, 2)]
 
 
 def test_the_estimate_counts_what_a_run_keeps(tmp_path):

@@ -78,6 +78,31 @@ def test_splits_in_the_tree_replace_the_official_ones(tmp_path):
     assert found["val"] == {"real/002", "real/003"} | {f"{m}/{v}" for m in METHODS for v in ("002_003", "003_002")}
 
 
+def official_tree(root: Path) -> Path:
+    """A tree with the official splits, FF++'s four methods and two more."""
+    pairs = ffpp.official_pairs()
+    write_splits(root, **{split: [list(pair[::-1]) for pair in reversed(listed)] for split, listed in pairs.items()})
+    for method in (*ffpp.METHODS, "DeepFakeDetection", "FaceShifter"):
+        (root / f"manipulated_sequences/{method}/c23/videos").mkdir(parents=True)
+    return root
+
+
+def test_official_splits_in_the_tree_are_the_official_ones(tmp_path, capsys):
+    found = find_sources(official_tree(tmp_path), Selection("c23"))
+    assert {source.method for source in found} == {"real", *ffpp.METHODS}
+    assert len(found) == 5000 and sum(source.split == "test" for source in found) == 700
+    said = capsys.readouterr().err
+    assert (
+        "left out DeepFakeDetection, FaceShifter, which are not of FF++'s four methods (--methods takes them)" in said
+    )
+
+
+def test_other_methods_are_taken_where_they_are_named(tmp_path, capsys):
+    found = find_sources(official_tree(tmp_path), Selection("c23", methods=("FaceSwap", "FaceShifter")))
+    assert {source.method for source in found} == {"real", "FaceSwap", "FaceShifter"}
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_bad_splits_are_named(tmp_path):
     write_splits(tmp_path, [["000", "001"]], [["001", "003"]], [["004", "005"]])
     with pytest.raises(UserError, match=r"val\.json: id 001 is in train too"):

@@ -12,7 +12,7 @@ import pytest
 
 from deepfake.common.cli import UserError
 from deepfake.reproducing import report
-from deepfake.reproducing.coverage import official_test, read_coverage
+from deepfake.reproducing.coverage import read_coverage
 from deepfake.reproducing.plan import is_evaluated
 from deepfake.reproducing.table_one import Cell, Result, cell, gains, paper_figure, read_result
 from deepfake.sources import ffpp
@@ -92,7 +92,7 @@ def test_only_ffpps_own_test_split_is_compared(tmp_path):
         )
     )  # fmt: skip
     assert [found.is_ffpp for found in (own, forged, gap, hole)] == [True, False, True, False]
-    assert own.missing == [] and len(gap.missing) == 7 and set(gap.missing) < official_test()
+    assert own.missing == [] and len(gap.missing) == 7 and set(gap.missing) < ffpp.official_test()
     results = some_results(tmp_path, {"c23": tmp_path / "own"})
     assert cell(results, "panet", "c23", "frame", "auc", ffpp=False).paper is None
     assert cell(results, "panet", "c23", "video", "auc", ffpp=True).paper is None
@@ -155,6 +155,12 @@ def test_another_recipe_is_named_above_the_verdicts(tmp_path):
     text = report_of(tmp_path, recipe)
     assert "**This is not the paper's recipe** (`profile`: bench32; `train`: epochs 2, flood 0.04)" in text
     assert "all with `--flood 0.04`" in text
+
+
+@pytest.mark.parametrize(("processes", "departs"), [(1, False), (2, False), (4, True)])
+def test_two_gpus_are_the_papers(tmp_path, processes, departs):
+    text = report_of(tmp_path, {**PAPERS, "processes": processes})
+    assert ("not the paper's recipe** (`processes`: 4)" in text) == departs
 
 
 def test_runs_on_other_data_are_not_joined(tmp_path):

@@ -92,6 +92,28 @@ def test_the_defaults_are_the_papers() -> None:
     assert (settings.image_size, settings.emam, settings.scam, settings.pretrained) == (299, "common", "final", True)
 
 
+@pytest.mark.parametrize(("processes", "batch"), [(1, 24), (2, 48)])
+def test_the_batch_of_a_process_is_multiplied(processes: int, batch: int) -> None:
+    settings = settle({"data": "d", "out": "o", "batch_per_process": 24}).over(processes)
+    assert (settings.batch_size, settings.batch_per_process) == (batch, None)
+    assert settings.over(3) == settings
+
+
+def test_one_size_of_the_batch_is_given() -> None:
+    with pytest.raises(UserError, match="--batch-size is over all processes, --batch-per-process of each") as caught:
+        settle({"data": "d", "out": "o", "batch_size": 32, "batch_per_process": 16})
+    assert caught.value.exit_code == 2
+
+
+def test_a_run_keeps_the_whole_batch(noise_images: Path, tmp_path: Path) -> None:
+    small = ["--variant", "tiny", "--epochs", "1", "--workers", "0", "--threads", "1", "--device", "cpu"]
+    train.main(["--data", str(noise_images), "--out", str(tmp_path), *small, "--batch-per-process", "8"])
+    kept = json.loads((tmp_path / "config.json").read_text())["arguments"]
+    assert (kept["batch_size"], kept["batch_per_process"]) == (8, None)
+    train.main(["--out", str(tmp_path), "--resume", "--epochs", "2"])
+    assert last_state(tmp_path)["progress"]["epoch"] == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [

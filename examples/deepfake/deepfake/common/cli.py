@@ -38,6 +38,16 @@ def to_stderr(text: str) -> None:
     print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
+_said: set[str] = set()
+
+
+def to_stderr_once(text: str) -> None:
+    """Print one line on standard error, unless this process has printed it before."""
+    if text not in _said:
+        _said.add(text)
+        to_stderr(text)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that keeps its description's lines; its errors are one line (no usage text), exit code 2."""
 

@@ -119,7 +119,7 @@ def write_results(
     }
     if options.resamples:
         metrics["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "by": "video"}
-    print(report(metrics, set(images.methods)))
+    print(report(metrics, set(images.videos)))
 
     _write_pictures(out, model, images, scores, metrics)
     _write_scores(out / SCORES_FILE, images, scores, lightness)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ..demo.options import is_demo
+from ..sources import ffpp
 from .metrics import THRESHOLD
 
 PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then LQ (c40)
@@ -13,13 +15,15 @@ PAPER_TABLE_1 = (  # method, ACC and AUC in % on FaceForensics++: HQ (c23), then
     ("RECCE", 97.06, 99.32, 91.03, 95.02),
     ("PANet", 97.26, 99.37, 91.37, 94.90),
 )
-FFPP_METHODS = {"real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"}
 FIGURES = ("acc", "balanced_acc", "auc", "ap", "eer")
 ROW_FORMAT = "{:<28}" + "{:>15}" * len(FIGURES) + "{:>7}{:>7}"
 
 
-def report(metrics: dict[str, Any], methods: set[str]) -> str:
-    """The table: this run's figures in %, the baselines, the paper's Table I, and whether they can be compared."""
+def report(metrics: dict[str, Any], videos: Collection[str]) -> str:
+    """The table: this run's figures in %, the baselines, the paper's Table I, and whether they can be compared.
+
+    `videos` are the evaluated ones, as "method/id".
+    """
     epoch = metrics["checkpoint_epoch"]
     lines = [title_of(metrics) + (f", weights of epoch {epoch}" if epoch else ""), metrics["description"], ""]
     lines.append(ROW_FORMAT.format("in %", "ACC", "bal.ACC", "AUC", "AP", "EER", "real", "fake"))
@@ -44,7 +48,7 @@ def report(metrics: dict[str, Any], methods: set[str]) -> str:
     lines += ["", "The paper's Table I, FaceForensics++ (FF++), in %:"]
     lines.append("{:<28}{:>8}{:>8}{:>10}{:>8}".format("", "HQ ACC", "AUC", "LQ ACC", "AUC"))
     lines += ["{:<28}{:>8.2f}{:>8.2f}{:>10.2f}{:>8.2f}".format(*row) for row in PAPER_TABLE_1]
-    lines.append(_comparability(metrics, methods))
+    lines.append(_comparability(metrics, videos))
     return "\n".join(lines)
 
 
@@ -120,18 +124,17 @@ def _group_rows(name: str, group: dict[str, Any], at_threshold: dict[str, Any]) 
     return rows
 
 
-def _comparability(metrics: dict[str, Any], methods: set[str]) -> str:
+def _comparability(metrics: dict[str, Any], videos: Collection[str]) -> str:
     """The sentence below the paper's rows: what this run's figures may be compared with."""
     if is_demo(metrics["data"]):
         return "!! DEMONSTRATION on visible forgeries, NOT FF++: no result; these figures compare with no row above !!"
-    video = metrics["video"]
-    counts = (video["n_real"], video["n_fake"])
-    if metrics["split"] != "test" or methods != FFPP_METHODS or counts != (140, 560):
+    of_methods = {(method, name) for method, _, name in (video.partition("/") for video in videos)}
+    if metrics["split"] != "test" or not ffpp.is_test_split(of_methods):
         return (
             "These data are NOT FF++'s test split (140 real videos, 560 fakes by its four methods): "
             "this run's figures do not compare with the paper's rows."
         )
     return (
-        "The counts and methods are those of FF++'s test split. Note that the preparation of the crops alone changes "
+        "These are the videos of FF++'s test split, by name. Note that the preparation of the crops alone changes "
         "ACC by several points, more than the rows above differ."
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.cli import UserError, to_stderr
+from ..common.cli import UserError, to_stderr_once
 from .file_kinds import kind_of
 
 NOT_PICTURES = frozenset({"@eaDir", "@__thumb", "__MACOSX", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN"})
@@ -104,9 +104,6 @@ def _sort_in(path: Path, kinds: Collection[str], own: Callable[[Path], bool], fo
         found.files.append(path)
 
 
-_said: set[str] = set()
-
-
 def report_left_out(root: Path, found: Found) -> None:
     """A line on stderr: how many files were left out and why. Not again for the same files (train reads each split)."""
     if not found.left_out:
@@ -115,10 +112,7 @@ def report_left_out(root: Path, found: Found) -> None:
         f"{len(paths)} {reason} ({_inside(paths[0], root)}{', ...' if len(paths) > 1 else ''})"
         for reason, paths in found.left_out.items()
     ]
-    line = f"{root}: left out {', '.join(reasons)}"
-    if line not in _said:
-        _said.add(line)
-        to_stderr(line)
+    to_stderr_once(f"{root}: left out {', '.join(reasons)}")
 
 
 def _inside(path: Path, root: Path) -> str:

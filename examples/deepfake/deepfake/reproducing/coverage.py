@@ -12,10 +12,6 @@ from ..common.texts import decode, numbered_lines, parse_json
 from ..dataset.manifest import MANIFEST
 from ..sources import ffpp
 
-MOST_MISSING = 0.01  # of FF++'s 700 test videos: so few can change ACC by about one point at most
-
-Video = tuple[str, str]  # method and id
-
 
 class Coverage(NamedTuple):
     """One compression's data.
@@ -23,22 +19,16 @@ class Coverage(NamedTuple):
     Args:
         fingerprint: the manifest's sha256.
         official: whether all test videos are FF++'s, by name.
+        is_ffpp: whether this is FF++'s test split, but for a few missing videos.
         missing: FF++'s test videos without a crop.
         problems: how many videos and frames have no crop, by reason.
     """
 
     fingerprint: str
     official: bool
-    missing: list[Video]
+    is_ffpp: bool
+    missing: list[ffpp.Video]
     problems: Counter[str]
-
-    @property
-    def is_ffpp(self) -> bool:
-        """Whether this is FF++'s test split, of which at most one video in a hundred is missing.
-
-        A set made by forge.py with the same counts and folders has other splits, so it is not taken for FF++.
-        """
-        return self.official and len(self.missing) <= MOST_MISSING * len(official_test())
 
 
 def read_coverage(folder: Path) -> Coverage:
@@ -46,17 +36,10 @@ def read_coverage(folder: Path) -> Coverage:
     content = read_bytes(folder / MANIFEST)
     rows = [parse_json(line) for _, line in numbered_lines(decode(content))]
     tested = {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
-    official = official_test()
+    official = ffpp.official_test()
     problems = Counter(_kind(row["problem"], row.get("frame")) for row in rows if "path" not in row)
-    return Coverage(hashlib.sha256(content).hexdigest(), tested <= official, sorted(official - tested), problems)
-
-
-def official_test() -> set[Video]:
-    """Method and id of the 140 real videos and 560 fakes of FF++'s test split."""
-    pairs = ffpp.official_pairs()["test"]
-    fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
-    reals = {("real", video_id) for pair in pairs for video_id in pair}
-    return reals | {(method, name) for method in ffpp.METHODS for name in fakes}
+    fingerprint, missing = hashlib.sha256(content).hexdigest(), sorted(official - tested)
+    return Coverage(fingerprint, tested <= official, ffpp.is_test_split(tested), missing, problems)
 
 
 def _kind(problem: str, frame: int | None) -> str:

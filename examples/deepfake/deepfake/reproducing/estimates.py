@@ -49,7 +49,7 @@ def print_estimate(experiment: Experiment, steps: Sequence[Step], tasks: dict[st
         return
     counts = {compression: _images(experiment, compression, tasks) for compression in experiment.compressions}
     wanted = {name[2] for name in left if len(name) > 2}
-    settings = experiment.models
+    settings = {model: settings.over(experiment.processes) for model, settings in experiment.models.items()}
     measured = {model: measure(settings[model], experiment.processes) for model in settings if model in wanted}
     found: dict[str, tuple[float, float]] = {}
     for kind, compression, *of in left:

@@ -16,10 +16,8 @@ from ..common.texts import read_json
 from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .coverage import Coverage, read_coverage
+from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
-
-PAPERS = {"profile": "recce", "train": {}, "prepare": {}, "processes": 1}
-"""The paper's recipe, as reproduce.json holds it: no option is changed."""
 
 
 def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any]) -> Path:
@@ -82,7 +80,7 @@ def _what(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: 
             "counts here are given below), so its figures do not compare with the paper's."
         )
     if len(other) < len(coverages):
-        changed = [f"`{name}`: {_shown(recipe[name])}" for name in PAPERS if recipe[name] != PAPERS[name]]
+        changed = departures(recipe)
         if changed:
             parts.append(f"**This is not the paper's recipe** ({'; '.join(changed)}), whatever the verdicts say.")
         parts.append(
@@ -191,30 +189,31 @@ def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) ->
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
-    lines = [f"`{name}`: {_shown(value)}  " for name, value in recipe.items()]
+    lines = [f"`{name}`: {shown(value)}  " for name, value in recipe.items()]
     flood = recipe["train"].get("flood")
     loss = f"all with `--flood {flood}`" if flood else "without the flooding of its own code (`--flood 0.04`)"
     rows = []
     for r in results:
         epoch = r.metrics["checkpoint_epoch"]
         auc = next(float(row["val_auc"]) for row in read_log(r.run) if int(row["epoch"]) == epoch)
-        commit = (read_json(r.run / CONFIG).get("commit") or "unknown")[:10]
-        rows.append([r.run.name, epoch, f"{100 * auc:.2f}", commit])
+        config = read_json(r.run / CONFIG)
+        commit = (config.get("commit") or "unknown")[:10]
+        rows.append([r.run.name, epoch, f"{100 * auc:.2f}", commit, _made_with(config)])
     parts = [
         "\n".join(lines),
         f"All models are trained by the same recipe with the paper's loss (Eq. 12), RECCE too: {loss}.",
-        table(["training", "epoch chosen on val", "val AUC", "commit"], rows),
+        table(["training", "epoch chosen on val", "val AUC", "commit", "with"], rows),
     ]
     return "\n\n".join(parts)
 
 
-def _shown(value: Any) -> str:
-    """One value of a recipe as text; of options, those that were changed."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(option)}" for name, option in value.items()) or "the defaults"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value)
+def _made_with(config: dict[str, Any]) -> str:
+    """The machine, the backend and the versions of a training; nothing for one of an older version."""
+    machine, versions = config.get("machine") or {}, config.get("versions") or {}
+    parts = [machine.get("device"), machine.get("backend")]
+    parts += [machine[name] and f"{name} {machine[name]}" for name in ("cuda", "driver") if name in machine]
+    parts += [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join(part for part in parts if part)
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:

@@ -3,16 +3,18 @@
 original_sequences/youtube/<compression>/videos/NNN.mp4 and
 manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4, compression raw, c23 or c40. Of each pair
 a, b of a split, a_b and b_a are fakes. The splits are read from splits/*.json in the tree, in FF++'s own format (lists
-of [target, source] pairs). Without them FF++'s official splits count (ffpp_splits.csv), and all its four methods.
+of [target, source] pairs). Without them, or where they are the same, FF++'s official splits count (ffpp_splits.csv),
+with the four methods of the published results: folders of other methods are left out, unless they are named.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..common.cli import UserError
+from ..common.cli import UserError, to_stderr_once
 from ..common.texts import parse_json, read_text
 from ..dataset.manifest import SPLITS
 from ..media.found_files import check_readable, find_media, report_left_out
@@ -22,9 +24,11 @@ ORIGINAL = Path("original_sequences", "youtube")
 MANIPULATED = Path("manipulated_sequences")
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 OFFICIAL_SPLITS = Path(__file__).with_name("ffpp_splits.csv")
+MOST_MISSING = 0.01  # of FF++'s 700 test videos: so few can change ACC by about one point at most
 
 Pairs = dict[str, list[tuple[str, str]]]
 """[target, source] ids by split."""
+Video = tuple[str, str]  # method and id
 
 
 def is_tree(root: Path) -> bool:
@@ -37,17 +41,37 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
 
     Where all methods are wanted: FF++'s four under the official splits; under the tree's own splits, the folders in it.
     """
-    own = read_own_pairs(root)
-    pairs = own or official_pairs()
-    present = {path.name for path in (root / MANIPULATED).glob("[!.]*") if path.is_dir()}
-    methods = wanted.methods or (sorted(present) if own else METHODS)
-    check_methods(methods, present | (set() if own else set(METHODS)), root / MANIPULATED)
+    own, pairs = read_own_pairs(root), official_pairs()
+    official = own is None or _splits(own) == _splits(pairs)
+    pairs = pairs if own is None else own
+    present = _method_folders(root)
+    methods = wanted.methods or (METHODS if official else sorted(present))
+    check_methods(methods, present | (set(METHODS) if official else set()), root / MANIPULATED)
+    if official and wanted.methods is None:
+        _report_other_methods(root, other_methods(root))
     split_of = split_of_ids(pairs)
     fakes = [f"{a}_{b}" for listed in pairs.values() for pair in listed for a, b in (pair, pair[::-1])]
     found = _videos(root / ORIGINAL / wanted.compression / "videos", "real", list(split_of), split_of)
     for method in methods:
         found += _videos(root / MANIPULATED / method / wanted.compression / "videos", method, fakes, split_of)
     return found
+
+
+def other_methods(root: Path) -> list[str]:
+    """The folders of forgeries beside FF++'s four methods: FaceShifter, DeepFakeDetection, ..."""
+    return sorted(_method_folders(root) - set(METHODS))
+
+
+def _method_folders(root: Path) -> set[str]:
+    return {path.name for path in (root / MANIPULATED).glob("[!.]*") if path.is_dir()}
+
+
+def _report_other_methods(root: Path, names: list[str]) -> None:
+    if names:
+        to_stderr_once(
+            f"{root / MANIPULATED}: left out {', '.join(names)}, which are not of FF++'s four methods "
+            "(--methods takes them)"
+        )
 
 
 def _videos(folder: Path, method: str, ids: list[str], split_of: dict[str, str]) -> list[Source]:
@@ -73,6 +97,28 @@ def _split(path: Path, split_of: dict[str, str]) -> str:
 def split_of_ids(pairs: Pairs) -> dict[str, str]:
     """The split of each id."""
     return {video_id: split for split, listed in pairs.items() for pair in listed for video_id in pair}
+
+
+def _splits(pairs: Pairs) -> dict[str, set[frozenset[str]]]:
+    """The pairs without their order, which decides nothing: both a_b and b_a are fakes."""
+    return {split: {frozenset(pair) for pair in listed} for split, listed in pairs.items()}
+
+
+def official_test() -> set[Video]:
+    """Method and id of the 140 real videos and 560 fakes of FF++'s test split."""
+    pairs = official_pairs()["test"]
+    fakes = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
+    reals = {("real", video_id) for pair in pairs for video_id in pair}
+    return reals | {(method, name) for method in METHODS for name in fakes}
+
+
+def is_test_split(videos: Collection[Video]) -> bool:
+    """Whether videos are FF++'s test split: its own by name, and at most one in a hundred missing.
+
+    A set made by forge.py with the same counts and folders has other splits, so it is not taken for FF++.
+    """
+    official = official_test()
+    return official.issuperset(videos) and len(official.difference(videos)) <= MOST_MISSING * len(official)
 
 
 def official_pairs() -> Pairs:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import panet_layers
 from panet_layers.models import PANet, PANetLoss
 
 from ..common.cli import UserError
@@ -21,9 +18,10 @@ from ..common.files import make_folder, remove_partial_files, write_json
 from ..common.lock import locked
 from ..common.texts import read_json
 from ..dataset.images import Images
-from ..dataset.subset import method_names
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
+from .description import describe
 from .distributed import Processes
+from .encoder_weights import cached_file, load_encoder
 from .log import PARTS, Row
 from .placing import choose_channels_last, place
 from .settings import Settings
@@ -146,39 +144,25 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
 
 
 def build_model(settings: Settings, pretrained: bool) -> nn.Module:
-    """The detector of the settings. UserError if ImageNet weights are wanted and cannot be downloaded."""
-    options: dict[str, Any] = {"variant": settings.variant, "encoder_pretrained": pretrained}
+    """The detector of the settings. UserError if ImageNet weights are wanted and cannot be read or downloaded."""
+    file = settings.encoder_weights if pretrained else None
+    options: dict[str, Any] = {"variant": settings.variant, "encoder_pretrained": pretrained and file is None}
     if settings.model != "xception":
         locations = {"emam": settings.emam, "scam": settings.scam}
         options |= {layer: None if location == "none" else location for layer, location in locations.items()}
     try:
-        return PANet.xception_baseline(**options) if settings.model == "xception" else PANet(**options)
+        model = PANet.xception_baseline(**options) if settings.model == "xception" else PANet(**options)
     except RuntimeError as error:
-        if not pretrained:
+        if not options["encoder_pretrained"]:
             raise
         reason = str(error).split(";")[0]
-        raise UserError(f"{reason}; connect to the internet, or train from scratch with --no-pretrained") from error
-
-
-def describe(settings: Settings, processes: Processes, model: nn.Module, images: Images) -> dict[str, Any]:
-    """The content of config.json."""
-    return {
-        "arguments": asdict(settings),
-        "model": model.config,
-        "image_size": settings.image_size,
-        "data": {
-            "description": images.description,
-            "fingerprint": images.fingerprint,
-            "methods": None if settings.methods is None else sorted(set(method_names(settings.methods))),
-        },
-        "processes": processes.world,
-        "commit": _commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "panet_layers": panet_layers.__version__,
-        },
-    }
+        raise UserError(
+            f"{reason}; connect to the internet, put the file at {cached_file()} or name it with --encoder-weights, or "
+            "train from scratch with --no-pretrained"
+        ) from error
+    if file is not None:
+        load_encoder(model.encoder, Path(file))
+    return model
 
 
 def saved_config(out: Path) -> dict[str, Any]:
@@ -223,13 +207,3 @@ def _checked_moments(moments: dict[int, dict[str, Tensor]], model: nn.Module) ->
         if number < 0 or found != {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), shapes[number])}:
             raise ValueError(f"the optimizer's state of weight {number} has another shape")
     return moments
-
-
-def _commit() -> str | None:
-    """The git commit of this code, if it is in a git repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None

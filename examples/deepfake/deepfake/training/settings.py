@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,18 @@ class Settings:
     emam: str = setting("network", "location of EMAM", "common", choices=LOCATIONS)
     scam: str = setting("network", "location of SCAM", "final", choices=LOCATIONS)
     pretrained: bool = setting("network", "start the encoder from ImageNet weights (downloaded once)", True, tiny=False)
+    encoder_weights: str | None = setting(
+        "network", "these ImageNet weights, a file of timm's legacy_xception, instead of the download", None,
+        may_change=True, type=non_empty, metavar="FILE")
     image_size: int = setting(
         "network", "images are resized to this side length", 299, tiny=64, type=positive_int, metavar="PIXELS")
 
     epochs: int = setting(  # docs/choices.md: training recipe; losses
         "recipe", "passes over the train split", 40, tiny=20, may_change=True, type=positive_int)
     batch_size: int = setting("recipe", "images per step, over all processes together", 32, type=positive_int)
+    batch_per_process: int | None = setting(
+        "recipe", "images per step and process, instead of --batch-size: RECCE's code counts so", None,
+        type=positive_int)
     lr: float = setting("recipe", "Adam's learning rate", 2e-4, tiny=2e-3, type=positive_float)
     lr_step: int = setting(
         "recipe", "epochs between two reductions of the learning rate; 10 epochs are the 22,500 steps of RECCE's "
@@ -106,6 +112,12 @@ class Settings:
         type=positive_int, metavar="STEPS")
     # fmt: on
 
+    def over(self, processes: int) -> Settings:
+        """The settings of a training in that many processes, with the size of the whole batch."""
+        if self.batch_per_process is None:
+            return self
+        return replace(self, batch_size=self.batch_per_process * processes, batch_per_process=None)
+
 
 FREE_ON_RESUME = {item.name for item in fields(Settings) if item.metadata["may_change"]}
 """Settings that do not change what an epoch computes (data is compared by its fingerprint)."""
@@ -129,12 +141,16 @@ def settle(given: dict[str, Any]) -> Settings:
     for name in ("data", "out"):
         if name not in given:
             raise UserError(f"--{name} is required (see --help)", exit_code=2)
+    if {"batch_size", "batch_per_process"} <= given.keys():
+        raise UserError("--batch-size is over all processes, --batch-per-process of each: give one of them", 2)
     plain = {"emam": "none", "scam": "none"} if given.get("model", "panet") != "panet" else {}
     settings = Settings(**defaults(given.get("variant", "paper")) | plain | given)
     if settings.model != "panet" and (settings.emam, settings.scam) != ("none", "none"):
         raise UserError(f"--model {settings.model} has no EMAM or SCAM: --emam and --scam need --model panet", 2)
     if settings.variant == "tiny" and settings.pretrained:
         raise UserError("--pretrained needs --variant paper: there are no ImageNet weights of the tiny encoder", 2)
+    if settings.encoder_weights and not settings.pretrained:
+        raise UserError("--encoder-weights needs --pretrained, which starts from them", 2)
     if settings.cache and is_demo(settings.data):
         raise UserError("--cache needs --data FOLDER: the demo's images are in memory", 2)
     if settings.image_size < SMALLEST_IMAGE:
