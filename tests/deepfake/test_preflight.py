@@ -79,7 +79,7 @@ def test_without_imagenet_weights_nothing_starts(tmp_path, monkeypatch):
     tree, out = save_tree(tmp_path / "tree"), tmp_path / "out"
     command = [str(tree), str(out), *TINY[2:]]
     with pytest.raises(
-        UserError, match=rf"no route to host.*put the file at {re.escape(str(cached_file()))} or name it"
+        UserError, match=rf"no route to host.*put the file at {re.escape(str(cached_file()))} or name a file"
     ):
         reproduce.main(command)
     missing = tmp_path / "missing.pth"

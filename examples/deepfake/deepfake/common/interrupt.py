@@ -58,15 +58,15 @@ def held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    arrived: list[int] = []  # by another thread, such as a progress bar's, whose mask is not this one's
+    arrived: list[int] = []  # at another thread, such as a progress bar's, whose mask is not this one's
     handlers = _replaced_handlers(lambda number, frame: arrived.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
         for number in arrived:
             signal.raise_signal(number)
 

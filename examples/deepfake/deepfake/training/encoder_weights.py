@@ -19,10 +19,10 @@ from ..common.files import check_regular
 CLASSIFIER = ("fc.", "last_linear.")  # ImageNet's, which no detector has
 
 
-def cached_file() -> Path:
-    """Where timm keeps the file that it downloads, and looks for it first."""
-    url = timm.get_pretrained_cfg("legacy_xception").url
-    return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+def cached_file() -> Path | None:
+    """Where timm looks for the file before it downloads it; None where this version of timm has it elsewhere."""
+    url = getattr(timm.get_pretrained_cfg("legacy_xception"), "url", None)
+    return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url)) if isinstance(url, str) else None
 
 
 def load_encoder(encoder: nn.Module, file: Path) -> None:

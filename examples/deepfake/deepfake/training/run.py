@@ -156,9 +156,11 @@ def build_model(settings: Settings, pretrained: bool) -> nn.Module:
         if not options["encoder_pretrained"]:
             raise
         reason = str(error).split(";")[0]
+        place = cached_file()
+        put = f"put the file at {place} or " if place else ""
         raise UserError(
-            f"{reason}; connect to the internet, put the file at {cached_file()} or name it with --encoder-weights, or "
-            "train from scratch with --no-pretrained"
+            f"{reason}; connect to the internet, {put}name a file with --encoder-weights, or train from scratch with "
+            "--no-pretrained"
         ) from error
     if file is not None:
         load_encoder(model.encoder, Path(file))
