@@ -6,22 +6,32 @@ python examples/insertion/into_transformers.py
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from panet_layers import EMAM, insert_attention
+
+
+class StartsFromNothing:
+    """from_pretrained leaves what a checkpoint does not have undefined: the shares of new layers must be 0."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[misc]
+        if isinstance(getattr(module, "share", None), nn.Parameter):
+            nn.init.zeros_(module.share)  # type: ignore[arg-type]
 
 
 def example() -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.zeros(2, 3, 64, 96)}  # from_pretrained runs this on the device meta
 
 
-class EMAMResNetForImageClassification(ResNetForImageClassification):
+class EMAMResNetForImageClassification(StartsFromNothing, ResNetForImageClassification):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
         insert_attention(self, "resnet.encoder.stages.*", EMAM, example_input=example())
 
 
-class EMAMConvNextForImageClassification(ConvNextForImageClassification):
+class EMAMConvNextForImageClassification(StartsFromNothing, ConvNextForImageClassification):
     def __init__(self, config: ConvNextConfig) -> None:
         super().__init__(config)
         insert_attention(self, "convnext.encoder.stages.*", EMAM, example_input=example())

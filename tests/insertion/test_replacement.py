@@ -10,9 +10,9 @@ from timm.layers.cbam import CbamModule, LightCbamModule
 from torch import nn
 from torch.nn.utils import prune
 
-from panet_layers import EMAM, SCAM, insert_attention, replace_attention
+from panet_layers import EMAM, SCAM, replace_attention
 from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA, host
-from tests.insertion.small_hosts import resnet
+from tests.insertion.small_hosts import insert_alone, resnet
 from tests.layers.cases import EXACT, assert_same, randomised
 
 GOLDEN = Path(__file__).parents[1] / "layers/golden"
@@ -191,7 +191,7 @@ def test_a_lookalike_with_all_of_the_models_parameters_is_replaced():
 def test_an_inserted_lookalike_is_replaced():
     model = host()
     x = torch.randn(2, 3, 11, 9, dtype=torch.float64)
-    insert_attention(model, "0", CbamModule, example_input=x.float())
+    insert_alone(model, "0", CbamModule, example_input=x.float())
     model.double().eval()
     expected = model(x)
     assert [swap.was for swap in replace_attention(model).swapped] == ["CbamModule"]
