@@ -14,6 +14,8 @@ from timm.models import model_entrypoint
 from timm.models.resnet import ResNet
 from torch import nn
 
+__all__ = ["attn_layer"]
+
 BUILDER = "build_model_with_cfg"  # timm's function that every family's networks come from
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 
 from ..emam import EMAM
 from ..scam import SCAM, ChannelAttention, SpatialAttention
+
+__all__ = ["register"]
 
 ARGUMENTS = {"EMAM": "groups", "SCAM": "reduction"}
 
@@ -29,9 +32,10 @@ class Registration:
 
 
 def registration() -> Registration:
-    """Return a `Registration`; where ultralytics is in use, register the names."""
-    if "ultralytics" in sys.modules:
-        register()
+    """Return a `Registration`; where ultralytics is in use, register the names. A layer loads without this too."""
+    if sys.modules.get("ultralytics.nn.tasks") is not None:
+        with suppress(RuntimeError):
+            register()
     return Registration()
 
 
@@ -68,7 +72,7 @@ def register() -> None:
     parse: Any = tasks.parse_model
     if getattr(parse, "__module__", None) == __name__:
         return
-    if not {"ch", "f", "args"} <= {*parse.__code__.co_varnames}:
+    if not {"ch", "f", "args"} <= {*parse.__code__.co_varnames, *parse.__code__.co_cellvars}:
         raise RuntimeError("this version of ultralytics parses a model's YAML in another way than 8.3 and 8.4 do")
 
     def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -90,8 +94,8 @@ class _Arguments(list[Any]):
 def _with_channels(d: dict[str, Any]) -> dict[str, Any]:
     """Return the description with the names of ultralytics' variables before the arguments of our rows.
 
-    It replaces an argument that is the name of a local variable of its parser by the variable's value: `ch`, the channels
-    of all rows until now, and `f`, the row's input. (Its own layers need a case in the parser to know their channels.)
+    Its parser replaces an argument that is the name of one of its local variables by the variable's value: `ch`, the
+    channels of all rows until now, and `f`, the row's input. Modules that it does not know get no channels otherwise.
     """
     new, number = dict(d), 0
     for part in ("backbone", "head"):

@@ -1,6 +1,6 @@
-"""Checks of a YOLO that the command line trained from a YAML, run by test_ultralytics.py in a process without `register`.
+"""Checks of a YOLO that the command line trained from a YAML, in a process that has not called `register`.
 
-PYTHONPATH=examples/insertion python tests/insertion/check_yaml.py FOLDER    # FOLDER/run/weights holds the training
+PYTHONPATH=examples/insertion python tests/insertion/check_yaml.py FOLDER    # of test_ultralytics.py
 """
 
 import copy

@@ -235,3 +235,27 @@ def test_shared_weights_that_stay_shared_are_replaced():
     model[4].conv3x3 = model[3].conv3x3
     assert len(replace_attention(model).swapped) == 4
     assert model[1].channel.fc1.weight is model[2].channel.fc1.weight and model[3].conv3x3 is model[4].conv3x3
+
+
+def test_a_cbam_without_a_max_path_is_left_and_the_reason_named():
+    """As ultralytics' is."""
+
+    class Channel(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.fc = nn.Conv2d(channels, channels, 1)
+
+        def forward(self, x):
+            return x * self.fc(x.mean((2, 3), keepdim=True)).sigmoid()
+
+    class Spatial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+        def forward(self, x):
+            return x * self.cv1(torch.stack([x.mean(1), x.amax(1)], 1)).sigmoid()
+
+    report = replace_attention(host(nn.Sequential(Channel(32), Spatial()), Channel(32), CBAM(32)))
+    assert [row.name for row in report.left] == ["1"] and "no max path in its channel attention" in str(report)
+    assert [swap.name for swap in report.swapped] == ["3"]

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def run(folder, *arguments):
 
 @pytest.mark.slow
 def test_the_command_line_trains_from_a_yaml_and_its_checkpoints_work_everywhere(tmp_path):
-    pytest.importorskip("ultralytics")
+    if find_spec("ultralytics") is None:
+        pytest.skip("needs ultralytics, of the extra `clients`")
     pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
     (tmp_path / "yolo11-emam.yaml").write_text(YAML)
     drawing = "import sys, pathlib, into_yolo; into_yolo.draw_squares(pathlib.Path(sys.argv[1]))"
