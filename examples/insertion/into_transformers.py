@@ -4,6 +4,7 @@ python examples/insertion/into_transformers.py
 """
 
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +14,13 @@ from panet_layers import EMAM, insert_attention
 
 
 class StartsFromNothing:
-    """from_pretrained leaves what a checkpoint does not have undefined: the shares of new layers must be 0."""
+    """Sets the shares of new layers to 0: from_pretrained leaves what a checkpoint does not have undefined."""
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[misc]
-        if isinstance(getattr(module, "share", None), nn.Parameter):
-            nn.init.zeros_(module.share)  # type: ignore[arg-type]
+    def initialize_weights(self, *args: Any, **kwargs: Any) -> None:
+        super().initialize_weights(*args, **kwargs)  # type: ignore[misc]
+        for name, parameter in self.named_parameters():  # type: ignore[attr-defined]
+            if name.endswith(".share") and not getattr(parameter, "_is_hf_initialized", False):
+                nn.init.zeros_(parameter)
 
 
 def example() -> dict[str, torch.Tensor]:
