@@ -58,7 +58,7 @@ class CostReport(NamedTuple):
         return Cost(*(sum(row.cost[i] for row in self.rows) for i in range(len(Cost._fields))))
 
     def __str__(self) -> str:
-        lines = [
+        lines: list[tuple[str, ...]] = [
             ("location", "map", "layer", "parameters", "MACs", "kept", "s"),
             *((row.name, row.map, row.layer, *_printed(row.cost), _printed_share(row.share)) for row in self.rows),
             ("total", "", "", *_printed(self.total), ""),

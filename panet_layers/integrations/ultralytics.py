@@ -69,7 +69,8 @@ def register() -> None:
         raise ImportError(
             f"ultralytics can't be imported: {error}; install it with pip install 'panet-layers[clients]'"
         ) from error
-    parse: Any = tasks.parse_model
+    names: Any = tasks
+    parse = names.parse_model
     if getattr(parse, "__module__", None) == __name__:
         return
     if not {"ch", "f", "args"} <= {*parse.__code__.co_varnames, *parse.__code__.co_cellvars}:
@@ -79,7 +80,7 @@ def register() -> None:
         """Build a model as ultralytics does, with EMAM and SCAM among the modules that a row may name."""
         return parse(_with_channels(d), *args, **kwargs)
 
-    tasks.EMAM, tasks.SCAM, tasks.parse_model = EMAMInYaml, SCAMInYaml, parse_model
+    names.EMAM, names.SCAM, names.parse_model = EMAMInYaml, SCAMInYaml, parse_model
     torch.serialization.add_safe_globals([EMAM, SCAM, ChannelAttention, SpatialAttention, registration])
 
 
