@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..compatibility import transformed
+from ..emam import EMAM
 from ..ops.precision import accumulation_dtype
+from ..scam import SCAM
 from ..tracing import exporting
 
 STARTS = ("identity", "layer")
@@ -42,6 +44,9 @@ def shared(x: Tensor, layer: nn.Module, share: Tensor) -> Tensor:
     """
     if type(x) is not Tensor or torch.compiler.is_compiling() or transformed() or exporting():
         return torch.lerp(x, layer(x).to(x.dtype), share.to(x.dtype))
+    if not torch.is_grad_enabled() and type(layer) in (EMAM, SCAM) and not layer._forward_hooks:
+        out = layer(x)  # nothing else holds it
+        return _lerp(x, out, share, out)
     forked = torch.is_grad_enabled() and x.requires_grad
     straight, inward = _Fork.apply(x, share) if forked else (x, x)
     return _Join.apply(straight, inward, layer(inward).to(x.dtype), share)
@@ -76,10 +81,7 @@ class _Join(Function):
     @staticmethod
     def forward(ctx: Any, straight: Tensor, x: Tensor, out: Tensor, share: Tensor) -> Tensor:
         ctx.save_for_backward(x, out, share)
-        number = _number(share)
-        if number is None:
-            return torch.where(share == 0, x, torch.lerp(x, out, share.to(x.dtype)))
-        return torch.lerp(x, out, number) if number else x.clone()
+        return _lerp(x, out, share)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor | None, Tensor | None]:
@@ -88,6 +90,16 @@ class _Join(Function):
         of_out = grad * (share.to(grad.dtype) if number is None else number) if ctx.needs_input_grad[2] else None
         of_share = _product(grad, x, out).to(share.dtype).view(1) if ctx.needs_input_grad[3] else None
         return grad, None, of_out, of_share
+
+
+def _lerp(x: Tensor, out: Tensor, share: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return lerp(x, out, share), in a new tensor or in `into`, which saves memory that is not in a cache."""
+    number = _number(share)
+    if number is None:
+        return torch.where(share == 0, x, torch.lerp(x, out, share.to(x.dtype), out=into), out=into)
+    if number:
+        return torch.lerp(x, out, number, out=into)
+    return x.clone() if into is None else into.copy_(x)
 
 
 def _number(share: Tensor) -> float | None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, profile, remove_attention
+from panet_layers.insertion import share as share_module
 from panet_layers.insertion.refinement import Refinement
 from panet_layers.insertion.share import shared
 from tests.insertion.small_hosts import Returns, X, create, resnet
@@ -54,6 +55,7 @@ def test_the_outputs_are_the_plain_models_bit_for_bit(layer, form, training):
         assert torch.equal(bits(model(X)), bits(plain))
 
 
+@pytest.mark.usefixtures("form_of_the_share")
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0, -0.5])
 @pytest.mark.parametrize("layer", [EMAM, SCAM, lambda _: nn.Tanh()], ids=["EMAM", "SCAM", "another"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -75,6 +77,34 @@ def test_outputs_and_gradients_are_those_of_lerp(value, layer, memory_format):
     assert results[0][0].stride() == x.stride()
 
 
+@pytest.fixture(params=["as a number", "as a tensor"])
+def form_of_the_share(request, monkeypatch):
+    """On a CPU the share is used as a number, on other devices as a tensor."""
+    if request.param == "as a tensor":
+        monkeypatch.setattr(share_module, "_number", lambda share: None)
+
+
+@pytest.mark.usefixtures("form_of_the_share")
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("layer", [EMAM(16), SCAM(16), nn.Tanh(), Bad()], ids=["EMAM", "SCAM", "another", "overflow"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_outputs_are_the_same_without_gradients_and_for_every_form_of_the_share(value, layer, memory_format):
+    x = torch.randn(2, 16, 24, 20).relu().neg().to(memory_format=memory_format)  # with negative zeros
+    share = nn.Parameter(torch.full((1,), value))
+    expected = torch.lerp(x, layer(x), value) if value else x
+    given, seen = x.clone(), []
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    outputs = [shared(given.requires_grad_(), layer, share)]
+    with torch.no_grad():
+        outputs.append(shared(given, layer, share))
+        handle.remove()
+        outputs.append(shared(given, layer, share))
+    assert torch.equal(bits(given), bits(x)) and all(torch.equal(bits(out), bits(layer(x))) for out in seen)
+    for out in outputs:
+        assert torch.equal(bits(out), bits(expected)) and out.stride() == x.stride()
+
+
+@pytest.mark.usefixtures("form_of_the_share")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_the_gradient_of_the_share_is_as_accurate_as_the_dtype(dtype):
     torch.manual_seed(0)
