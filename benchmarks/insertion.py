@@ -48,7 +48,7 @@ def build(network: str, contender: str, device: str) -> nn.Module:
     torch.manual_seed(0)
     model = timm.create_model(network).to(device)
     if contender != PLAIN:
-        insert_attention(model, "stages", LAYERS[contender])
+        insert_attention(model, "stages", LAYERS[contender], start="layer")
     return model
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import panet_layers
 from panet_layers import checkpoints, functional, insertion, models
+from panet_layers.integrations import timm, ultralytics
 
 SURFACE = Path(__file__).with_name("api_surface.json")
-MODULES = (panet_layers, checkpoints, functional, insertion, models)
+MODULES = (panet_layers, checkpoints, functional, insertion, models, timm, ultralytics)
 
 
 def public(module):

@@ -4,24 +4,36 @@ python examples/insertion/into_transformers.py
 """
 
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from panet_layers import EMAM, insert_attention
+
+
+class StartsFromNothing:
+    """Sets the shares of new layers to 0: from_pretrained leaves what a checkpoint does not have undefined."""
+
+    def initialize_weights(self, *args: Any, **kwargs: Any) -> None:
+        super().initialize_weights(*args, **kwargs)  # type: ignore[misc]
+        for name, parameter in self.named_parameters():  # type: ignore[attr-defined]
+            if name.endswith(".share") and not getattr(parameter, "_is_hf_initialized", False):
+                nn.init.zeros_(parameter)
 
 
 def example() -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.zeros(2, 3, 64, 96)}  # from_pretrained runs this on the device meta
 
 
-class EMAMResNetForImageClassification(ResNetForImageClassification):
+class EMAMResNetForImageClassification(StartsFromNothing, ResNetForImageClassification):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
         insert_attention(self, "resnet.encoder.stages.*", EMAM, example_input=example())
 
 
-class EMAMConvNextForImageClassification(ConvNextForImageClassification):
+class EMAMConvNextForImageClassification(StartsFromNothing, ConvNextForImageClassification):
     def __init__(self, config: ConvNextConfig) -> None:
         super().__init__(config)
         insert_attention(self, "convnext.encoder.stages.*", EMAM, example_input=example())

@@ -34,16 +34,21 @@ class Cost(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A layer's location in a model, the map it sees there, its class, and its cost."""
+    """A layer's location in a model, the map it sees there, its class, its cost, and its share in the output, s."""
 
     name: str
     map: str
     layer: str
     cost: Cost
+    share: float | None = None
 
 
 class CostReport(NamedTuple):
-    """The attention layers of a model, one row per layer. Print it for a table with totals."""
+    """The attention layers of a model, one row per layer. Print it for a table with totals.
+
+    The column s is in it where layers were inserted with `start="identity"`: a layer whose s stayed near 0 in training
+    was not wanted there.
+    """
 
     rows: tuple[Row, ...]
 
@@ -53,21 +58,25 @@ class CostReport(NamedTuple):
         return Cost(*(sum(row.cost[i] for row in self.rows) for i in range(len(Cost._fields))))
 
     def __str__(self) -> str:
-        lines = [
-            ("location", "map", "layer", "parameters", "MACs", "kept"),
-            *((row.name, row.map, row.layer, *_printed(row.cost)) for row in self.rows),
-            ("total", "", "", *_printed(self.total)),
+        lines: list[tuple[str, ...]] = [
+            ("location", "map", "layer", "parameters", "MACs", "kept", "s"),
+            *((row.name, row.map, row.layer, *_printed(row.cost), _printed_share(row.share)) for row in self.rows),
+            ("total", "", "", *_printed(self.total), ""),
         ]
+        if all(row.share is None for row in self.rows):
+            lines = [line[:-1] for line in lines]
         widths = [max(map(len, column)) for column in zip(*lines)]
         template = "  ".join(f"{{:{'<' if i < 3 else '>'}{width}}}" for i, width in enumerate(widths))
         return "\n".join(template.format(*line).rstrip() for line in lines)
 
 
-def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
+def cost(layer: nn.Module, shape: tuple[int, ...], share: Tensor | None = None) -> Cost:
     """Return the cost of `layer` on one image's map of `shape` (C, H, W), measured on a copy.
 
+    share: of the layer in the output, as in `Refinement`: one parameter, and the layer's output is kept too.
+
     The MACs of EMAM and SCAM are those of the reference backend. Raises ValueError where the layer changes the map's
-    shape or dtype.
+    shape or dtype or, where it has a share, its input in place.
     """
     from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode  # imports triton
 
@@ -79,12 +88,13 @@ def cost(layer: nn.Module, shape: tuple[int, ...]) -> Cost:
         if hasattr(part, "backend"):
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
-        kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters})
+        kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters}, share is not None)
     counter = FlopCounterMode(display=False)
     # Only the part that counts: the rest hooks all modules, and fails at views made where no gradient is recorded.
     with use_backend("reference"), torch.no_grad(), _FlopCounterMode(counter):
         layer(x.detach())
-    return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
+    extra = 0 if share is None else share.numel()
+    return Cost(sum(p.numel() for p in parameters) + extra, counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -102,8 +112,11 @@ class _Detaching(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
-    """Return the bytes that autograd keeps of the layer's forward pass, without those of its parameters."""
+def _kept(layer: nn.Module, x: Tensor, parameters: set[int], with_output: bool) -> int:
+    """Return the bytes that autograd keeps of the layer's forward pass, without those of its parameters.
+
+    with_output: count input and output too, which must be two tensors.
+    """
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -111,12 +124,24 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int]) -> int:
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
-        out: Any = layer(x.clone())  # of a leaf, autograd refuses changes in place
+        given = x.clone()  # of a leaf, autograd refuses changes in place
+        out: Any = layer(given)
     if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
         returned = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
         wanted = f"{tuple(x.shape)} in {x.dtype}"
         raise ValueError(f"{type(layer).__name__} returned {returned} for {wanted}; it must keep shape and dtype")
+    if with_output:
+        if given._version:
+            raise ValueError(
+                f'{type(layer).__name__} changes its input in place, of which start="identity" needs the values; use '
+                'start="layer"'
+            )
+        note(given), note(out)
     return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in parameters)
+
+
+def _printed_share(share: float | None) -> str:
+    return "" if share is None else f"{share:.3f}"
 
 
 def _printed(cost: Cost) -> tuple[str, str, str]:

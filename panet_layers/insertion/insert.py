@@ -15,6 +15,7 @@ from .locations import Location, find_locations
 from .observation import observe
 from .presence import check_presence, unwatch, watch
 from .refinement import Refinement, attach, detach
+from .share import check_start, value_of
 
 
 @torch.inference_mode(False)  # parameters created in inference mode could never be trained
@@ -24,6 +25,7 @@ def insert_attention(
     layer: Callable[[int], nn.Module],
     *,
     example_input: Any = None,
+    start: str = "identity",
 ) -> CostReport:
     """Insert layers that refine the outputs of modules of `model`, in place; existing state_dict keys do not change.
 
@@ -37,31 +39,38 @@ def insert_attention(
         example_input: what the dry run calls the model with, as `model(x)`, `model(*tuple)` or `model(**dict)`; its
             first tensor of four dimensions is the images (B, C, H, W). Default: two black images of timm's size. Where
             maps are tokens, later images must have the same proportions, and no tokens may be dropped.
+        start: "identity" mixes the layer in: the output is lerp(x, layer(x), s), where s, one number for each layer, is
+            learned and starts at 0. So the model first returns what it returned before, bit for bit (compiled or
+            exported: where the layer's output is finite). The first step of a training changes s, later ones the layer
+            too. "layer" is the layer alone, without s.
 
     The dry run (once, in evaluation mode, without gradients) finds the feature maps. An output may be (B, C, H, W),
     (B, H, W, C) or tokens (B, N, C), where class and register tokens before the map stay as they are. Of a list, tuple
     or mapping, the element that `feature_info` describes is refined, else the first map. A module that is called
     several times is refined each time, by one layer. The new parameters are called `<module>.inserted_attention.*`
-    (those of a container are stored in its last module) and have the model's dtype and device. A second call for the
-    same location refines further.
+    (those of a container are stored in its last module), s is `...share`; they have the model's dtype and device. A
+    state_dict with a layer and without its s loads as s = 1, the layer alone. A second call for the same location
+    refines further.
 
     Later calls of the model, unless compiled or exported, warn of layers that no longer run, and of a normalisation
     folded into its convolution beside a layer: fold before inserting.
 
-    Returns a report: each location, its layout, and what the layer costs there for one image. Print it.
+    Returns a report: each location, its layout, what the layer costs there for one image, and s. Print it.
 
-    Raises ValueError, and changes nothing, where a name matches no module, a module returns no feature map or is not
-    called, shares its last module with another container or is TorchScript, its channels do not fit the layer, the
-    layer changes a map's shape, or the model can't be run or is already wrapped for distributed training.
+    Raises ValueError, and changes nothing, where `start` is neither of the two, a name matches no module, a module
+    returns no feature map or is not called, shares its last module with another container or is TorchScript, its
+    channels do not fit the layer, the layer changes a map's shape (or, with `start="identity"`, its input in place), or
+    the model can't be run or is already wrapped for distributed training.
     """
     check_changeable(model, "insert")
     if isinstance(layer, nn.Module):
         raise ValueError(f"layer is called with the channels at each location, so give its class, not {layer!r}")
+    check_start(start)
     check_presence(model)
     seen = observe(model, example_input)
     locations = find_locations(at, seen)
-    refinements = [(location.module, _refinement(location, model, layer)) for location in locations]
-    rows = [_row(location, refinement.layer) for location, (_, refinement) in zip(locations, refinements)]
+    refinements = [(location.module, _refinement(location, model, layer, start)) for location in locations]
+    rows = [_row(location, refinement) for location, (_, refinement) in zip(locations, refinements)]
     attach(refinements)
     names = {location.module: location.name for location in locations}
     notice_folding(names, seen.normalised)
@@ -90,7 +99,7 @@ def _forget_compiled(model: nn.Module) -> None:
         torch.compiler.reset()
 
 
-def _refinement(location: Location, model: nn.Module, layer: Callable[[int], nn.Module]) -> Refinement:
+def _refinement(location: Location, model: nn.Module, layer: Callable[[int], nn.Module], start: str) -> Refinement:
     layout = location.layout
     try:
         built = layer(layout.channels)
@@ -100,13 +109,15 @@ def _refinement(location: Location, model: nn.Module, layer: Callable[[int], nn.
         raise ValueError(f"layer({layout.channels}) must return an nn.Module, got {built!r}")
     tensors = (*location.module.parameters(), *model.parameters())
     like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    return Refinement(built, layout, location.element).to(device=like.device, dtype=like.dtype).train(model.training)
+    refinement = Refinement(built, layout, location.element, start)
+    return refinement.to(device=like.device, dtype=like.dtype).train(model.training)
 
 
-def _row(location: Location, layer: nn.Module) -> Row:
-    layout = location.layout
+def _row(location: Location, refinement: Refinement) -> Row:
+    layout, layer, share = location.layout, refinement.layer, refinement.share
     shape = (layout.channels, layout.height, layout.width)
     try:
-        return Row(location.name, str(layout), type(layer).__name__, cost(layer, shape).times(location.calls))
+        counted = cost(layer, shape, share).times(location.calls)
+        return Row(location.name, str(layout), type(layer).__name__, counted, value_of(share))
     except Exception as error:
         raise ValueError(f"the layer for {location.name!r} does not refine a map of {shape}: {error}") from error

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from ..tracing import fx_leaf
 from .layouts import Layout
 from .observation import Element
+from .share import new_share, shared
 
 NAME = "inserted_attention"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -30,14 +31,17 @@ class Refinement(nn.Module):
 
     layout: of the tensor that holds the map.
     element: the tensor's index or key in the output, or None where it is the output.
+    share: s in lerp(x, layer(x), s), a parameter of one number; None for the layer as it is.
     """
 
+    share: Tensor | None
     order: Tensor | None
     position: Tensor | None
 
-    def __init__(self, layer: nn.Module, layout: Layout, element: Element) -> None:
+    def __init__(self, layer: nn.Module, layout: Layout, element: Element, start: str = "layer") -> None:
         super().__init__()
         self.layer, self.layout, self.element = layer, layout, element
+        self.register_parameter("share", new_share() if start == "identity" else None)
         # Not buffers: no checkpoint holds them, so `to_empty` would leave them undefined.
         self.order, self.position = (None, None) if layout.order is None else _order(layout.order, torch.device("cpu"))
 
@@ -57,10 +61,13 @@ class Refinement(nn.Module):
 
     def _refine(self, x: Tensor) -> Tensor:
         if self.layout.kind == "NCHW":
-            return self.layer(x)
+            return self._refine_map(x)
         if self.layout.kind == "NHWC":
-            return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return self._refine_map(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self._refine_tokens(x)
+
+    def _refine_map(self, x: Tensor) -> Tensor:
+        return self.layer(x) if self.share is None else shared(x, self.layer, self.share)
 
     def _refine_tokens(self, x: Tensor) -> Tensor:
         prefix = self.layout.prefix
@@ -69,7 +76,7 @@ class Refinement(nn.Module):
         order, position = self._order_on(x.device)
         tokens = tokens if order is None else tokens[:, order]
         x4 = tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], *size)  # not `unflatten`: ONNX has it from opset 13
-        out = self.layer(x4).flatten(2).transpose(1, 2)
+        out = self._refine_map(x4).flatten(2).transpose(1, 2)
         out = out if position is None else out[:, position]
         return torch.cat([x[:, :prefix], out], dim=1) if prefix else out
 
@@ -88,6 +95,23 @@ class Refinement(nn.Module):
         if type(order) is Tensor and not torch.compiler.is_compiling():  # a traced graph's tensors end with it
             self.order, self.position = order, position
         return order, position
+
+    def reset_parameters(self) -> None:
+        """Set the share to 0, as at the start."""
+        if self.share is not None:
+            nn.init.zeros_(self.share)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Load as every module does. A state with the layer and without its share holds the layer as it is."""
+        if self.share is not None and prefix + "share" not in state_dict:
+            held = [tensor for key, tensor in state_dict.items() if key.startswith(f"{prefix}layer.")]
+            if held:
+                state_dict[prefix + "share"] = torch.ones(1, dtype=self.share.dtype, device=held[0].device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self._parameters.setdefault("share", None)  # pickles of version 0.1
 
     def extra_repr(self) -> str:
         return str(self.layout) + ("" if self.element is None else f", element={self.element!r}")

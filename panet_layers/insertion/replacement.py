@@ -99,6 +99,8 @@ def replace_attention(model: nn.Module) -> ReplacementReport:
 def _replacement(module: nn.Module, model: nn.Module) -> tuple[nn.Module | None, str]:
     """Return the layer that computes what the module computes; or None and why not ("" for unrelated modules)."""
     if not _is_candidate(module):
+        if _has_no_max_path(module):
+            return None, "has no max path in its channel attention, only one layer on the mean"
         named = _NAMES.search(type(module).__name__) and not isinstance(module, (Refinement, Refinements))
         return None, "does not have the parameters of EMA or CBAM" if named else ""
     if lost := _would_be_lost(module):
@@ -153,6 +155,15 @@ def _is_candidate(module: nn.Module) -> bool:
     if isinstance(module, (Refinement, Refinements)) or next(_candidates(module), None) is None:
         return False
     return not any(_is_candidate(child) for child in module.children())
+
+
+def _has_no_max_path(module: nn.Module) -> bool:
+    """Return whether the module's parts are those of ultralytics' CBAM: one 1x1 convolution, and one of two maps."""
+    parts: list[Any] = _parts(module)
+    if [type(part) for part in parts] != [nn.Conv2d, nn.Conv2d]:
+        return False
+    one, two = (part.weight.shape for part in parts)
+    return one[0] == one[1] and one[2:] == (1, 1) and two[:2] == (1, 2)
 
 
 def _candidates(module: nn.Module) -> Iterator[EMAM | SCAM]:

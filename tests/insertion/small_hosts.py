@@ -1,6 +1,7 @@
 """Small networks to insert layers into, and images for them that are not square."""
 
 from collections import namedtuple
+from functools import partial
 
 import pytest
 import timm
@@ -9,9 +10,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
+from panet_layers import insert_attention
 from panet_layers.insertion.refinement import Refinement
 
 X = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+insert_alone = partial(insert_attention, start="layer")  # changes the outputs, which shows that a layer runs
 
 
 if not timm.is_model("test_resnet"):

@@ -11,16 +11,16 @@ from timm.layers import SelectiveKernel
 from torch import nn
 from torch.nn.utils import prune
 
-from panet_layers import EMAM, SCAM, insert_attention, profile
+from panet_layers import EMAM, SCAM, profile
 from panet_layers.insertion.costs import cost
 from tests.insertion.lookalikes import EMA
-from tests.insertion.small_hosts import X, resnet
+from tests.insertion.small_hosts import X, insert_alone, resnet
 
 
 def test_the_report_counts():
     model = resnet()
     plain = sum(p.numel() for p in model.parameters())
-    report = insert_attention(model, ["layer3", "layer4"], partial(SCAM, reduction=8))
+    report = insert_alone(model, ["layer3", "layer4"], partial(SCAM, reduction=8))
     assert report.total.parameters == sum(p.numel() for p in model.parameters()) - plain
     channels, height, width = 96, 5, 5  # layer4 of a 160x160 image
     row = report.rows[1]
@@ -36,7 +36,7 @@ def test_profile_finds_native_and_inserted_layers():
     model = timm.create_model("test_resnet", block_args={"attn_layer": EMAM})
     native = profile(model)
     assert {row.layer for row in native.rows} == {"EMAM"} and all(row.name.endswith(".se") for row in native.rows)
-    report = insert_attention(model, "layer4", SCAM)
+    report = insert_alone(model, "layer4", SCAM)
     assert profile(model).total.parameters == native.total.parameters + report.total.parameters
     assert str(profile(nn.Conv2d(3, 3, 1), X)).count("\n") == 1
 
@@ -44,13 +44,13 @@ def test_profile_finds_native_and_inserted_layers():
 def test_a_layer_that_is_called_twice_costs_twice_the_macs_and_memory():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
     model.append(model[1])
-    once = insert_attention(copy.deepcopy(model), "0", EMAM, example_input=X).total
-    twice = insert_attention(model, "1", EMAM, example_input=X).total
+    once = insert_alone(copy.deepcopy(model), "0", EMAM, example_input=X).total
+    twice = insert_alone(model, "1", EMAM, example_input=X).total
     assert twice == once.times(2) == profile(model, X).total and twice.parameters == once.parameters
 
 
 def test_a_backend_that_cannot_run_on_the_models_present_device():
-    insert_attention(resnet(), "layer4", partial(EMAM, backend="triton"))
+    insert_alone(resnet(), "layer4", partial(EMAM, backend="triton"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -103,7 +103,7 @@ HANDS_ON_A_VIEW = {
 def test_layers_whose_children_see_the_inputs_memory_are_counted(name):
     layer = HANDS_ON_A_VIEW[name]()
     model = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.Conv2d(32, 4, 1))
-    report = insert_attention(model, "0", lambda _: layer, example_input=X)
+    report = insert_alone(model, "0", lambda _: layer, example_input=X)
     assert profile(model, X).total == report.total
     assert all(p.requires_grad for p in layer.parameters())
 
@@ -151,7 +151,7 @@ def test_layers_that_hold_computed_tensors_are_counted(built):
     layer = built()
     held = [v for part in layer.modules() for v in vars(part).values() if isinstance(v, torch.Tensor)]
     model = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.Conv2d(32, 4, 1))
-    report = insert_attention(model, "0", lambda _: layer, example_input=X)
+    report = insert_alone(model, "0", lambda _: layer, example_input=X)
     assert report.total.macs > 0 and profile(model, X).total == report.total
     assert all(tensor.grad_fn is not None for tensor in held)
     assert model[0].inserted_attention[0].layer is layer

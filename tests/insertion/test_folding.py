@@ -13,9 +13,9 @@ from torch.ao.quantization import fuse_modules
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from panet_layers import EMAM, insert_attention
+from panet_layers import EMAM
 from panet_layers.insertion.folding import KEY
-from tests.insertion.small_hosts import X
+from tests.insertion.small_hosts import X, insert_alone
 
 
 class Block(nn.Module):
@@ -75,7 +75,7 @@ FOLDINGS = [by_hand, in_place, fuse, by_fuse_modules, by_fuse_modules_with_activ
 @pytest.mark.parametrize("fold", FOLDINGS)
 def test_a_folding_beside_a_layer_is_noticed(fold, at, bias, fresh):
     model = network(bias, fresh)
-    insert_attention(model, at, EMAM, example_input=X)
+    insert_alone(model, at, EMAM, example_input=X)
     folded = fold(pickle.loads(pickle.dumps(model)))
     with pytest.warns(UserWarning, match=rf"folded into its convolution beside the layer inserted at '{at}'"):
         try:
@@ -130,7 +130,7 @@ def trained(model):
 @pytest.mark.parametrize("fold", [by_copying_values, by_assigning_data, by_assigning_data_of_the_weight_alone])
 def test_a_folding_in_place_is_noticed(fold, before):
     model = network(bias=True, fresh=False)
-    insert_attention(model, "0.conv", EMAM, example_input=X)
+    insert_alone(model, "0.conv", EMAM, example_input=X)
     model = before(model)
     fold(model)
     with pytest.warns(UserWarning, match="folded into its convolution beside the layer inserted at '0.conv'"):
@@ -142,7 +142,7 @@ def test_a_folding_in_place_is_noticed(fold, before):
 
 def test_a_folding_in_place_gives_a_bias_to_a_convolution_without_one():
     model = network(fresh=True)
-    insert_attention(model, "0.conv", EMAM, example_input=X)
+    insert_alone(model, "0.conv", EMAM, example_input=X)
     by_assigning_data_of_the_weight_alone(model)
     with pytest.warns(UserWarning, match="folded into its convolution"):
         model(X)
@@ -159,7 +159,7 @@ def test_a_folding_in_place_gives_a_bias_to_a_convolution_without_one():
 def test_a_folding_into_any_convolution_is_noticed(convolution):
     x, model = torch.randn(2, 8, 12, 9), nn.Sequential(convolution, nn.BatchNorm2d(16))
     model(x)
-    insert_attention(model.eval(), "0", EMAM, example_input=x)
+    insert_alone(model.eval(), "0", EMAM, example_input=x)
     scale = model[1].running_var.add(1e-5).rsqrt()
     axis = scale.view(4, 1, 4, 1, 1).expand(4, 2, 4, 1, 1).reshape(8, 4, 1, 1) if convolution.groups == 4 else None
     if axis is None:
@@ -172,7 +172,7 @@ def test_a_folding_into_any_convolution_is_noticed(convolution):
 
 def test_a_convolution_does_not_hold_the_normalisation_after_it():
     model = network(bias=True)
-    insert_attention(model, ["0.conv", "0.bn"], EMAM, example_input=X)
+    insert_alone(model, ["0.conv", "0.bn"], EMAM, example_input=X)
     norm = weakref.ref(model[0].bn)
     conv, stored = copy.deepcopy(model[0].conv), pickle.dumps(model[0].conv)
     assert b"BatchNorm" not in stored and "BatchNorm" not in str(vars(conv._forward_hooks[KEY]))
@@ -185,7 +185,7 @@ def test_a_convolution_does_not_hold_the_normalisation_after_it():
 
 def test_a_folding_is_noticed_after_a_conversion():
     model = network(bias=True, fresh=False)
-    insert_attention(model, "0.conv", EMAM, example_input=X)
+    insert_alone(model, "0.conv", EMAM, example_input=X)
     with pytest.warns(UserWarning, match="folded into its convolution"):
         in_place_and_halved(model)(X)
 
@@ -193,7 +193,7 @@ def test_a_folding_is_noticed_after_a_conversion():
 @pytest.mark.parametrize("fold", [in_place, fuse])
 def test_a_layer_after_the_whole_block_stays(fold):
     model = network(fresh=False)
-    insert_attention(model, "0.act", EMAM, example_input=X)
+    insert_alone(model, "0.act", EMAM, example_input=X)
     expected = model(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -258,7 +258,7 @@ def normalised_otherwise(model):
 @pytest.mark.parametrize("change", [given_a_bias, given_a_bias_and_loaded])
 def test_a_bias_alone_is_no_folding(change):
     model = network(fresh=False)
-    insert_attention(model, "0.conv", EMAM, example_input=X)
+    insert_alone(model, "0.conv", EMAM, example_input=X)
     change(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -269,7 +269,7 @@ def test_a_bias_alone_is_no_folding(change):
 @pytest.mark.parametrize("called", [True, False])
 def test_another_normalisation_or_none_is_no_folding(change, called):
     model = network(bias=True, fresh=False)
-    insert_attention(model, "0.conv", EMAM, example_input=X)
+    insert_alone(model, "0.conv", EMAM, example_input=X)
     if called:
         trained(model)
         model(X)
@@ -295,7 +295,7 @@ def test_another_normalisation_or_none_is_no_folding(change, called):
 )
 def test_other_changes_of_a_convolution_are_no_folding(change, fresh):
     model = network(bias=True, fresh=fresh)
-    insert_attention(model, ["0.conv", "0.bn"], EMAM, example_input=X)
+    insert_alone(model, ["0.conv", "0.bn"], EMAM, example_input=X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(X)

@@ -9,8 +9,8 @@ import torch
 from timm.layers import SqueezeExcite
 from torch import nn
 
-from panet_layers import EMAM, SCAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Pair, Returns, X, create, inserted, resnet
+from panet_layers import EMAM, SCAM, remove_attention
+from tests.insertion.small_hosts import Pair, Returns, X, create, insert_alone, inserted, resnet
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from tests.insertion.small_hosts import Pair, Returns, X, create, inserted, resn
 )
 def test_names_and_patterns(at, names):
     model = resnet()
-    report = insert_attention(model, at, EMAM)
+    report = insert_alone(model, at, EMAM)
     assert inserted(model) == names
     assert len(report.rows) == len(names)
 
@@ -36,7 +36,7 @@ def test_the_layer_refines_the_named_modules_output():
     model.layer2.register_forward_hook(lambda module, args, output: seen.update(before=output))
     plain = model(X)
     before = seen["before"]
-    insert_attention(model, "layer2", EMAM)
+    insert_alone(model, "layer2", EMAM)
     model(X)
     layer = model.layer2[-1].inserted_attention[0].layer
     assert torch.equal(seen["before"], layer(before)) and not torch.equal(model(X), plain)
@@ -44,12 +44,12 @@ def test_the_layer_refines_the_named_modules_output():
 
 def test_two_insertions_at_one_location_run_one_after_the_other():
     model = resnet()
-    insert_attention(model, "layer2", EMAM)
-    insert_attention(model, "layer2", SCAM)
+    insert_alone(model, "layer2", EMAM)
+    insert_alone(model, "layer2", SCAM)
     both = resnet()
     both.load_state_dict({k: v for k, v in model.state_dict().items() if "inserted" not in k})
     emam, scam = (r.layer for r in model.layer2[-1].inserted_attention)
-    insert_attention(both, "layer2", lambda channels: nn.Sequential(emam, scam))
+    insert_alone(both, "layer2", lambda channels: nn.Sequential(emam, scam))
     assert torch.equal(model(X), both(X))
 
 
@@ -76,7 +76,7 @@ def test_two_insertions_at_one_location_run_one_after_the_other():
 def test_every_layout_and_kind_of_output_is_refined(form, read, map_of):
     model = Returns(form)
     plain = model(X)
-    report = insert_attention(model, "stage", EMAM, example_input=X)
+    report = insert_alone(model, "stage", EMAM, example_input=X)
     refined = model(X)
 
     assert report.rows[0].map == read
@@ -89,7 +89,7 @@ def test_every_layout_and_kind_of_output_is_refined(form, read, map_of):
 
 def test_tokens_of_an_image_size_other_than_the_dry_runs():
     model = Returns(lambda x: x.flatten(2).mT)
-    insert_attention(model, "stage", EMAM, example_input=X)
+    insert_alone(model, "stage", EMAM, example_input=X)
     larger = torch.randn(1, 3, 128, 96)
     layer = model.stage.inserted_attention[0].layer
     torch.testing.assert_close(model(larger).mT.unflatten(2, (32, 24)), layer(model.conv(larger)))
@@ -100,12 +100,12 @@ def test_tokens_of_an_image_size_other_than_the_dry_runs():
 def test_hieras_tokens_are_brought_into_row_major_order():
     torch.manual_seed(0)
     model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=2).eval()
-    insert_attention(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
+    insert_alone(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
     refinement = model.blocks[2].inserted_attention[0]
     tokens = torch.randn(2, 64, 192)
     rolled = model.reroll(tokens, 2).permute(0, 3, 1, 2)
     torch.testing.assert_close(model.reroll(refinement(tokens), 2).permute(0, 3, 1, 2), refinement.layer(rolled))
-    insert_attention(model, "blocks.1.norm1", EMAM, example_input=torch.zeros(2, 3, 64, 64))  # before the pooling
+    insert_alone(model, "blocks.1.norm1", EMAM, example_input=torch.zeros(2, 3, 64, 64))  # before the pooling
     order = model.blocks[1].norm1.inserted_attention[0].order
     assert torch.equal(order.view(16, 16, 1), model.reroll(torch.arange(256).view(1, -1, 1), 0)[0])
 
@@ -131,7 +131,7 @@ def test_containers_that_loop_over_their_children():
 
     model = nn.Sequential(Iterates(), Dense({"a": nn.Conv2d(16, 8, 1), "b": nn.Conv2d(24, 8, 1)}))
     plain = model(X)
-    insert_attention(model, ["0", "1"], EMAM, example_input=X)
+    insert_alone(model, ["0", "1"], EMAM, example_input=X)
     first = model[0].inserted_attention[0].layer
     second = model[1]["b"].inserted_attention_of_parent[0].layer
     expected = first(model[0].second(model[0].first(X)))
@@ -144,7 +144,7 @@ def test_containers_that_loop_over_their_children():
 
 def test_an_empty_container_holds_its_layer_itself():
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Sequential())
-    insert_attention(model, "1", EMAM, example_input=X)
+    insert_alone(model, "1", EMAM, example_input=X)
     assert torch.equal(model(X), model[1].inserted_attention[0].layer(model[0](X)))
     remove_attention(model)
     assert torch.equal(model(X), model[0](X))
@@ -153,7 +153,7 @@ def test_an_empty_container_holds_its_layer_itself():
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_features_only_networks(name):
     model = create(name, features_only=True, out_indices=(1, 2))
-    report = insert_attention(model, "stages", EMAM)
+    report = insert_alone(model, "stages", EMAM)
     assert len(report.rows) == 2
     plain = [feature.clone() for feature in model(X)]
     remove_attention(model)
@@ -163,7 +163,7 @@ def test_features_only_networks(name):
 def test_a_timm_network_inside_another_module():
     model = nn.ModuleDict({"backbone": resnet()})
     model.forward = lambda x: model["backbone"](x)
-    report = insert_attention(model, "stages", EMAM)
+    report = insert_alone(model, "stages", EMAM)
     assert [row.name for row in report.rows] == [
         f"backbone.{n}" for n in ("act1", "layer1", "layer2", "layer3", "layer4")
     ]
@@ -171,15 +171,15 @@ def test_a_timm_network_inside_another_module():
 
 def test_a_star_ends_at_a_dot():
     model = resnet()
-    assert [row.name for row in insert_attention(model, "layer[12].*", EMAM).rows] == ["layer1.0", "layer2.0"]
+    assert [row.name for row in insert_alone(model, "layer[12].*", EMAM).rows] == ["layer1.0", "layer2.0"]
     with pytest.raises(ValueError, match=r"no module '\*conv1'"):
-        insert_attention(nn.Sequential(resnet()), "*conv1", EMAM)
+        insert_alone(nn.Sequential(resnet()), "*conv1", EMAM)
 
 
 def test_a_pattern_matches_no_inserted_layer():
     model = resnet()
-    insert_attention(model, "layer1.0", EMAM)
-    names = [row.name for row in insert_attention(model, "layer1.0.*", SCAM).rows]
+    insert_alone(model, "layer1.0", EMAM)
+    names = [row.name for row in insert_alone(model, "layer1.0.*", SCAM).rows]
     assert names == [f"layer1.0.{name}" for name, _ in resnet().layer1[0].named_children()]
 
 
@@ -187,7 +187,7 @@ def test_a_module_with_two_names_is_refined_once_a_call():
     conv = nn.Conv2d(16, 16, 1)
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), conv, conv)
     first = model[0](X)
-    report = insert_attention(model, ["1", "2"], EMAM, example_input=X)
+    report = insert_alone(model, ["1", "2"], EMAM, example_input=X)
     layer = conv.inserted_attention[0].layer
     bare = nn.Conv2d(16, 16, 1)
     bare.load_state_dict({"weight": conv.weight, "bias": conv.bias})
@@ -204,7 +204,7 @@ def test_a_compiled_model(in_place):
     else:
         model = torch.compile(model, backend="eager")
     plain = model(X)
-    report = insert_attention(model, "stages", EMAM)
+    report = insert_alone(model, "stages", EMAM)
     assert report.rows[1].name == ("layer1" if in_place else "_orig_mod.layer1")
     refined = model(X)
     assert not torch.equal(refined, plain)
@@ -218,7 +218,7 @@ def test_compiled_modules_inside_a_model():
     convs = nn.Conv2d(3, 16, 4, 4), nn.Conv2d(16, 16, 1)
     model = nn.Sequential(*(torch.compile(conv, backend="eager") for conv in convs), nn.ReLU())
     plain = model(X)
-    insert_attention(model, ["0", "1"], EMAM, example_input=X)
+    insert_alone(model, ["0", "1"], EMAM, example_input=X)
     assert inserted(model) == [f"{i}._orig_mod.inserted_attention.0" for i in range(2)]
     torch.testing.assert_close(model(X), convs[1](convs[0](X)).relu())
     assert not torch.equal(model(X), plain)
@@ -243,8 +243,8 @@ def test_a_wrapper_that_forwards_attributes_to_the_module_inside():
 
     model = nn.Sequential(Forwards(nn.Conv2d(3, 16, 4, 4)))
     plain = model(X)
-    insert_attention(model, "0.inner", EMAM, example_input=X)
-    insert_attention(model, "0", EMAM, example_input=X)
+    insert_alone(model, "0.inner", EMAM, example_input=X)
+    insert_alone(model, "0", EMAM, example_input=X)
     assert inserted(model) == ["0.inner.inserted_attention.0", "0.inserted_attention.0"]
     remove_attention(model)
     assert torch.equal(model(X), plain)
@@ -253,15 +253,15 @@ def test_a_wrapper_that_forwards_attributes_to_the_module_inside():
 def test_a_traced_models_container_that_is_not_called_is_refused():
     model = torch.fx.symbolic_trace(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1))))
     with pytest.raises(ValueError, match=r"'0' \(Module\) was not called"):
-        insert_attention(model, "0", EMAM, example_input=X)
-    insert_attention(model, "0.0", EMAM, example_input=X)
+        insert_alone(model, "0", EMAM, example_input=X)
+    insert_alone(model, "0.0", EMAM, example_input=X)
     assert inserted(model) == ["0.0.inserted_attention.0"]
 
 
 def test_layers_inserted_inside_inference_mode_can_be_trained():
     model = resnet()
     with torch.inference_mode():
-        insert_attention(model, "layer3", EMAM)
+        insert_alone(model, "layer3", EMAM)
     model.train()(X).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -269,22 +269,22 @@ def test_layers_inserted_inside_inference_mode_can_be_trained():
 def test_parametrised_modules():
     model = resnet()
     nn.utils.parametrizations.weight_norm(model.layer2[0].conv1)
-    insert_attention(model, "layer2.0.conv[12]", EMAM)
+    insert_alone(model, "layer2.0.conv[12]", EMAM)
     assert len(inserted(model)) == 2
     copy.deepcopy(model).train()(X).sum().backward()
 
 
 def test_a_layer_of_another_package_may_be_inserted():
     model = resnet()
-    insert_attention(model, "layer3", SqueezeExcite)
+    insert_alone(model, "layer3", SqueezeExcite)
     assert isinstance(model.layer3[-1].inserted_attention[0].layer, SqueezeExcite)
 
 
 def test_removal_restores_the_plain_model():
     model = resnet()
     before = copy.deepcopy(model)
-    insert_attention(model, "stages", EMAM)
-    insert_attention(model, "layer1.0", SCAM)
+    insert_alone(model, "stages", EMAM)
+    insert_alone(model, "layer1.0", SCAM)
     remove_attention(model)
     assert [name for name, _ in model.named_modules()] == [name for name, _ in before.named_modules()]
     assert all(not module._forward_hooks for module in model.modules())
@@ -298,7 +298,7 @@ def test_other_hooks_modes_and_statistics_do_not_change():
     calls = []
     model.layer4.register_forward_hook(lambda *_: calls.append(1))
     statistics = {k: v.clone() for k, v in model.state_dict().items()}
-    insert_attention(model, "layer4", EMAM)
+    insert_alone(model, "layer4", EMAM)
     remove_attention(model)
     assert model.training and not model.layer1.training
     assert all(torch.equal(v, statistics[k]) for k, v in model.state_dict().items())
@@ -309,17 +309,17 @@ def test_other_hooks_modes_and_statistics_do_not_change():
 
 def test_new_parameters_have_the_models_dtype_and_device():
     model = resnet().to(torch.bfloat16).train()
-    insert_attention(model, "layer4", EMAM)
+    insert_alone(model, "layer4", EMAM)
     layer = model.layer4[-1].inserted_attention[0].layer
     assert {p.dtype for p in layer.parameters()} == {torch.bfloat16} and layer.training
     meta = resnet().to("meta")
-    insert_attention(meta, "layer4", EMAM)
+    insert_alone(meta, "layer4", EMAM)
     assert {p.device.type for p in meta.parameters()} == {"meta"}
 
 
 def test_the_users_own_children_stay():
     model = Returns(lambda x: x)
     model.stage.inserted_attention_map = nn.Conv2d(1, 1, 1)
-    insert_attention(model, "stage", EMAM, example_input=X)
+    insert_alone(model, "stage", EMAM, example_input=X)
     remove_attention(model)
     assert list(model.stage._modules) == ["inserted_attention_map"]

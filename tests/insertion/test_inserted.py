@@ -10,14 +10,14 @@ import timm
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from panet_layers import EMAM, insert_attention, remove_attention
-from tests.insertion.small_hosts import Returns, X, create, inserted, resnet
+from panet_layers import EMAM, remove_attention
+from tests.insertion.small_hosts import Returns, X, create, insert_alone, inserted, resnet
 from tests.layers.cases import EXACT
 
 
 def test_copies_have_layers_of_their_own():
     model = resnet()
-    insert_attention(model, "stages", EMAM)
+    insert_alone(model, "stages", EMAM)
     twin = copy.deepcopy(model)
     file = io.BytesIO(pickle.dumps(model))
     stored = pickle.load(file)
@@ -35,7 +35,7 @@ def hiera():
     """A network whose tokens are not in row-major order, with layers."""
     torch.manual_seed(0)
     model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=2, embed_dim=16, stages=(1, 1, 1, 1)).eval()
-    insert_attention(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
+    insert_alone(model, "stages", EMAM, example_input=torch.zeros(2, 3, 64, 64))
     return model
 
 
@@ -117,7 +117,7 @@ def test_tokens_are_exported_at_old_opsets(prefix, tmp_path):
     pytest.importorskip("onnx", reason="ONNX needs the packages of the extra `export`")
     onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
     model = Returns(lambda x: torch.cat([x.flatten(2)[:, :, :prefix], x.flatten(2)], 2).transpose(1, 2)).eval()
-    insert_attention(model, "stage", EMAM, example_input=X)
+    insert_alone(model, "stage", EMAM, example_input=X)
     path = str(tmp_path / "model.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is deprecated
@@ -128,8 +128,8 @@ def test_tokens_are_exported_at_old_opsets(prefix, tmp_path):
 
 def test_state_dict_round_trip():
     model, other = resnet(), resnet()
-    insert_attention(model, "stages", EMAM)
-    insert_attention(other, "stages", EMAM)
+    insert_alone(model, "stages", EMAM)
+    insert_alone(other, "stages", EMAM)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(X), model(X))
 
@@ -138,7 +138,7 @@ def test_state_dict_round_trip():
 def test_compiles_without_a_graph_break(name):
     torch._dynamo.reset()
     model = create(name, num_classes=3)
-    insert_attention(model, "stages", EMAM)
+    insert_alone(model, "stages", EMAM)
     x = torch.randn(2, 3, 160, 160)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x))
@@ -147,7 +147,7 @@ def test_compiles_without_a_graph_break(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_exports(name):
     model = create(name, num_classes=3)
-    insert_attention(model, "stages", EMAM)
+    insert_alone(model, "stages", EMAM)
     x = torch.randn(2, 3, 160, 160)  # timm's ViT needs the `max` with torch 2.6
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", max=64)},))
     x = torch.randn(5, 3, 160, 160)
@@ -156,7 +156,7 @@ def test_exports(name):
 
 def test_gradient_checkpointing_runs_the_layers():
     model = resnet().double().train()
-    insert_attention(model, "stages", EMAM)
+    insert_alone(model, "stages", EMAM)
     x = X.double()
     model(x).sum().backward()
     expected = {k: p.grad.clone() for k, p in model.named_parameters()}
@@ -172,6 +172,6 @@ def test_gradient_checkpointing_runs_the_layers():
 
 def test_symbolic_tracing_calls_refinements():
     model = Returns(lambda x: x.flatten(2).mT)
-    insert_attention(model, "stage", EMAM, example_input=X)
+    insert_alone(model, "stage", EMAM, example_input=X)
     graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(X), model(X))

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils.hooks import RemovableHandle
 
-from panet_layers import EMAM, insert_attention, profile, remove_attention
-from tests.insertion.small_hosts import X, inserted
+from panet_layers import EMAM, profile, remove_attention
+from tests.insertion.small_hosts import X, insert_alone, inserted
 
 
 def network():
@@ -20,7 +20,7 @@ def network():
     torch.manual_seed(0)
     blocks = [nn.Sequential(nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)) for _ in range(2)]
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), *blocks).eval()
-    insert_attention(model, ["1.0", "2"], EMAM, example_input=X)
+    insert_alone(model, ["1.0", "2"], EMAM, example_input=X)
     return model
 
 
@@ -44,7 +44,7 @@ def test_layers_of_a_pickle_stay_when_later_hooks_have_their_numbers(hooks_are_n
     hooks_are_numbered_anew()
     loaded = pickle.loads(stored)
     use_hooks(loaded, times=200)
-    insert_attention(loaded, "0", nn.Identity, example_input=X)  # has hooks of its own in the dry run
+    insert_alone(loaded, "0", nn.Identity, example_input=X)  # has hooks of its own in the dry run
     assert torch.equal(loaded(X), expected)
     remove_attention(loaded)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in loaded.modules())

@@ -1,55 +1,37 @@
 """timm's own arguments that put a layer into each block, by family: forward, backward, plain weights."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import timm
 import torch
-from timm.models.cspnet import model_cfgs
 
 from panet_layers import EMAM, SCAM
+from panet_layers.integrations.timm import attn_layer
 
 LAYERS = [EMAM, SCAM, partial(EMAM, groups=4)]
-
-
-def in_resnet(layer):
-    return {"block_args": {"attn_layer": layer}}
-
-
-def in_byonet(layer):
-    """The configuration may hold arguments of the squeeze-and-excitation that the layer replaces."""
-    return {"attn_layer": layer, "attn_kwargs": {}}
-
-
-def in_cspnet(layer, name):
-    """The layer is part of the stages' configuration; the blocks pass their activation to it too."""
-    return {
-        "stages": replace(
-            model_cfgs[name].stages,
-            attn_layer=lambda channels, act_layer=None, **options: layer(channels, **options),
-            attn_kwargs=None,
-        )
-    }
-
-
 FAMILIES = [
-    ("test_resnet", in_resnet),  # basic blocks and bottlenecks
-    ("resnext26ts", in_byonet),  # byobnet, bottlenecks
-    ("repvgg_a0", in_byonet),
-    ("test_byobnet", in_byonet),  # it has squeeze-and-excitation of its own
-    ("cspresnet50", partial(in_cspnet, name="cspresnet50")),
-    ("cspdarknet53", partial(in_cspnet, name="cspdarknet53")),
-    ("cs3darknet_s", partial(in_cspnet, name="cs3darknet_s")),
+    "test_resnet",  # basic blocks and bottlenecks
+    "skresnet18",
+    "resnext26ts",  # byobnet, bottlenecks
+    "repvgg_a0",
+    "test_byobnet",  # it has squeeze-and-excitation of its own
+    "cspresnet50",
+    "cspdarknet53",
+    "cs3darknet_s",
+    "test_nfnet",  # so does this
 ]
+WITH_THEIR_OWN = ("test_byobnet", "test_nfnet")
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=["EMAM", "SCAM", "partial"])
-@pytest.mark.parametrize(("name", "into"), FAMILIES, ids=[name for name, _ in FAMILIES])
-def test_attn_layer_takes_our_layers(name, into, layer):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attn_layer_puts_our_layers_into_every_block(name, layer):
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=3).state_dict()
-    model = timm.create_model(name, num_classes=3, **into(layer))
+    model = timm.create_model(name, num_classes=3, **attn_layer(name, layer))
     kind = layer.func if isinstance(layer, partial) else layer
     layers = {n: module for n, module in model.named_modules() if isinstance(module, kind)}
     assert len(layers) >= 4 and all(getattr(module, "groups", 4) in (4, 8) for module in layers.values())
@@ -57,11 +39,34 @@ def test_attn_layer_takes_our_layers(name, into, layer):
     missing, unexpected = model.load_state_dict(plain, strict=False)
     own = tuple(f"{n}." for n in layers)
     assert missing and all(key.startswith(own) for key in missing)
-    # Only test_byobnet has layers that these replace.
-    assert not unexpected or (name == "test_byobnet" and all(key.startswith(own) for key in unexpected))
+    assert not unexpected or (name in WITH_THEIR_OWN and all(key.startswith(own) for key in unexpected))
     with torch.no_grad():
         for p in model.parameters():  # a block's last normalisation starts at zero, and hides the layer before it
             p.add_(torch.randn(p.shape), alpha=0.02)
     model(torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
     assert all(any(p.grad.any() for p in module.parameters()) for module in layers.values())
+
+
+def test_the_other_options_of_the_blocks_stay():
+    options = attn_layer("res2net50_26w_6s.in1k", EMAM)
+    assert options == {"block_args": {"scale": 6, "attn_layer": EMAM}}
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("resnet19", EMAM, "has no network 'resnet19'"),
+        ("resnet18", EMAM(64), "so give its class, not EMAM"),
+        ("resnet18", "emam", "so give its class, not 'emam'"),
+        ("resnet18", partial(EMAM, groups=7), r"can't build resnet18 .* groups=7 does not divide channels=64"),
+        ("vit_tiny_patch16_224", EMAM, "vit_tiny_patch16_224 has no argument for a layer in its blocks"),
+        ("efficientnet_b0", EMAM, "efficientnet_b0 has no argument for a layer in its blocks"),
+        ("resnest14d", EMAM, "can't build resnest14d"),
+        ("halonet_h1", EMAM, "builds halonet_h1 without a layer in its blocks; use panet_layers.insert_attention"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_timm_cannot_build_is_refused(name, layer, message):
+    with pytest.raises(ValueError, match=message):
+        attn_layer(name, layer)

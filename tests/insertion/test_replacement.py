@@ -10,9 +10,9 @@ from timm.layers.cbam import CbamModule, LightCbamModule
 from torch import nn
 from torch.nn.utils import prune
 
-from panet_layers import EMAM, SCAM, insert_attention, replace_attention
+from panet_layers import EMAM, SCAM, replace_attention
 from tests.insertion.lookalikes import CBAM, EMA, SpatialFirst, TopHeavyEMA, host
-from tests.insertion.small_hosts import resnet
+from tests.insertion.small_hosts import insert_alone, resnet
 from tests.layers.cases import EXACT, assert_same, randomised
 
 GOLDEN = Path(__file__).parents[1] / "layers/golden"
@@ -191,7 +191,7 @@ def test_a_lookalike_with_all_of_the_models_parameters_is_replaced():
 def test_an_inserted_lookalike_is_replaced():
     model = host()
     x = torch.randn(2, 3, 11, 9, dtype=torch.float64)
-    insert_attention(model, "0", CbamModule, example_input=x.float())
+    insert_alone(model, "0", CbamModule, example_input=x.float())
     model.double().eval()
     expected = model(x)
     assert [swap.was for swap in replace_attention(model).swapped] == ["CbamModule"]
@@ -235,3 +235,27 @@ def test_shared_weights_that_stay_shared_are_replaced():
     model[4].conv3x3 = model[3].conv3x3
     assert len(replace_attention(model).swapped) == 4
     assert model[1].channel.fc1.weight is model[2].channel.fc1.weight and model[3].conv3x3 is model[4].conv3x3
+
+
+def test_a_cbam_without_a_max_path_is_left_and_the_reason_named():
+    """As ultralytics' is."""
+
+    class Channel(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.fc = nn.Conv2d(channels, channels, 1)
+
+        def forward(self, x):
+            return x * self.fc(x.mean((2, 3), keepdim=True)).sigmoid()
+
+    class Spatial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+        def forward(self, x):
+            return x * self.cv1(torch.stack([x.mean(1), x.amax(1)], 1)).sigmoid()
+
+    report = replace_attention(host(nn.Sequential(Channel(32), Spatial()), Channel(32), CBAM(32)))
+    assert [row.name for row in report.left] == ["1"] and "no max path in its channel attention" in str(report)
+    assert [swap.name for swap in report.swapped] == ["3"]

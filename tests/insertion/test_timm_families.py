@@ -11,8 +11,9 @@ import timm
 import torch
 from torch import Tensor
 
-from panet_layers import EMAM, insert_attention, remove_attention
+from panet_layers import EMAM, remove_attention
 from panet_layers.insertion.refinement import Refinement
+from tests.insertion.small_hosts import insert_alone
 from tests.insertion.timm_models import modules, smallest
 
 SLOW_FROM, LARGE_FROM, HUGE_FROM = 15_000_000, 25_000_000, 80_000_000  # parameters
@@ -78,7 +79,7 @@ def test_takes_layers_and_is_restored_without_them(name):
         plain = model(x)
 
     own_size = x.shape[2:] == model.pretrained_cfg["input_size"][1:]
-    report = insert_attention(model, "stages", emam, example_input=None if own_size else x)
+    report = insert_alone(model, "stages", emam, example_input=None if own_size else x)
 
     missing = model.load_state_dict(plain_state, strict=False)
     assert missing.unexpected_keys == []
@@ -99,5 +100,5 @@ def test_takes_layers_and_is_restored_without_them(name):
     with torch.no_grad():
         assert torch.equal(model.eval()(x), plain)
 
-    insert_attention(model, report.rows[0].name, emam, example_input=x)
+    insert_alone(model, report.rows[0].name, emam, example_input=x)
     assert not torch.equal(model(x).detach(), plain)

@@ -46,8 +46,8 @@ def resnet(**options: Any) -> nn.Module:
 
 
 def with_layers(model: nn.Module) -> nn.Module:
-    insert_attention(model, "stages", lambda channels: EMAM(channels, 4))
-    insert_attention(model, "layer3.0.conv1", lambda channels: SCAM(channels, 4))
+    insert_attention(model, "stages", lambda channels: EMAM(channels, 4), start="layer")
+    insert_attention(model, "layer3.0.conv1", lambda channels: SCAM(channels, 4), start="layer")
     return model
 
 

@@ -1,0 +1,174 @@
+"""Does a start from nothing help? A small network learns some digits, then others, with layers inserted in two ways.
+
+python benchmarks/starts.py           # fine-tuning: needs scikit-learn, for its digits; about two minutes on one core
+python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with autograd's derivative of lerp
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+if not __package__:  # run as a script
+    import checkout  # noqa: F401
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.tables import markdown_table
+from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers.insertion.share import shared
+from panet_layers.measuring.timing import measure
+
+LAYERS: dict[str, Callable[[int], nn.Module]] = {"EMAM": EMAM, "SCAM": partial(SCAM, reduction=8)}
+STARTS = ("identity", "layer")
+ARMS = ("none", *(f"{layer}, {start}" for layer in LAYERS for start in STARTS))
+T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by seeds
+MAPS = ((2, 256, 56, 56), (4, 64, 64, 64))
+
+
+def network() -> nn.Sequential:
+    """Return a network of three convolutions for 8x8 images and five classes."""
+
+    def block(before: int, after: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+
+    pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5)]
+    return nn.Sequential(*block(1, 32), *block(32, 64), nn.MaxPool2d(2), *block(64, 64), *pooled)
+
+
+LOCATIONS = ["5", "9"]  # the last two activations
+
+
+def digits(classes: range) -> tuple[Tensor, Tensor]:
+    """Return scikit-learn's images of some digits, scaled to -1...1, and their labels from 0."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(labels)
+    chosen = (y >= classes.start) & (y < classes.stop)
+    return x[chosen], y[chosen] - classes.start
+
+
+def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float) -> None:
+    """Train on all images with Adam, in batches of 32."""
+    optimiser = torch.optim.Adam(model.train().parameters(), rate)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x)).split(32):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimiser.step()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the percentage of images that the model classifies correctly."""
+    return 100 * (model.eval()(x).argmax(1) == y).float().mean().item()
+
+
+def fine_tuned(arm: str, pretrained: nn.Module, images: int, epochs: int, seed: int) -> tuple[float, list[float]]:
+    """Return the accuracy on the other digits after fine-tuning on a few images of them, and the shares."""
+    model = copy.deepcopy(pretrained)
+    torch.manual_seed(seed)
+    nn.init.normal_(model[-1].weight, std=0.05)  # type: ignore[index]
+    x, y = digits(range(5, 10))
+    order = torch.randperm(len(x))
+    few, others = order[:images], order[images:]
+    shares: list[Tensor] = []
+    if arm != "none":
+        layer, start = arm.split(", ")
+        insert_attention(model, LOCATIONS, LAYERS[layer], example_input=torch.zeros(2, 1, 8, 8), start=start)
+        shares = [p for name, p in model.named_parameters() if name.endswith("share")]
+    torch.manual_seed(seed)  # the same batches for every arm
+    train(model, x[few], y[few], epochs, 1e-3)
+    return accuracy(model, x[others], y[others]), [share.item() for share in shares]
+
+
+def compare(seeds: int, images: int, epochs: int) -> str:
+    """Return a table: the accuracy of each arm, and its paired difference from the network without layers."""
+    found: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    shares: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        pretrained = network()
+        train(pretrained, *digits(range(5)), epochs=10, rate=1e-3)
+        for arm in ARMS:
+            percent, final = fine_tuned(arm, pretrained, images, epochs, seed)
+            found[arm].append(percent)
+            shares[arm] += final
+    rows = [[arm, _mean(found[arm]), _difference(found, arm, "none"), _range(shares[arm])] for arm in ARMS]
+    for layer in LAYERS:
+        arms = [f"{layer}, {start}" for start in STARTS]
+        rows.append([f"{layer}, identity - layer", "", _difference(found, *arms), ""])
+    return markdown_table(("layer, start", "accuracy (%)", "difference (points)", "s at the end"), rows, 1)
+
+
+def _mean(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def _difference(found: dict[str, list[float]], arm: str, other: str) -> str:
+    """Return the mean of the paired differences with its 95 % interval, by Student's t."""
+    if arm == other:
+        return ""
+    differences = [a - b for a, b in zip(found[arm], found[other])]
+    half = T_95[len(differences)] * statistics.stdev(differences) / len(differences) ** 0.5
+    mean = statistics.mean(differences)
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if values else ""
+
+
+def cost(rounds: int) -> str:
+    """Return a table of milliseconds, all timed alternately: inference, and a training step of one layer."""
+    rows = []
+    for name, layer in LAYERS.items():
+        for shape in MAPS:
+            for training in (False, True):
+                steps = _steps(layer(shape[1]), shape, training)
+                times = {way: timing.milliseconds for way, timing in measure(steps, rounds).items()}
+                case = f"{name}, {'x'.join(map(str, shape))}", "training" if training else "inference"
+                rows.append([*case, *(f"{value:.2f}" for value in times.values())])
+    return markdown_table(("layer, map", "", "copy", "alone", "with share", "autograd's lerp"), rows, 2)
+
+
+def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    x, weights = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    share = nn.Parameter(torch.full((1,), 0.3))
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "alone": layer,
+        "with share": lambda x: shared(x, layer, share),
+        "autograd's lerp": lambda x: torch.lerp(x, layer(x), share),
+    }
+
+    def run(way: Callable[[Tensor], Tensor]) -> None:
+        with torch.set_grad_enabled(training):
+            out = way(x)
+        if training:
+            torch.autograd.grad(out, (x, share, *layer.parameters()), weights, allow_unused=True)
+
+    return {"copy": lambda: x.detach().clone(), **{name: partial(run, way) for name, way in ways.items()}}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table that was asked for."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cost", action="store_true", help="measure time instead")
+    parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples, for --cost; {DEFAULT}")
+    parser.add_argument("--seeds", type=int, choices=sorted(T_95), default=5, help=DEFAULT)
+    parser.add_argument("--images", type=positive, default=100, help=f"to fine-tune on; {DEFAULT}")
+    parser.add_argument("--epochs", type=positive, default=30, help=f"of fine-tuning; {DEFAULT}")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(cost(options.rounds) if options.cost else compare(options.seeds, options.images, options.epochs), end="")
+
+
+if __name__ == "__main__":
+    main()

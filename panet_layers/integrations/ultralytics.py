@@ -1,0 +1,137 @@
+"""EMAM and SCAM as names in ultralytics' model YAML; as a program, ultralytics' command line that knows them.
+
+python -m panet_layers.integrations.ultralytics train model=my-yolo.yaml data=coco8.yaml epochs=1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..emam import EMAM
+from ..scam import SCAM, ChannelAttention, SpatialAttention
+
+__all__ = ["register"]
+
+ARGUMENTS = {"EMAM": "groups", "SCAM": "reduction"}
+
+
+class Registration:
+    """Attribute of a layer that was built from a YAML: where the layer is unpickled, the names are registered again.
+
+    So checkpoints and the worker processes of distributed training need no call of `register`.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], Registration], tuple[()]]:
+        return registration, ()
+
+
+def registration() -> Registration:
+    """Return a `Registration`; where ultralytics is in use, register the names. A layer loads without this too."""
+    if sys.modules.get("ultralytics.nn.tasks") is not None:
+        with suppress(RuntimeError):
+            register()
+    return Registration()
+
+
+class EMAMInYaml(nn.Module):
+    """What `EMAM` in a YAML calls: returns an `EMAM` for the channels of the row's input."""
+
+    def __new__(cls, channels: list[int], source: int, *arguments: int) -> EMAM:  # type: ignore[misc]
+        return _marked(EMAM(channels[source], *arguments))
+
+
+class SCAMInYaml(nn.Module):
+    """What `SCAM` in a YAML calls: returns a `SCAM` for the channels of the row's input."""
+
+    def __new__(cls, channels: list[int], source: int, *arguments: int) -> SCAM:  # type: ignore[misc]
+        return _marked(SCAM(channels[source], *arguments))
+
+
+def register() -> None:
+    """Make `EMAM` and `SCAM` names for rows of a model YAML: `- [-1, 1, EMAM, []]`.
+
+    The argument may be EMAM's groups or SCAM's reduction, `[4]`. The channels are those of the row's input, scaled with
+    the model's width. The built model holds `panet_layers.EMAM` and `panet_layers.SCAM` themselves. Its checkpoints
+    register the names where they are loaded. A second call changes nothing.
+
+    Building a model raises ValueError for a row with more arguments or several inputs, or whose layer does not fit.
+    Raises ImportError where ultralytics is not installed, or RuntimeError where its parser is not the one known here.
+    """
+    try:
+        from ultralytics.nn import tasks
+    except ImportError as error:
+        raise ImportError(
+            f"ultralytics can't be imported: {error}; install it with pip install 'panet-layers[clients]'"
+        ) from error
+    names: Any = tasks
+    parse = names.parse_model
+    if getattr(parse, "__module__", None) == __name__:
+        return
+    if not {"ch", "f", "args"} <= {*parse.__code__.co_varnames, *parse.__code__.co_cellvars}:
+        raise RuntimeError("this version of ultralytics parses a model's YAML in another way than 8.3 and 8.4 do")
+
+    def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Build a model as ultralytics does, with EMAM and SCAM among the modules that a row may name."""
+        return parse(_with_channels(d), *args, **kwargs)
+
+    names.EMAM, names.SCAM, names.parse_model = EMAMInYaml, SCAMInYaml, parse_model
+    torch.serialization.add_safe_globals([EMAM, SCAM, ChannelAttention, SpatialAttention, registration])
+
+
+class _Arguments(list[Any]):
+    """A row's arguments behind its channels and its input, which ultralytics replaces by values; printed as theirs."""
+
+    def __str__(self) -> str:
+        channels, source, *others = self
+        return str([channels[source], *others] if isinstance(channels, list) else others)
+
+
+def _with_channels(d: dict[str, Any]) -> dict[str, Any]:
+    """Return the description with the names of ultralytics' variables before the arguments of our rows.
+
+    Its parser replaces an argument that is the name of one of its local variables by the variable's value: `ch`, the
+    channels of all rows until now, and `f`, the row's input. Modules that it does not know get no channels otherwise.
+    """
+    new, number = dict(d), 0
+    for part in ("backbone", "head"):
+        rows = []
+        for row in d[part]:
+            rows.append(_row(number, *row) if len(row) == 4 and row[2] in ARGUMENTS else row)
+            number += 1
+        new[part] = rows
+    return new
+
+
+def _row(number: int, source: Any, repeats: int, name: str, arguments: list[Any]) -> list[Any]:
+    where = f"row {number} of the model, {name}"
+    if not isinstance(source, int):
+        raise ValueError(f"{where}, takes the output of one row, got from={source!r}")
+    if len(arguments) > 1 or any(type(value) is not int for value in arguments):
+        raise ValueError(f"{where}, takes no argument or one number, {ARGUMENTS[name]}, got {arguments!r}")
+    return [source, repeats, name, _Arguments(["ch", "f", *arguments])]
+
+
+def _marked(layer: Any) -> Any:
+    layer.registration = Registration()
+    return layer
+
+
+def main() -> None:
+    """Run ultralytics' command line with the layers' names."""
+    register()
+    from ultralytics.cfg import entrypoint
+
+    entrypoint()
+
+
+if __name__ == "__main__":
+    # Not this module's own functions: those of the module that pickles name.
+    from panet_layers.integrations.ultralytics import main as run
+
+    run()

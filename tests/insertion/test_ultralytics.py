@@ -1,0 +1,89 @@
+"""EMAM and SCAM in a model YAML of ultralytics, by the command line only, and then in every step of its own tools."""
+
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from panet_layers import EMAM
+
+ROOT = Path(__file__).parents[2]
+YAML = """
+nc: 1
+scales:
+  n: [0.50, 0.25, 1024]
+  s: [0.50, 0.50, 1024]
+backbone:
+  - [-1, 1, Conv, [64, 3, 2]]
+  - [-1, 1, Conv, [128, 3, 2]]
+  - [-1, 1, EMAM, []]
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [-1, 1, SCAM, [8]]
+head:
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [[4, 5], 1, Detect, [nc]]
+"""
+
+
+def run(folder, *arguments):
+    """In a process of its own: importing ultralytics changes torch and the environment, and reads its settings."""
+    offline = {"YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT / "examples/insertion"), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, **offline, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_from_a_yaml_and_its_checkpoints_work_everywhere(tmp_path):
+    if find_spec("ultralytics") is None:
+        pytest.skip("needs ultralytics, of the extra `clients`")
+    pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
+    (tmp_path / "yolo11-emam.yaml").write_text(YAML)
+    drawing = "import sys, pathlib, into_yolo; into_yolo.draw_squares(pathlib.Path(sys.argv[1]))"
+    done = run(tmp_path, "-c", drawing, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run(
+        tmp_path,
+        *("-m", "panet_layers.integrations.ultralytics", "train", "model=yolo11n-emam.yaml", "data=data.yaml"),
+        *("epochs=2", "imgsz=64", "batch=2", "device=cpu", "workers=0", "plots=False", "save_period=1"),
+        *(f"project={tmp_path}", "name=run"),
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "[32]" in done.stdout + done.stderr and "[64, 8]" in done.stdout + done.stderr  # the rows' arguments
+    done = run(tmp_path, Path(__file__).with_name("check_yaml.py"), tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "all checks passed"
+
+
+def test_importing_the_integration_imports_no_ultralytics():
+    load = (
+        "import pickle, sys, panet_layers.integrations.ultralytics as u; pickle.loads(pickle.dumps(u.Registration()))"
+    )
+    code = f"{load}; assert 'ultralytics' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    from panet_layers.integrations.ultralytics import register
+
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    with pytest.raises(ImportError, match=r"ultralytics can't be imported.*pip install 'panet-layers\[clients\]'"):
+        register()
+
+
+def test_a_layer_of_a_checkpoint_computes_the_same_without_ultralytics():
+    from panet_layers.integrations.ultralytics import EMAMInYaml
+
+    layer, x = EMAMInYaml([3, 16], -1, 4), torch.randn(1, 16, 8, 8)
+    assert type(layer) is EMAM and layer.groups == 4
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
