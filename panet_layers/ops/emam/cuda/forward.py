@@ -1,7 +1,7 @@
 """EMAM's forward by kernels of CUDA C, for contiguous maps: launches, and torch products for what is small.
 
-Two reads and one write of the map where an instance fits in a block's shared memory (`pool`, `resident`), else three and
-one, and two rows of each band again (`pool`, `moments`, `band`).
+Where an instance fits in a block's shared memory, two reads and one write of the map: `pool`, `resident`. Else three
+reads, of which one has two rows of each band twice, and one write: `pool`, `moments`, `band`.
 """
 
 from __future__ import annotations
@@ -122,6 +122,6 @@ def _plan(
 def _too_large(shape: tuple[int, int, int], dtype: torch.dtype, limit: int) -> TooLarge:
     k, height, width = shape
     return TooLarge(
-        f"backend 'cuda' cannot run: groups of {k} channels with maps of {height} x {width} in {dtype} do not fit in the "
-        f"{limit} bytes of shared memory that a block has on this device; use 'triton', 'auto' or more groups"
+        f"backend 'cuda' cannot run: a group of {k} channels with maps of {height} x {width} in {dtype} is too large "
+        f"for the {limit} bytes of shared memory that a block has on this device; use 'triton', 'auto' or more groups"
     )

@@ -29,7 +29,7 @@ class Planes(NamedTuple):
 
 
 class Resident(NamedTuple):
-    """Of an instance that fits: rows of a strip, shares of the channels, lanes that put a channel's columns together."""
+    """Of an instance that fits: rows of a strip, shares of the channels, lanes that add up a channel's columns."""
 
     strip: int
     shares: int
@@ -160,12 +160,12 @@ def bands(k: int, height: int, width: int, size: int, limit: int) -> Bands | Non
         for stack in range(1, 9):
             room = strip * stack
             strips = stack * width
-            threads = max(128, -(-strips // 32) * 32)
-            if threads > MOST_THREADS or (stack > 1 and room - strip >= height):
+            least = max(128, -(-strips // 32) * 32)
+            if least > MOST_THREADS or (stack > 1 and room - strip >= height):
                 continue
             count = 1 if room >= height else -(-height // (room - 2))
             own = -(-height // count)
-            for threads in sorted({threads, *(t for t in (256, 384, 512) if t > threads)}):
+            for threads in (least, *(more for more in (256, 384, 512) if more > least)):
                 shares = min(k, threads // strips)
                 pitch = (room * width + 32 // size - 1) // (16 // size) * (16 // size)
                 floats = k * stack * _by_four(strip) + 12 * k + _by_four(k * width) + own * width
