@@ -113,9 +113,7 @@ def _plan(
     else:
         raise _too_large(shape, dtype, limit)
     if max(n * k, *(start.blocks for start in starts.values())) > MOST_BLOCKS:
-        raise TooLarge(
-            f"backend 'cuda' takes at most {MOST_BLOCKS} planes and blocks, and the input has {n * k} planes"
-        )
+        raise TooLarge(f"backend 'cuda' cannot run: it takes {MOST_BLOCKS} planes at most, got {n * k}; use 'triton'")
     return starts
 
 
