@@ -33,7 +33,7 @@ KERNEL band(const Element* __restrict__ x, const float* __restrict__ gates, cons
 #pragma unroll 2
         for (int w = lane; w < W; w += 32) d[c * W + w] = side[H + w];
     }
-    for (int i = tid; i < 9 * K; i += THREADS) constants[i / 9 * CONSTANTS + i % 9] = taps[i];
+    load_taps(constants, taps, K);
     for (int c = tid; c < K; c += THREADS)
         set_constants(constants + c * CONSTANTS, mean[n * K + c], rstd[n * K + c], q[n * K + c], p[c], gamma[c],
                       beta[c], b3[c]);
@@ -41,26 +41,25 @@ KERNEL band(const Element* __restrict__ x, const float* __restrict__ gates, cons
     __syncthreads();
 
     const Strip strip(strips, shares, W);
-    float sums[3][REACHED] = {};
+    float sums[3][REACHED] = {}, shared_term = 0;
     if (strip.active) {
         u32 mask[STRIP];
 #pragma unroll
         for (int r = 0; r < STRIP; r++) mask[r] = mask_of(strip.level * STRIP + r < rows);
 #pragma unroll 2
         for (int c = strip.share; c < K; c += shares)
-            accumulate(sums, plane(c) + strip.level * STRIP * W + strip.w, a + (c * stack + strip.level) * ROOM,
+            accumulate(sums, shared_term, plane(c) + strip.level * STRIP * W + strip.w, a + (c * stack + strip.level) * ROOM,
                        d[c * W + strip.w], constants + c * CONSTANTS, mask, W);
     }
-    const float constant = constant_term(constants, K);
     float map[STRIP];
-    exchange(sums, map, buffer, strip, strips, stack, shares, W);
+    exchange(sums, shared_term, map, buffer, strip, strips, stack, shares, W);
     const int row = first - top + strip.level * STRIP;  // the strip's first row, among the own ones
     if (strip.active && strip.share == 0) {
 #pragma unroll
         for (int r = 0; r < STRIP; r++) {
             const int pixel = (row + r) * W + strip.w;
             if (row + r >= 0 && row + r < mine)
-                gate[n * P + (i64)top * W + pixel] = gate_kept[pixel] = sigmoid(map[r] + constant);
+                gate[n * P + (i64)top * W + pixel] = gate_kept[pixel] = sigmoid(map[r]);
         }
     }
     __syncthreads();

@@ -24,12 +24,8 @@ DEVICE void statistics(const Element* x, const float* a, const float* d, float* 
         };
 #pragma unroll 1
         for (int level = 0; level < whole; level++, v += STRIP * W, g += ROOM) {
-            float gates[ROOM];
-#pragma unroll
-            for (int r = 0; r < ROOM; r += 4) {
-                const float4 four = *(const float4*)(g + r);
-                gates[r] = four.x, gates[r + 1] = four.y, gates[r + 2] = four.z, gates[r + 3] = four.w;
-            }
+            float gates[STRIP];
+            load_rows(gates, g);
 #pragma unroll
             for (int r = 0; r < STRIP; r++) add(number(v[r * W]), gates[r]);
         }
@@ -58,6 +54,20 @@ DEVICE void statistics(const Element* x, const float* a, const float* d, float* 
         sum = over_lanes(sum, LANES), about = over_lanes(about, LANES), square = over_lanes(square, LANES);
         const float away = sum * (1.0f / W), total = fmaf((float)H, fmaf(-sum, away, about), square);
         if (!lane && c < K) done(c, pivot + away, rsqrtf(fmaxf(total, 0.0f) * (1.0f / P) + eps));
+    }
+}
+
+// Copies the gates (K, L) to those of rows, (K, stack, ROOM), and of columns, (K, W). A thread keeps its side.
+DEVICE void load_sides(const float* gates, float* a, float* d, int K, int H, int W, int stack) {
+    const int L = H + W, teams = max(1, THREADS / L), team = L < THREADS ? threadIdx.x / L : 0;
+    if (team >= teams) return;
+#pragma unroll 1
+    for (int side = threadIdx.x - team * L; side < L; side += THREADS) {
+        const float* from = gates + team * L + side;
+        const int step = side < H ? stack * ROOM : W;
+        float* to = (side < H ? a + place_of_row(side) : d + side - H) + team * step;
+#pragma unroll 4
+        for (int c = team; c < K; c += teams, from += teams * L, to += teams * step) *to = *from;
     }
 }
 
@@ -122,20 +132,12 @@ KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, 
     const int shift = misalignment(from);
     copy_elements<THREADS>(kept, from, K * P, tid);
     for (int i = tid; i < beyond; i += THREADS) kept[shift + K * P + i] = 0;
-    Walk at(tid, THREADS, L);
-#pragma unroll 2
-    for (int i = tid; i < K * L; i += THREADS, at.next()) {
-        const float side = gates[n * K * L + i];
-        if (at.remainder < H) a[at.quotient * stack * ROOM + place_of_row(at.remainder)] = side;
-        else d[at.quotient * W + at.remainder - H] = side;
+    load_sides(gates + n * K * L, a, d, K, H, W, stack);
+    for (int i = tid; i < K * (stack * STRIP - H); i += THREADS) {  // rows below the map
+        const int below = stack * STRIP - H, c = i / below, row = H + i - c * below;
+        a[c * stack * ROOM + place_of_row(row)] = 0;
     }
-    const int room = stack * ROOM, idle = room - H;  // floats of a channel in `a`; of them without a row
-    if (idle)
-        for (int i = tid; i < K * room; i += THREADS) {
-            const int place = i % room, row = place / ROOM * STRIP + place % ROOM;
-            if (place % ROOM >= STRIP || row >= H) a[i] = 0;
-        }
-    for (int i = tid; i < 9 * K; i += THREADS) constants[i / 9 * CONSTANTS + i % 9] = taps[i];
+    load_taps(constants, taps, K);
     copies_arrived();
     __syncthreads();
 
@@ -147,7 +149,7 @@ KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, 
     __syncthreads();
 
     const Strip strip(strips, shares, W);
-    float sums[3][REACHED] = {};
+    float sums[3][REACHED] = {}, shared_term = 0;
     if (strip.active) {
         u32 mask[STRIP];
 #pragma unroll
@@ -155,17 +157,16 @@ KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, 
         const Element* v = kept + shift + strip.level * STRIP * W + strip.w;
 #pragma unroll 2
         for (int c = strip.share; c < K; c += shares)
-            accumulate(sums, v + c * P, a + (c * stack + strip.level) * ROOM, d[c * W + strip.w],
+            accumulate(sums, shared_term, v + c * P, a + (c * stack + strip.level) * ROOM, d[c * W + strip.w],
                        constants + c * CONSTANTS, mask, W);
     }
-    const float constant = constant_term(constants, K);
     float map[STRIP];
-    exchange(sums, map, buffer, strip, strips, stack, shares, W);
+    exchange(sums, shared_term, map, buffer, strip, strips, stack, shares, W);
     if (strip.active && strip.share == 0) {
 #pragma unroll
         for (int r = 0; r < STRIP; r++) {
             const int row = strip.level * STRIP + r, pixel = row * W + strip.w;
-            if (row < H) gate[n * P + pixel] = gate_kept[SKEWED(pixel)] = sigmoid(map[r] + constant);
+            if (row < H) gate[n * P + pixel] = gate_kept[SKEWED(pixel)] = sigmoid(map[r]);
         }
     }
     __syncthreads();

@@ -21,17 +21,27 @@ struct Strip {
 
 DEVICE int place_of_row(int row) { return STRIP == ROOM ? row : row / STRIP * ROOM + row % STRIP; }
 
-DEVICE void accumulate(float (&sums)[3][REACHED], const Element* x, const float* a, float d, const float* constants,
-                       const u32 (&mask)[STRIP], int W) {
-    const float4 t0 = *(const float4*)constants, t1 = *(const float4*)(constants + 4);
-    const float2 t2 = *(const float2*)(constants + 8);
-    const float factor = d * t2.y;
-    float gates[ROOM];
+// Loads the gates of a strip's rows.
+DEVICE void load_rows(float (&gates)[STRIP], const float* a) {
+    constexpr int whole = STRIP / 4 * 4;
 #pragma unroll
-    for (int r = 0; r < ROOM; r += 4) {
+    for (int r = 0; r < whole; r += 4) {
         const float4 four = *(const float4*)(a + r);
         gates[r] = four.x, gates[r + 1] = four.y, gates[r + 2] = four.z, gates[r + 3] = four.w;
     }
+#pragma unroll
+    for (int r = whole; r < STRIP; r++) gates[r] = a[r];
+}
+
+// Adds a channel to a strip's sums, and its constant to the term that all pixels share.
+DEVICE void accumulate(float (&sums)[3][REACHED], float& shared_term, const Element* x, const float* a, float d,
+                       const float* constants, const u32 (&mask)[STRIP], int W) {
+    const float4 t0 = *(const float4*)constants, t1 = *(const float4*)(constants + 4);
+    const float4 t2 = *(const float4*)(constants + 8);
+    const float factor = d * t2.y;
+    float gates[STRIP];
+    load_rows(gates, a);
+    shared_term += t2.z;
 #pragma unroll
     for (int r = 0; r < STRIP; r++) {  // tap ky reaches row r - ky + 1, which is number r - ky + 2
         const float e = masked(x[r * W], mask[r]), middle = fmaf(gates[r], factor, t1.x);
@@ -48,9 +58,11 @@ DEVICE void accumulate(float (&sums)[3][REACHED], const Element* x, const float*
 }
 
 // Adds up the map's rows of each strip, in the threads of the first share.
-DEVICE void exchange(const float (&sums)[3][REACHED], float (&map)[STRIP], float* buffer, const Strip& strip,
-                     int strips, int stack, int shares, int W) {
+DEVICE void exchange(float (&sums)[3][REACHED], float shared_term, float (&map)[STRIP], float* buffer,
+                     const Strip& strip, int strips, int stack, int shares, int W) {
     const int size = REACHED * strips;
+#pragma unroll
+    for (int r = 0; r < STRIP; r++) sums[1][r + 1] += shared_term;
 #pragma unroll
     for (int r = 0; r < STRIP; r++) map[r] = 0;
 #pragma unroll
@@ -65,9 +77,10 @@ DEVICE void exchange(const float (&sums)[3][REACHED], float (&map)[STRIP], float
         if (shares > 1) {
 #pragma unroll 1
             for (int i = threadIdx.x; i < size; i += THREADS) {
-                float sum = buffer[i];
-#pragma unroll 4
-                for (int share = 1; share < shares; share++) sum += buffer[share * size + i];
+                const float* from = buffer + i;
+                float sum = *from;
+#pragma unroll 8
+                for (int share = 1; share < shares; share++) sum += *(from += size);
                 buffer[i] = sum;
             }
             __syncthreads();
@@ -89,18 +102,19 @@ DEVICE float sigmoid(float y) {
     return inverse;
 }
 
-// The sum of the channels' constants, in every lane.
-DEVICE float constant_term(const float* constants, int K) {
-    float sum = 0;
-#pragma unroll 4
-    for (int c = threadIdx.x & 31; c < K; c += 32) sum += constants[c * CONSTANTS + 10];
-    return over_lanes(sum, 32);
-}
-
 // What a channel's statistics make of its constants.
 DEVICE void set_constants(float* constants, float mean, float rstd, float q, float p, float gamma, float beta,
                           float b3) {
     const float kappa = q * gamma * rstd;
     constants[9] = kappa;
     constants[10] = fmaf(q, beta, fmaf(p, b3, -kappa * mean));
+    constants[11] = 0;
+}
+
+// Copies the nine taps of each channel to its constants.
+DEVICE void load_taps(float* constants, const float* taps, int K) {
+    for (int c = threadIdx.x; c < K; c += THREADS) {
+#pragma unroll
+        for (int tap = 0; tap < 9; tap++) constants[c * CONSTANTS + tap] = taps[c * 9 + tap];
+    }
 }
