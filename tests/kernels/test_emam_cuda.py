@@ -9,6 +9,7 @@ from panet_layers.ops.emam import chunked
 from panet_layers.ops.emam.cuda import forward as cuda
 from panet_layers.ops.emam.cuda import planning
 from panet_layers.ops.emam.tensors import Parameters
+from tests.emulator.running import Options
 from tests.kernels.helpers import reference_run
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
 from tests.layers.precision import Budget, Plain, lowered
@@ -50,7 +51,7 @@ def little_memory(monkeypatch, emulation):
 @pytest.fixture
 def sizes_at_run_time(monkeypatch):
     """As in a process that has seen 16 other shapes."""
-    monkeypatch.setattr(baking, "_shapes", set())
+    monkeypatch.setattr(baking, "_shapes", {})
     monkeypatch.setattr(baking, "MOST_SHAPES", 0)
 
 
@@ -179,6 +180,31 @@ def test_a_map_that_is_too_large_is_named(emulation, monkeypatch):
     layer, (x, _) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float32)
     with pytest.raises(RuntimeError, match=r"'cuda' cannot run: .*4 channels.*40 x 40.*too large.*1024 bytes"):
         with_backend(layer, "cuda")(x)
+
+
+def test_a_compiled_graph_holds_the_operator(emulation, fresh_compiler):
+    case = EmamCase(1, 4, 2, 5, 7)
+    layer, (x, grad) = with_backend(case.layer(dtype=torch.float32), "cuda"), tensors(case, dtype=torch.float32)
+    eager = run(layer, x, grad)
+    layer.compile(fullgraph=True, backend="aot_eager")
+    compiled = run(layer, x, grad)
+    assert all(torch.equal(compiled[name], value) for name, value in eager.items())
+
+
+@pytest.mark.long
+def test_offsets_of_64_bits(monkeypatch, emulation):
+    """The last of more than 2^31 elements; only the first and last blocks run, and touch memory."""
+    monkeypatch.setattr(launching.machine.runner, "options", Options(sample=2))
+    planes, side = 2**15 + 2, 256
+    x = torch.empty(1, planes, side, side, dtype=torch.bfloat16)
+    assert x.numel() > 2**31
+    layer = EmamCase(1, planes, planes, 1, 1).layer(dtype=torch.bfloat16)
+    x[:, -1].normal_()
+    out = output_of(with_backend(layer, "cuda"), x)["output"][:, -1:]
+    alone = EmamCase(1, 1, 1, side, side).layer(dtype=torch.float64)
+    alone.load_state_dict(layer.state_dict())
+    exact = output_of(with_backend(alone, "reference"), x[:, -1:].double())["output"]
+    assert (out - exact).abs().max() <= 0.01 * exact.abs().max()
 
 
 def test_opcheck(emulation):

@@ -150,7 +150,7 @@ class TestCodeOnDisk:
 
 
 def test_sizes_are_compiled_in_for_the_first_16_shapes_for_good(monkeypatch):
-    monkeypatch.setattr(baking, "_shapes", set())
+    monkeypatch.setattr(baking, "_shapes", {})
     shapes = [(8, 20, width) for width in range(18)]
     assert [baking.baked(*shape) for shape in shapes] == [True] * 16 + [False] * 2
     assert [baking.baked(*shape) for shape in reversed(shapes)] == [False] * 2 + [True] * 16

@@ -117,6 +117,10 @@ def _driver() -> Any:
         from cuda.bindings import driver
     except ImportError as error:
         raise Unusable("the package cuda-bindings is not installed (pip install cuda-bindings)") from error
+    try:
+        driver.cuDriverGetVersion()
+    except Exception as error:  # each release of cuda-bindings has another one for a library that is not found
+        raise Unusable(f"NVIDIA's driver cannot be loaded: {error}") from error
     return driver
 
 
