@@ -1,6 +1,7 @@
 """Instructions, memory and modelled time of a layer's GPU kernels: `python -m tests.emulator.counts emam nchw`.
 
-`--backend cuda` counts EMAM's kernels in CUDA C, for contiguous maps, `--forward` leaves the backward out.
+`--backend cuda` counts EMAM's kernels in CUDA C, for contiguous maps, with `--any-size` those of later shapes;
+`--forward` leaves the backward out.
 
 Of each launch: blocks, warps of a block, warps that a processor holds, waves; thread-instructions an element of the map
 (PTX; machine code, ~ where its loops are not the PTX's; PTX by class); sectors a load and a store; bytes an element, as
@@ -20,6 +21,7 @@ if __name__ == "__main__":
 import torch
 
 from panet_layers import EMAM, SCAM
+from panet_layers.ops.cuda import baking
 from tests.emulator.emulation import Execution, emulated
 from tests.emulator.running import Options
 from tests.emulator.time_model import CLASSES, MEMORY_BYTES, Cost, cost
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("layouts", nargs="*", metavar="nchw|nhwc", help="both without it")
     parser.add_argument("--backend", choices=("triton", "cuda"), default="triton")
     parser.add_argument("--forward", action="store_true", help="without the backward")
+    parser.add_argument("--any-size", action="store_true", help="CUDA C that reads sizes at run time")
     parser.add_argument("--shapes", type=int, nargs="*", default=range(len(SHAPES)), help="numbers of some, from 0")
     parser.add_argument("--blocks", type=int, default=24, help="of a launch that are run and counted")
     args = parser.parse_args()
@@ -52,6 +55,7 @@ def main() -> None:
     if args.backend == "cuda" and (args.layer, args.layouts) != ("emam", ["nchw"]):
         parser.error("--backend cuda has kernels for emam nchw only")
     torch.set_num_threads(1)
+    baking.MOST_SHAPES = 0 if args.any_size else baking.MOST_SHAPES
     sums = []
     for shape, groups in (SHAPES[i] for i in args.shapes):
         for layout in args.layouts or LAYOUTS:
