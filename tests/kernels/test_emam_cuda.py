@@ -1,5 +1,7 @@
 """EMAM's forward in CUDA C, as NVRTC compiles it, on CPU tensors in the emulator: `--emulate 80` or `90`."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor
@@ -208,37 +210,41 @@ def test_offsets_of_64_bits(monkeypatch, emulation):
     assert (out - exact).abs().max() <= 0.01 * exact.abs().max()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("path", ["resident", "in_bands"])
-def test_each_barrier_is_needed_and_missed(path, emulation, request, monkeypatch):
-    """A barrier that only a warp waits at is found, or changes what is computed."""
-    cases = [EmamCase(2, 24, 2, 13, 17), EmamCase(1, 9, 1, 40, 33)]
-    if path == "in_bands":
-        request.getfixturevalue("in_bands")
-        # Bands of several strips, more than a warp: else threads may read only what their warp has written.
-        monkeypatch.setattr(launching.machine, "limits", lambda: launching.Limits((9, 0), 12 << 10))
-        cases = [EmamCase(1, 8, 2, 40, 33), EmamCase(1, 3, 1, 26, 34)]
-    drawn = [(with_backend(c.layer(dtype=torch.float32), "cuda"), tensors(c, dtype=torch.float32)[0]) for c in cases]
+def weakened(case: EmamCase, emulation) -> dict[tuple[str, int, int], bool]:
+    """For each barrier (kernel, number, of so many): whether it is noticed that only a warp waits at it."""
+    layer, (x, _) = with_backend(case.layer(dtype=torch.float32), "cuda"), tensors(case, dtype=torch.float32)
     emulation.kernels.clear()
-    expected = [output_of(*pair)["output"] for pair in drawn]
+    expected = output_of(layer, x)["output"]
 
-    def noticed() -> bool:
+    def differs() -> bool:
         try:
-            return not all(torch.equal(output_of(*pair)["output"], out) for pair, out in zip(drawn, expected))
+            return not torch.equal(output_of(layer, x)["output"], expected)
         except RuntimeError:  # a finding
             return True
 
-    missed, tried = [], 0
-    for program in {id(program): program for program in emulation.kernels.values()}.values():
+    noticed = {}
+    for program in list(emulation.kernels.values()):
         barriers = [at for at, name in enumerate(program.names) if name.startswith("bar")]
         for i, at in enumerate(barriers):
             before = program.instructions[at].copy()
             program.instructions[at]["operation"] = NUMBERS["warp_barrier"]
-            tried += 1
-            if not noticed():
-                missed.append((program.name, program.threads, i, len(barriers)))
+            noticed[program.name, i, len(barriers)] = differs()
             program.instructions[at] = before
-    assert tried > 10 and missed == []
+    return noticed
+
+
+@pytest.mark.long
+def test_each_barrier_is_missed_on_some_map(emulation, monkeypatch, request):
+    """Not on each: where a warp has all strips of a share, for example, its threads read what it has written."""
+    noticed = Counter()
+    for case in (EmamCase(1, 24, 2, 13, 17), EmamCase(1, 9, 1, 40, 33)):
+        noticed.update(weakened(case, emulation))
+    request.getfixturevalue("in_bands")
+    noticed.update(weakened(EmamCase(1, 9, 1, 40, 33), emulation))
+    monkeypatch.setattr(launching.machine, "limits", lambda: launching.Limits((9, 0), 12 << 10))
+    for case in (EmamCase(1, 8, 2, 40, 33), EmamCase(1, 3, 1, 26, 34)):
+        noticed.update(weakened(case, emulation))
+    assert len(noticed) > 20 and [barrier for barrier, times in noticed.items() if not times] == []
 
 
 def test_opcheck(emulation):
