@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from panet_layers.ops.cuda.launching import Kernel, launch, limits
+from tests.devices import why_no_nvrtc
+
+pytestmark = pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc()))
 
 SOURCE = """// A kernel for the test of the launcher.
 #include "elements.cuh"

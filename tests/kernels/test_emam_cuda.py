@@ -11,13 +11,17 @@ from panet_layers.ops.emam import chunked
 from panet_layers.ops.emam.cuda import forward as cuda
 from panet_layers.ops.emam.cuda import planning
 from panet_layers.ops.emam.tensors import Parameters
+from tests.devices import why_no_nvrtc
 from tests.emulator.instructions import NUMBERS
 from tests.emulator.running import Options
 from tests.kernels.helpers import reference_run
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
 from tests.layers.precision import Budget, Plain, lowered
 
-pytestmark = pytest.mark.emulated
+pytestmark = [
+    pytest.mark.emulated,
+    pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc())),
+]
 
 # One pixel, single rows and columns, odd sides; one channel and many; strips of 4 to 10 rows.
 SHARE = [

@@ -9,6 +9,7 @@ import torch
 from panet_layers.ops.cuda import compiling
 from panet_layers.ops.emam.cuda import forward as cuda
 from panet_layers.ops.emam.cuda import planning
+from tests.devices import why_no_nvrtc
 
 triton = pytest.importorskip("triton")
 LIMITS = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
@@ -31,10 +32,8 @@ def usage(kernel, target, folder):
 def test_next_to_nothing_spills_and_blocks_can_start(sm, sizes_baked, tmp_path, monkeypatch):
     """Nothing where sizes are compiled in, 16 bytes of a thread where they are not."""
     monkeypatch.setenv("PANET_LAYERS_CACHE", str(tmp_path))
-    try:
-        compiling.version()
-    except compiling.Unusable as error:
-        pytest.skip(str(error))
+    if reason := why_no_nvrtc():
+        pytest.skip(reason)
     for shape in SHAPES[:: 1 if sizes_baked else 2]:
         dtypes = (torch.bfloat16, torch.float32) if sm == 90 else (torch.bfloat16,)
         for dtype in dtypes:

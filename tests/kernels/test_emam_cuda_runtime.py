@@ -17,19 +17,13 @@ from panet_layers.ops.cuda import baking, code_cache, compiling, launching
 from panet_layers.ops.cuda.launching import Kernel, launch
 from panet_layers.ops.emam import gpu, tensors
 from panet_layers.ops.emam.cuda import forward as cuda
+from tests.devices import why_no_nvrtc
 
 SOURCE = '#include "elements.cuh"\nKERNEL twice(float* x) { x[threadIdx.x] *= 2; }\n'
 DEFINES = (("DT", 2), ("THREADS", 32))
 
 
-def why_no_nvrtc():
-    try:
-        compiling.version()
-    except compiling.Unusable as error:
-        return str(error)
-
-
-needs_nvrtc = pytest.mark.skipif(why_no_nvrtc() is not None, reason=f"NVRTC: {why_no_nvrtc()}")
+needs_nvrtc = pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc()))
 
 
 @pytest.fixture
