@@ -16,6 +16,17 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def why_no_nvrtc() -> str | None:
+    """Return why CUDA C cannot be compiled here; None where it can."""
+    from panet_layers.ops.cuda import compiling
+
+    try:
+        compiling.version()
+    except compiling.Unusable as error:
+        return str(error)
+    return None
+
+
 def on_interpreter() -> torch.device:
     """Return the CPU, where Triton's interpreter, or the emulator, runs the kernels."""
     from panet_layers.ops import availability
