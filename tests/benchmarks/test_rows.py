@@ -17,7 +17,6 @@ from panet_layers.measuring.draws import clear_maxima
 from tests.benchmarks.small_benchmarks import OURS, measure, rows_of
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
@@ -44,6 +43,7 @@ def test_run_writes_a_row_for_each_contender_and_pass(tmp_path, layer, expected)
             assert (int(row["kept_bytes"]) > 0) == (row["pass"] == "training")
 
 
+@pytest.mark.slow
 def test_detector_rows(tmp_path):
     code, out = measure(tmp_path, "--layer", "panet-tiny", "--shape", "2,3,64,64,8", "--rounds", "1")
     assert code == 0

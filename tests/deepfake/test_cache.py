@@ -99,7 +99,6 @@ def test_a_cache_of_other_data_is_refused_and_rebuilt(noise_images: Path, tmp_pa
     assert open_split(other, "train", 72, tmp_path / "c")[0][0].shape == (3, 72, 72)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "text", "gone", "no description"])
 def test_a_damaged_array_is_refused_and_rebuilt(noise_images: Path, tmp_path: Path, damage: str) -> None:
     build(noise_images, tmp_path / "c", "--splits", "val")
@@ -118,6 +117,7 @@ def test_a_damaged_array_is_refused_and_rebuilt(noise_images: Path, tmp_path: Pa
     assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_cache(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     root = write_images(tmp_path / "images")

@@ -126,6 +126,7 @@ def run_without_us(tmp_path, model, name, program, package=""):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_saved_program_runs_without_this_package(tmp_path):
     model = build("timm")
     run_without_us(tmp_path, model, "timm", exported(model, images("timm", *sizes("timm")[0])))

@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript", reason="ONNX needs the packages of the extra `
 EQUAL = 1e-5
 HOSTS = [
     *LAYERS,
-    "inserted",
+    pytest.param("inserted", marks=pytest.mark.slow),
     pytest.param("timm", marks=pytest.mark.long),
     pytest.param("panet", marks=pytest.mark.slow),  # about 20 s
 ]

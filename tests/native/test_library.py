@@ -241,11 +241,13 @@ def test_available_backends_says_which_and_why(found, monkeypatch):
     found(library.Loaded(ctypes.CDLL(None), "base"))
     monkeypatch.setattr(availability, "INTERPRETING", False)
     monkeypatch.setattr(availability, "TRITON_VERSION", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert panet_layers.available_backends() == {
         "reference": None,
         "collapsed": None,
         "native": None,
         "triton": "the package triton is not installed",
+        "cuda": "it needs an NVIDIA GPU, and torch finds none",
     }
     found("no library is built")
     assert panet_layers.available_backends()["native"] == "no library is built"
