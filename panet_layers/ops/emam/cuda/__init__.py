@@ -1,0 +1,1 @@
+"""EMAM on contiguous maps, in CUDA C."""
