@@ -87,7 +87,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 
 
 def delta(grad: Tensor, x: Tensor, gate: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Return gate (1 - gate) sum_c grad_c x_c in a map with a border of zeros, and its sums over each block's pixels."""
+    """Return gate (1 - gate) sum_c grad_c x_c in a map with a border of zeros, and its sums over blocks of pixels."""
     plan = delta_plan(*shape.sizes, x.element_size(), _alike(grad, x))
     padded = gate.new_empty((shape.n, shape.height + 2, shape.width + 2))
     sums = gate.new_empty((shape.n, plan.blocks))

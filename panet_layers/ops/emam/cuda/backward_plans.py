@@ -1,4 +1,4 @@
-"""How the backward's kernels divide a shape: block sizes, shared memory, what a thread takes. Chosen by rough counts."""
+"""How the backward's kernels divide a shape: blocks, shared memory, what a thread takes. Chosen by rough counts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def delta_plan(k: int, height: int, width: int, element_bytes: int, alike: int) 
 
     def divided(blocks: int) -> DeltaPlan:
         slots = blocks_of(blocks_of(pixels, blocks), span) + (span > 1)
-        groups = max(1, min(k // 16, 384 // slots))
+        groups = max(1, min(k // (8 * classes), 384 // slots))
         threads = rounded(slots * groups, WARP)
         return DeltaPlan(span, classes, slots, groups, threads, blocks, 4 * (groups * classes * slots * span + WARP))
 
@@ -127,7 +127,7 @@ def _laid_out(
     least = pixels if bands == 1 else rounded(band * width - pixels % vector, vector) + pixels % vector
     stride = min(range(least, least + 8 * vector, vector), key=lambda s: _conflicts(s, columns, planes, element_bytes))
     sums = 4 * planes * (SUMS * units + 2 * parts * width)
-    x_bytes = rounded(max((planes * stride + 2 * vector) * element_bytes, sums), VECTOR_BYTES)
+    x_bytes = rounded(max((planes * stride + vector + columns) * element_bytes, sums), VECTOR_BYTES)
     step = (columns + 5) // 4 * 4
     floats = (band + 2) * strips * step + strips * 2 * band * planes + SUMS * planes
     floats += rounded((band + width) * (planes | 1), 2) + 2 * (threads // planes) * planes

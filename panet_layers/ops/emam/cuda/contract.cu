@@ -30,13 +30,12 @@ struct Line {  // of one channel and strip
     const float* delta;  // of the row above the first
     const float* a;
     float* row_sums;
-    int next_x, next_delta, next_a, next_sum, second_sum, columns;
+    int next_x, next_delta, next_a, next_sum, second_sum;
 };
 
 // One row: `above`, `here` and `below` are rows of delta.
-template <bool ALL>
 DEVICE void add_row(
-    Walked& sums, Line& line, const float (&d)[COLUMNS], float mean, const float (&above)[STEP],
+    Walked& sums, Line& line, const float (&d)[COLUMNS], const u32 (&mask)[COLUMNS], float mean, const float (&above)[STEP],
     const float (&here)[STEP], float (&below)[STEP]
 ) {
     load_row(below, line.delta + 2 * line.next_delta);
@@ -44,7 +43,7 @@ DEVICE void add_row(
     float row_delta = 0, row_t = 0;
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
-        const float x = ALL || j < line.columns ? number(line.x[j]) : 0.0f;
+        const float x = masked(line.x[j], mask[j]);
 #pragma unroll
         for (int k = 0; k < 3; k++) {
             sums.e[k] = fmaf(x, below[j + 2 - k], sums.e[k]);
@@ -62,21 +61,25 @@ DEVICE void add_row(
     line.x += line.next_x, line.delta += line.next_delta, line.a += line.next_a, line.row_sums += line.next_sum;
 }
 
-template <bool ALL>
-DEVICE void walk(Walked& sums, Line line, const float* column_gates, float mean, int count) {
+// The last strip may have but `rest` columns.
+DEVICE void walk(Walked& sums, Line line, const float* column_gates, float mean, int count, bool whole, int rest) {
     float d[COLUMNS], one[STEP], two[STEP], three[STEP];
+    u32 mask[COLUMNS];
 #pragma unroll
-    for (int j = 0; j < COLUMNS; j++) d[j] = ALL || j < line.columns ? column_gates[j * PITCH] : 0.0f;
+    for (int j = 0; j < COLUMNS; j++) {
+        const bool inside = j < rest || whole;
+        mask[j] = mask_of(inside), d[j] = inside ? column_gates[j * PITCH] : 0.0f;
+    }
     load_row(one, line.delta);
     load_row(two, line.delta + line.next_delta);
 #pragma unroll 1
     for (; count >= 3; count -= 3) {
-        add_row<ALL>(sums, line, d, mean, one, two, three);
-        add_row<ALL>(sums, line, d, mean, two, three, one);
-        add_row<ALL>(sums, line, d, mean, three, one, two);
+        add_row(sums, line, d, mask, mean, one, two, three);
+        add_row(sums, line, d, mask, mean, two, three, one);
+        add_row(sums, line, d, mask, mean, three, one, two);
     }
-    if (count > 0) add_row<ALL>(sums, line, d, mean, one, two, three);
-    if (count > 1) add_row<ALL>(sums, line, d, mean, two, three, one);
+    if (count > 0) add_row(sums, line, d, mask, mean, one, two, three);
+    if (count > 1) add_row(sums, line, d, mask, mean, two, three, one);
 }
 
 KERNEL contract(
@@ -115,6 +118,10 @@ KERNEL contract(
         const int l = at.remainder, to = l < BAND ? top + l : H + l - BAND;
         if (l >= BAND || to < H) sides[l * PITCH + at.quotient] = all_gates.of(n, first + at.quotient)[to];
     }
+    for (int i = tid; i < count * COLUMNS; i += THREADS) {  // the last strip reads beyond the last row
+        const int c = i / COLUMNS, j = height * W + i % COLUMNS;
+        if (c == count - 1 || j < stride) xs[shift + c * stride + j] = 0;
+    }
     const float d = delta_sum(delta_sums + n * delta_blocks, delta_blocks), level = d / P;
     const float* const map = delta + n * (H + 2) * (W + 2);
     for (int row = warp; row < BAND + 2; row += WARPS)
@@ -140,14 +147,11 @@ KERNEL contract(
         line.delta = centred + (h0 * STRIPS + strip) * STEP, line.next_delta = STRIPS * STEP;
         line.a = sides + h0 * PITCH + c, line.next_a = PITCH;
         line.row_sums = row_sums + (strip * 2 * BAND + h0) * PLANES + c, line.next_sum = PLANES;
-        line.second_sum = BAND * PLANES, line.columns = W - w0;
+        line.second_sum = BAND * PLANES;
         const float* const column_gates = sides + (BAND + w0) * PITCH + c;
         const float mu = mean[n * K + first + c];
         const int rows = min(ROWS, height - h0);
-        if (W % COLUMNS == 0 || w0 + COLUMNS <= W)
-            walk<true>(walked, line, column_gates, mu, rows);
-        else
-            walk<false>(walked, line, column_gates, mu, rows);
+        walk(walked, line, column_gates, mu, rows, strip < STRIPS - 1, (W - 1) % COLUMNS + 1);
     }
     __syncthreads();  // x is not needed any more
     if (active) {

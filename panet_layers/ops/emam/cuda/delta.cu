@@ -29,63 +29,42 @@ DEVICE void add_products(float (&sums)[SPAN], const Span& a, const Span& b) {
 #endif
 }
 
-// The vectors of element `at`. Where they reach beyond the tensors, which ALL excludes, elements are read one by one.
-template <bool ALL> DEVICE void add(float (&sums)[SPAN], const Element* grad, const Element* x, i64 at, i64 total) {
-    if (ALL || (at >= 0 && at + SPAN <= total)) {
-        add_products(sums, *(const Span*)(grad + at), *(const Span*)(x + at));
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < SPAN; i++)
-        if (at + i >= 0 && at + i < total) sums[i] = fmaf(number(grad[at + i]), number(x[at + i]), sums[i]);
-}
-
-template <bool ALL>
-DEVICE void add_channels(
-    float (&sums)[CLASSES][SPAN], const Element* grad, const Element* x, i64 plane, const int (&pixel)[CLASSES], int first,
-    int K, int P, i64 total
-) {
-    i64 at = (plane + first) * P;
-    int c = first;
-#pragma unroll(CLASSES == 1 ? 4 : CLASSES == 2 ? 2 : 1)
-    for (; c + CLASSES <= K; c += GROUPS * CLASSES, at += (i64)GROUPS * CLASSES * P)
-#pragma unroll
-        for (int i = 0; i < CLASSES; i++)
-            if (pixel[i] < P) add<ALL>(sums[i], grad, x, at + i * P + pixel[i], total);
-#pragma unroll
-    for (int i = 0; i < CLASSES - 1; i++)
-        if (c + i < K && pixel[i] < P) add<ALL>(sums[i], grad, x, at + i * P + pixel[i], total);
-}
-
 KERNEL delta(
     const Element* __restrict__ grad, const Element* __restrict__ x, const float* __restrict__ gate,
     float* __restrict__ delta, float* __restrict__ delta_sums, int instances, int blocks, GIVEN_SIZES
 ) {
     SIZES;
     const int tid = threadIdx.x, group = tid / SLOTS, slot = tid - group * SLOTS, block = blockIdx.x % blocks;
-    const i64 n = blockIdx.x / blocks;
-    const int start = block * OWN;
-    float* const shared_sums = (float*)shared_memory;  // (GROUPS, CLASSES, STRIDE)
-    int shift[CLASSES], pixel[CLASSES];
-    float sums[CLASSES][SPAN];
+    const i64 n = blockIdx.x / blocks, total = (i64)instances * K * P;
+    const int start = block * OWN, misaligned = (int)((unsigned long long)x / sizeof(Element) + n * K * P);
+    const auto shift_of = [&](int c) { return (misaligned + c * P) & (SPAN - 1); };  // elements before a plane
+    float* const shared_sums = (float*)shared_memory;                                // (GROUPS, CLASSES, STRIDE)
+#pragma unroll 1
+    for (int i = 0; i < CLASSES && group < GROUPS; i++) {
+        const int first = group * CLASSES + i, step = GROUPS * CLASSES * P, shift = shift_of(i);
+        const int count = max(0, (K - first + GROUPS * CLASSES - 1) / (GROUPS * CLASSES));
+        // Spans behind the plane are not needed; there the last one is read again.
+        const i64 at = (n * K + first) * P + min(start / SPAN + slot, (P - 1 + shift) / SPAN) * SPAN - shift;
+        const i64 last = at + (i64)(count - 1) * step;
+        // A span of the first plane may start before the tensors, one of the last plane end behind them.
+        const bool before = count > 0 && at < 0, behind = count > before && last + SPAN > total;
+        float sums[SPAN];
 #pragma unroll
-    for (int i = 0; i < CLASSES; i++) {
-        shift[i] = (int)(((unsigned long long)x / sizeof(Element) + (n * K + i) * P) & (SPAN - 1));
-        pixel[i] = start + slot * SPAN - shift[i];
-#pragma unroll
-        for (int j = 0; j < SPAN; j++) sums[i][j] = 0;
-    }
-    if (group < GROUPS) {
-        const i64 total = (i64)instances * K * P;
-        if (n * K * P >= SPAN && (n + 1) * K * P + SPAN <= total)
-            add_channels<true>(sums, grad, x, n * K, pixel, group * CLASSES, K, P, total);
-        else
-            add_channels<false>(sums, grad, x, n * K, pixel, group * CLASSES, K, P, total);
-#pragma unroll
-        for (int i = 0; i < CLASSES; i++)
+        for (int j = 0; j < SPAN; j++) sums[j] = 0;
+        const Element* of_grad = grad + at + before * step;
+        const Element* of_x = x + at + before * step;
+#pragma unroll 4
+        for (int left = count - before - behind; left > 0; left--, of_grad += step, of_x += step)
+            add_products(sums, *(const Span*)of_grad, *(const Span*)of_x);
+#pragma unroll 1
+        for (int edge = 0; edge < before + behind; edge++) {
+            const i64 of = before && edge == 0 ? at : last;
 #pragma unroll
             for (int j = 0; j < SPAN; j++)
-                shared_sums[(group * CLASSES + i) * STRIDE + slot * SPAN + j] = sums[i][j];
+                if (of + j >= 0 && of + j < total) sums[j] = fmaf(number(grad[of + j]), number(x[of + j]), sums[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < SPAN; j++) shared_sums[(group * CLASSES + i) * STRIDE + slot * SPAN + j] = sums[j];
     }
     __syncthreads();
 
@@ -96,7 +75,7 @@ KERNEL delta(
 #pragma unroll
         for (int j = 0; j < GROUPS; j++)
 #pragma unroll
-            for (int k = 0; k < CLASSES; k++) product += shared_sums[(j * CLASSES + k) * STRIDE + i + shift[k]];
+            for (int k = 0; k < CLASSES; k++) product += shared_sums[(j * CLASSES + k) * STRIDE + i + shift_of(k)];
         const int p = start + i;
         const float value = gate[n * P + p];
         product *= value * (1 - value);
