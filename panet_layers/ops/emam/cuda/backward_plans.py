@@ -68,17 +68,33 @@ def delta_plan(k: int, height: int, width: int, element_bytes: int, alike: int) 
     """Return the plan of `delta`. alike: both maps start at the same element of so many, which bounds the loads."""
     pixels = height * width
     spans = [s for s in (8, 4, 2, 1) if s * element_bytes <= VECTOR_BYTES and alike % s == 0]
-    span = next(s for s in spans if s * (s // math.gcd(s, pixels)) <= 16)
-    classes = span // math.gcd(span, pixels)
+    classes_of = {span: span // math.gcd(span, pixels) for span in spans}
+    # Several classes pay where each has channels enough.
+    span = next(s for s in spans if classes_of[s] == 1 or (s * classes_of[s] <= 16 and k >= 8 * classes_of[s]))
+    classes = classes_of[span]
+    plans = (_delta_divided(pixels, k, span, classes, blocks) for blocks in range(1, blocks_of(pixels, 64 * span) + 1))
+    return min((p for p in plans if p.threads <= 512), key=lambda p: _delta_cost(p, k))
 
-    def divided(blocks: int) -> DeltaPlan:
-        slots = blocks_of(blocks_of(pixels, blocks), span) + (span > 1)
-        groups = max(1, min(k // (8 * classes), 384 // slots))
-        threads = rounded(slots * groups, WARP)
-        return DeltaPlan(span, classes, slots, groups, threads, blocks, 4 * (groups * classes * slots * span + WARP))
 
-    plans = (divided(blocks) for blocks in range(1, blocks_of(pixels, 64 * span) + 1))
-    return min((p for p in plans if p.threads <= 512), key=lambda p: p.blocks * (p.threads + 16))
+def _delta_divided(pixels: int, k: int, span: int, classes: int, blocks: int) -> DeltaPlan:
+    slots = blocks_of(blocks_of(pixels, blocks), span) + (span > 1)
+    groups = max(1, min(k // (8 * classes), 384 // slots))
+    if groups * classes == 1:
+        steps = blocks_of(slots, 512) if slots < 512 else 4
+        threads = rounded(blocks_of(slots, steps), WARP)
+        return DeltaPlan(span, 1, slots, 1, threads, blocks, 4 * WARP)
+    threads = rounded(slots * groups, WARP)
+    return DeltaPlan(span, classes, slots, groups, threads, blocks, 4 * (groups * classes * slots * span + WARP))
+
+
+def _delta_cost(plan: DeltaPlan, k: int) -> float:
+    """Return about how many instructions an instance costs."""
+    if plan.groups * plan.classes == 1:
+        walk = blocks_of(plan.slots, plan.threads) * (plan.span * (3.5 * k + 12) + 25)
+    else:
+        walk = plan.classes * (blocks_of(k, plan.groups * plan.classes) * (3.5 * plan.span + 2) + 40)
+        walk += blocks_of(plan.slots * plan.span, plan.threads) * (25 + 2 * plan.groups * plan.classes)
+    return plan.blocks * plan.threads * (walk + 60)
 
 
 @lru_cache(maxsize=256)
@@ -148,11 +164,16 @@ def _contract_cost(plan: ContractPlan, k: int, height: int, width: int) -> float
     strips, band = blocks_of(width, plan.columns), plan.parts * plan.rows
     step = (plan.columns + 5) // 4 * 4
     walk = plan.rows * (18 * plan.columns + step / 4 + 8) + 130 + 6 * plan.columns
-    staging = (band + 2) * strips * step * 8 + plan.planes * (14 * (band + width) + 1.5 * band * width / 8)
+    staging = (band + 2) * strips * step * 8 + plan.planes * (
+        8 * (rounded(band, WARP) + rounded(width, WARP)) + 1.5 * band * width / 8
+    )
     ending = plan.planes * (SUMS * strips * plan.parts * 2 + band * 2 * strips * 2 + width * plan.parts * 4 + 150)
-    ending += plan.planes * (band + width) * (14 if plan.bands == 1 else 8)
+    ending += plan.planes * 8 * (rounded(band, WARP) + rounded(width, WARP))
     blocks = plan.bands * blocks_of(k, plan.planes)
-    instructions = blocks * (plan.threads * walk + staging + ending) / (k * height * width)
+    instructions = blocks * (plan.threads * walk + staging + ending)
+    if plan.bands > 1:
+        instructions += 80 * (height + width) * rounded(k, WARP)
+    instructions /= k * height * width
     registers = 3 * step + 3 * plan.columns + 40
     held = min(PROCESSOR_REGISTERS // (registers * plan.threads), PROCESSOR_SHARED // (plan.shared + 1024))
     warps = held * plan.threads // WARP
@@ -188,7 +209,7 @@ def _gradient_cost(plan: GradientPlan, k: int, height: int, width: int) -> float
     """Return about how many instructions an element of the map costs."""
     share = blocks_of(plan.chunk, plan.groups)
     walk = share * (23.5 * plan.rows + 20 + (plan.rows > plan.sure) * 2) + 4 * (3 * plan.rows + 6) + 60
-    staging = plan.chunk * (16 * (plan.stack * plan.rows + width) + 100)
+    staging = plan.chunk * (13 * (rounded(plan.stack * plan.rows, WARP) + rounded(width, WARP)) + 100)
     blocks = plan.bands * blocks_of(k, plan.chunk)
     instructions = blocks * (plan.threads * walk + staging) / (k * height * width)
     registers = 3 * (plan.rows + 2) + 4 * plan.rows + 36

@@ -113,10 +113,10 @@ KERNEL contract(
             copy_elements<32>(xs + shift + c * stride - misalignment(from), from, height * W, lane);
         }
     const Sides all_gates = {gates, of_instance, of_channel}, all_means = {means, of_instance, of_channel};
-    Walk at(tid, THREADS, BAND + W);
-    for (int i = tid; i < count * (BAND + W); i += THREADS, at.next()) {
-        const int l = at.remainder, to = l < BAND ? top + l : H + l - BAND;
-        if (l >= BAND || to < H) sides[l * PITCH + at.quotient] = all_gates.of(n, first + at.quotient)[to];
+    for (int c = warp; c < count; c += WARPS) {
+        const float* const from = all_gates.of(n, first + c);
+        for (int l = lane; l < height; l += 32) sides[l * PITCH + c] = from[top + l];
+        for (int l = lane; l < W; l += 32) sides[(BAND + l) * PITCH + c] = from[H + l];
     }
     for (int i = tid; i < count * COLUMNS; i += THREADS) {  // the last strip reads beyond the last row
         const int c = i / COLUMNS, j = height * W + i % COLUMNS;
@@ -210,10 +210,10 @@ KERNEL contract(
         [&](int l) { return sides[(l < H ? l : BAND + l - H) * PITCH + c]; }, row_of, column_of,
         [&](int l, float value) { sides[(l < H ? l : BAND + l - H) * PITCH + c] = value; });
     __syncthreads();
-    Walk of(tid, THREADS, L);
-    for (int i = tid; i < count * L; i += THREADS, of.next()) {
-        const int l = of.remainder, lane_of = of.quotient;
-        dpre[((first + lane_of) * (i64)instances + n) * L + l] = sides[(l < H ? l : BAND + l - H) * PITCH + lane_of];
+    for (int i = warp; i < count; i += WARPS) {
+        float* const to = dpre + ((i64)(first + i) * instances + n) * L;
+        for (int l = lane; l < H; l += 32) to[l] = sides[l * PITCH + i];
+        for (int l = lane; l < W; l += 32) to[H + l] = sides[(BAND + l) * PITCH + i];
     }
 #endif
 }

@@ -57,26 +57,21 @@ KERNEL input_gradient(
     __syncthreads();
     const float per_row = 1.0f / W, per_column = 1.0f / H;
     const Sides all_gates = {gates, of_instance, of_channel}, all_dmeans = {dmeans, L, instances * L};
-    Walk at_side(tid, THREADS, SIDE + W);
-    for (int i = tid; i < count * (SIDE + W); i += THREADS, at_side.next()) {
-        const int l = at_side.remainder, c = at_side.quotient;
+    for (int c = tid >> 5; c < count; c += WARPS) {
         const Channel& of = channels[c];
         const float *of_gates = all_gates.of(n, first + c), *of_means = all_dmeans.of(n, first + c);
-        if (l < SIDE) {
+        for (int l = tid & 31; l < SIDE; l += 32) {
             const int h = top + l / PADDED_ROWS * ROWS + l % PADDED_ROWS;
             float2 side = make_float2(0, 0);
             if (h < H) {
                 side = make_float2(of_gates[h], fmaf(of_means[h], per_row, of.all));
-                if (h == 0) side.y += of.top;
-                if (h == H - 1) side.y += of.bottom;
+                side.y += (h == 0 ? of.top : 0.0f) + (h == H - 1 ? of.bottom : 0.0f);
             }
             rows[c * SIDE + l] = side;
-        } else {
-            const int w = l - SIDE;
-            float2 side = make_float2(of_gates[H + w], of_means[H + w] * per_column);
-            if (w == 0) side.y += of.left;
-            if (w == W - 1) side.y += of.right;
-            columns[c * W + w] = side;
+        }
+        for (int w = tid & 31; w < W; w += 32) {
+            const float border = (w == 0 ? of.left : 0.0f) + (w == W - 1 ? of.right : 0.0f);
+            columns[c * W + w] = make_float2(of_gates[H + w], fmaf(of_means[H + w], per_column, border));
         }
     }
 
@@ -97,7 +92,8 @@ KERNEL input_gradient(
     __syncthreads();
     if (!active) return;
 
-    const bool at_corner = (w == 0 || w == W - 1) && (h == 0 || h + ROWS >= H);
+    // Shares of the corners' numbers in the first row, and in the last, which is the SUREth of the lowest threads.
+    const float left = w == 0, right = w == W - 1, at_top = h == 0, at_bottom = h + SURE == H;
     i64 at = (n * K + first + group) * P + h * W + w;
 #pragma unroll 1
     for (int c = group; c < count; c += GROUPS, at += (i64)GROUPS * P) {
@@ -133,14 +129,16 @@ KERNEL input_gradient(
             sum = fmaf(t1.w, around[r][1], sum);
             result[r] = fmaf(t2.x, around[r][0], sum);
         }
-        if (at_corner) {
-            const float* corners = channels[c].corners;
-            const float left = w == 0 ? 1.0f : 0.0f, right = w == W - 1 ? 1.0f : 0.0f;
-            if (h == 0) result[0] += left * corners[0] + right * corners[1];
+        const float4 corners = numbers[3];
+        result[0] = fmaf(at_top, left * corners.x + right * corners.y, result[0]);
+        const float low_corners = left * corners.z + right * corners.w;
+#if SURE
+        result[SURE - 1] = fmaf(at_bottom, low_corners, result[SURE - 1]);
+#else
 #pragma unroll
-            for (int r = 0; r < ROWS; r++)
-                if (h + r == H - 1) result[r] += left * corners[2] + right * corners[3];
-        }
+        for (int r = 0; r < ROWS; r++)
+            if (h + r == H - 1) result[r] += low_corners;
+#endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
             if (r < SURE || h + r < H) dx[at + r * W] = element(result[r]);
