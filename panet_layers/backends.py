@@ -12,8 +12,13 @@ from . import tracing
 from .ops import availability
 from .parts import EVERY_PART, described
 
-BACKENDS = ("auto", "reference", "collapsed", "native", "triton")
-WHY_NOT = {"native": availability.why_not_native, "triton": availability.why_not_triton}  # the others run anywhere
+BACKENDS = ("auto", "reference", "collapsed", "native", "triton", "cuda")
+WHY_NOT = {  # the others run anywhere
+    "native": availability.why_not_native,
+    "triton": availability.why_not_triton,
+    "cuda": availability.why_not_cuda,
+}
+CUDA_OR_TRITON = "cuda or triton"  # what `auto` runs where both could; users cannot choose it
 ENVIRONMENT_VARIABLE = "PANET_LAYERS_BACKEND"
 
 
@@ -75,11 +80,12 @@ def check_can_call(requested: str | None, layer: torch.nn.Module, part: str) -> 
         )
 
 
-def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
+def resolve_backend(requested: str | None, x: torch.Tensor, has_cuda: bool = False) -> str:
     """Return the backend to run on `x`: the layer's request, else the process's choice, else the best available one.
 
-    A named backend never falls back: it raises RuntimeError where it cannot run. Exported graphs get "plain", the
-    formulas without registered operators, unless a backend is named and the format can hold its operators.
+    `has_cuda` says whether the layer has kernels for the backend "cuda". A named backend never falls back: it raises
+    RuntimeError where it cannot run. Exported graphs get "plain", the formulas without registered operators, unless a
+    backend is named and the format can hold its operators.
     """
     name = check_backend(requested)
     if name == "auto":
@@ -87,13 +93,15 @@ def resolve_backend(requested: str | None, x: torch.Tensor) -> str:
     if tracing.exporting() and name != "reference" and (name == "auto" or tracing.leaving_pytorch()):
         return "plain"
     if name == "auto":
-        return _best(x)
+        return _best(x, has_cuda)
+    if name == "cuda" and not has_cuda:
+        raise RuntimeError("backend 'cuda' cannot run: it has kernels for EMAM only; use 'triton' or 'auto' for SCAM")
     if name in WHY_NOT and (reason := WHY_NOT[name](x)):
         raise RuntimeError(f"backend {name!r} cannot run: {reason}; use 'collapsed', 'reference' or 'auto'")
     return name
 
 
-def _best(x: torch.Tensor) -> str:
+def _best(x: torch.Tensor, has_cuda: bool) -> str:
     if availability.triton_preferred(x):
-        return "triton"
+        return CUDA_OR_TRITON if has_cuda and availability.cuda_preferred(x) else "triton"
     return "native" if availability.native_preferred(x) else "collapsed"

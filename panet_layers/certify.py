@@ -43,7 +43,7 @@ SHAPES: tuple[Shape, ...] = (
     (1, 12, 3, 300, 4),
 )
 # The order of the results; the first is what the others are compared with.
-BACKENDS = {"cpu": ("reference", "collapsed", "native"), "cuda": ("reference", "collapsed", "triton")}
+BACKENDS = {"cpu": ("reference", "collapsed", "native"), "cuda": ("reference", "collapsed", "triton", "cuda")}
 QUICK_ROUNDS, ROUNDS = 5, 7
 
 
@@ -86,7 +86,8 @@ def certify(device: str = "cpu", quick: bool = False) -> dict[str, Any]:
     backends = [name for name in BACKENDS[device] if available[name] is None]
     results = []
     for case in cases(device, quick):
-        found = examine(case, backends, QUICK_ROUNDS if quick else ROUNDS)
+        taken = [name for name in backends if name != "cuda" or (case.layer, case.layout) == ("emam", "contiguous")]
+        found = examine(case, taken, QUICK_ROUNDS if quick else ROUNDS)
         print(f"{case}: " + ", ".join(map(_summary, found)), file=sys.stderr, flush=True)
         results += found
     return {

@@ -73,7 +73,7 @@ def emam(
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     check_devices(x, params, EMAM_NAMES, "EMAM")
-    chosen = resolve_backend(backend, x)
+    chosen = resolve_backend(backend, x, has_cuda=True)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return no_view(in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or transformed():

@@ -16,7 +16,7 @@ from .gate import Gate, Results, Verdict
 from .steps import Step, copy, inference, training
 
 REFERENCE, COPY = "reference", "copy"
-REPEATABLE = ("native", "triton")  # the kernels of this package; the others run torch's, which promise less
+REPEATABLE = ("native", "triton", "cuda")  # the kernels of this package; the others run torch's, which promise less
 REPETITIONS = 5
 
 

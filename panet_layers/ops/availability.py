@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..compatibility import called_not_traced
+from .cuda import compiling, launching
 from .native import library
 from .native.tensors import DTYPES as NATIVE_DTYPES
 
@@ -73,6 +74,35 @@ def _why_not_gpu(device: torch.device) -> str | None:
     return None
 
 
+@called_not_traced
+def _why_no_cuda_c() -> str | None:
+    """Return why CUDA C cannot be compiled here; None where it can."""
+    try:
+        compiling.version()
+    except compiling.Unusable as error:
+        return str(error)
+    return None
+
+
+def why_not_cuda(x: Tensor | None = None) -> str | None:
+    """Return why the kernels of CUDA C cannot run on x, or on no device here; None where they can.
+
+    Whether x is too large for them is only known when they are launched.
+    """
+    if x is None:
+        return _why_no_gpu() or _why_no_cuda_c()
+    if not launching.machine.runs_on(x.device):
+        kind = "ROCm" if x.device.type == "cuda" else x.device.type
+        return f"it needs an NVIDIA GPU, and the input is a {kind} tensor"
+    if x.device.type == "cuda" and (reason := _why_not_gpu(x.device)):
+        return reason
+    if x.dtype not in AUTO_DTYPES:
+        return f"it takes {', '.join(map(str, AUTO_DTYPES))}, and the input is {x.dtype}"
+    if not x.is_contiguous():
+        return f"it takes contiguous maps, and the input of shape {tuple(x.shape)} has strides {x.stride()}"
+    return _why_no_cuda_c()
+
+
 def why_not_native(x: Tensor | None = None) -> str | None:
     """Return why the compiled kernels cannot run on x, or not at all here; None where they can."""
     if x is not None and x.device.type != "cpu":
@@ -93,6 +123,11 @@ def check_pixels(x: Tensor) -> None:
 def triton_preferred(x: Tensor) -> bool:
     """Return whether `auto` takes the Triton kernels: wherever they can run on a GPU, except for float64."""
     return x.device.type == "cuda" and x.dtype in AUTO_DTYPES and why_not_triton(x) is None
+
+
+def cuda_preferred(x: Tensor) -> bool:
+    """Return whether `auto` tries the kernels of CUDA C on x, which the Triton kernels take too."""
+    return launching.machine.runs_on(x.device) and x.dtype in AUTO_DTYPES and x.is_contiguous()
 
 
 def native_preferred(x: Tensor) -> bool:

@@ -23,9 +23,15 @@ from tests.emulator.program import Program, programs
 from tests.emulator.running import DEFAULT, Argument, Counts, Options, run
 from tests.kernels.pretended_gpu import Launch, pretended_gpu
 
-
 COMPILED = Path(__file__).parents[2] / "build" / "emulated_kernels"
-SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}  # that a block may have
+SHARED_BYTES = {
+    80: 163 << 10,
+    86: 99 << 10,
+    89: 99 << 10,
+    90: 227 << 10,
+    100: 227 << 10,
+    120: 99 << 10,
+}  # that a block may have
 
 
 class Execution(NamedTuple):

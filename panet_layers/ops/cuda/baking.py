@@ -6,11 +6,8 @@ computes are compiled in; those of later shapes are read at run time.
 
 from __future__ import annotations
 
-import threading
-
 MOST_SHAPES = 16
-_shapes: set[tuple[int, ...]] = set()
-_lock = threading.Lock()
+_shapes: dict[tuple[int, ...], bool] = {}
 
 
 def baked(*shape: int) -> bool:
@@ -18,7 +15,4 @@ def baked(*shape: int) -> bool:
 
     A shape is what kernels depend on, the same in forward and backward: (K, H, W) of EMAM, without the batch.
     """
-    with _lock:
-        if len(_shapes) < MOST_SHAPES:
-            _shapes.add(shape)
-        return shape in _shapes
+    return _shapes.setdefault(shape, len(_shapes) < MOST_SHAPES)

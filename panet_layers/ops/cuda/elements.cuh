@@ -1,6 +1,5 @@
 // What kernels of contiguous maps share: elements in each dtype as float32, and copies of many to shared memory.
 // Defined for each compilation: DT, the dtype (0 bfloat16, 1 float16, 2 float32); THREADS of a block.
-#pragma once
 typedef unsigned int u32;
 typedef long long i64;
 #define DEVICE __device__ __forceinline__

@@ -12,7 +12,12 @@ from torch import Tensor
 from .compiling import Unusable, compiled, target
 
 Argument = Tensor | int | float | Any  # or a value of ctypes
-CTYPES = {int: ctypes.c_int, float: ctypes.c_float}
+CTYPES = {
+    int: ctypes.c_int,
+    float: ctypes.c_float,
+    Tensor: ctypes.c_void_p,
+    torch.nn.Parameter: ctypes.c_void_p,
+}  # others are values of ctypes
 
 
 class Kernel(NamedTuple):
@@ -51,11 +56,9 @@ class Gpu:
         function = self.functions.get((device, kernel))
         if function is None:
             function = self.functions[device, kernel] = _loaded(device, kernel)
-        values = tuple(a.data_ptr() if isinstance(a, Tensor) else getattr(a, "value", a) for a in arguments)
-        kinds = tuple(ctypes.c_void_p if isinstance(a, Tensor) else CTYPES.get(type(a), type(a)) for a in arguments)
-        stream = torch._C._cuda_getCurrentRawStream(device)
+        stream, packed = torch._C._cuda_getCurrentRawStream(device), _packed(arguments)
         launched = _driver().cuLaunchKernel
-        _checked(launched(function, blocks, 1, 1, threads, 1, 1, shared, stream, (values, kinds), 0), kernel.name)
+        _checked(launched(function, blocks, 1, 1, threads, 1, 1, shared, stream, packed, 0), kernel.name)
 
 
 machine = Gpu()
@@ -70,6 +73,22 @@ def launch(kernel: Kernel, blocks: int, threads: int, shared: int, *arguments: A
 def limits() -> Limits:
     """Return what the current device allows."""
     return machine.limits()
+
+
+def _packed(arguments: tuple[Argument, ...]) -> tuple[tuple, tuple]:
+    """Return the arguments' values and kinds, as the driver's binding takes them."""
+    values, kinds = [], []
+    for argument in arguments:
+        kind = CTYPES.get(type(argument))
+        if kind is None and isinstance(argument, Tensor):
+            kind = ctypes.c_void_p
+        if kind is ctypes.c_void_p:
+            argument = argument.data_ptr()
+        elif kind is None:
+            kind, argument = type(argument), argument.value
+        values.append(argument)
+        kinds.append(kind)
+    return tuple(values), tuple(kinds)
 
 
 @functools.cache
@@ -117,6 +136,10 @@ def _driver() -> Any:
         from cuda.bindings import driver
     except ImportError as error:
         raise Unusable("the package cuda-bindings is not installed (pip install cuda-bindings)") from error
+    try:
+        driver.cuDriverGetVersion()
+    except Exception as error:  # each release of cuda-bindings has another one for a library that is not found
+        raise Unusable(f"NVIDIA's driver cannot be loaded: {error}") from error
     return driver
 
 

@@ -1,1 +1,2 @@
-"""EMAM on contiguous maps, in CUDA C."""
+"""EMAM in CUDA C, for contiguous maps: launchers in forward.py and backward.py, kernels in *.cu, sizes of blocks in
+planning.py and backward_plans.py."""

@@ -2,14 +2,10 @@
 //
 // Statistics of sides (means, gates, dpre, dmeans) have L = H + W numbers for a channel of an instance, rows, then
 // columns, which follow each other in memory. delta is (N, H + 2, W + 2), with a border of zeros: pixel (h, w) is at
-// (h + 1, w + 1). With BAKED defined, sizes are compiled in as BAKED_K, BAKED_H and BAKED_W; else they are arguments.
-#include "elements.cuh"
+// (h + 1, w + 1).
+#include "maps.cuh"
 
-#ifdef BAKED
-#define SIZES constexpr int K = BAKED_K, H = BAKED_H, W = BAKED_W, P = H * W, L = H + W
-#else
-#define SIZES const int K = given_K, H = given_H, W = given_W, P = H * W, L = H + W
-#endif
+#define SIZES SIZE(K); SIZE(H); SIZE(W); const int P = H * W, L = H + W
 #define GIVEN_SIZES int given_K, int given_H, int given_W
 #define WARPS (THREADS / 32)
 
@@ -20,12 +16,7 @@ struct Sides {
     DEVICE const float* of(i64 n, int c) const { return first + n * of_instance + (i64)c * of_channel; }
 };
 
-// The sum over a warp, the same bits in every lane.
-DEVICE float warp_sum(float v) {
-#pragma unroll
-    for (int step = 16; step; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
-    return v;
-}
+DEVICE float warp_sum(float v) { return over_lanes(v, 32); }
 
 // The sum of an instance's delta, from those of the blocks that computed it.
 DEVICE float delta_sum(const float* of_blocks, int blocks) {

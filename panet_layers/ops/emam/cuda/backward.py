@@ -38,10 +38,17 @@ class Shape(NamedTuple):
         return self.k, self.height, self.width
 
 
-def takes(k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> bool:
-    """Return whether the backward's kernels can take such maps, with so much shared memory for a block."""
-    plans = contract_plan(k, height, width, element_bytes, shared_bytes), gradient_plan(k, height, width, shared_bytes)
-    return None not in plans
+def takes(x: Tensor, groups: int) -> bool:
+    """Return whether the kernels take the backward of maps like x (B, C, H, W), on x's device."""
+    shape = Shape(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
+    if x.numel() == 0:
+        return True
+    with current_device(x):
+        limit = limits().shared_bytes
+    plans = contract_plan(*shape.sizes, x.element_size(), limit), gradient_plan(*shape.sizes, limit)
+    sides = shape.n * (shape.height + shape.width)  # counted in 32 bits, as are blocks
+    most = max(shape.n * shape.height * shape.k, shape.k * shape.height * shape.width, sides)
+    return None not in plans and most < 2**31
 
 
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
@@ -74,12 +81,12 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         torch._softmax_backward_data(dq, q, 1, torch.float32, grad_input=dm[:n])
         input_gradient(grad, x, gates, gate, map_of_delta, coefficients, taps, w1.mT @ dpre, dm[:n] @ w3, dx, shape)
         torch.sum(sums, 0, out=windows[n])
-        vectors = q.new_empty((4, k))
+        vectors = [torch.empty_like(params.beta) for _ in range(4)]
         launch(
             _kernel("parameter_gradients", torch.float32, PARAMETER_THREADS), k, PARAMETER_THREADS,
-            5 * 4 * (PARAMETER_THREADS // 32), windows[n], w3, params.b3, taps, dm, vectors, n, k,
+            5 * 4 * (PARAMETER_THREADS // 32), windows[n], w3, params.b3, taps, dm, *vectors, n, k,
         )  # fmt: skip
-        b1, b3, gamma, beta = vectors.unbind()
+        b1, b3, gamma, beta = vectors
         dw1 = dpre @ means.transpose(0, 1).flatten(1).mT
         gradients = Parameters(dw1, b1, dm.mT @ windows[:, : 9 * k], b3, gamma, beta)
     clear_unread_taps(gradients.w3.view(k, k, 3, 3), *x.shape[2:])

@@ -119,10 +119,9 @@ def _contract_plans(k: int, height: int, width: int, element_bytes: int) -> Iter
                 rows = blocks_of(band, parts)
                 if (parts - 1) * rows >= band:
                     continue
-                for chunks in range(1, k + 1):
-                    planes = blocks_of(k, chunks)
+                for planes in range(1, min(k, 128) + 1):
                     threads = rounded(planes * strips * parts, WARP)
-                    if planes > 128 or blocks_of(k, planes) != chunks or threads > 512:
+                    if threads > 512 or blocks_of(k, blocks_of(k, planes)) != planes:
                         continue
                     yield _laid_out(height, width, element_bytes, columns, parts, rows, planes, threads, bands)
 

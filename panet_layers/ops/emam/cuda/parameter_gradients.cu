@@ -5,10 +5,10 @@
 
 KERNEL parameter_gradients(
     const float* __restrict__ sums, const float* __restrict__ w3, const float* __restrict__ b3,
-    const float* __restrict__ taps, const float* __restrict__ dm, float* __restrict__ gradients, int instances, int given_K
+    const float* __restrict__ taps, const float* __restrict__ dm, float* __restrict__ db1, float* __restrict__ db3,
+    float* __restrict__ dgamma, float* __restrict__ dbeta, int instances, int given_K
 ) {
     // sums: E (9 K) | q hh | q D | db1, summed over instances. dm: (N + 1, K), of which the last row is p.
-    // gradients (4, K): of b1, b3, gamma, beta.
     const int K = given_K, o = blockIdx.x, tid = threadIdx.x, warp = tid >> 5;
     const float* const p = dm + (i64)instances * K;
     float of_row = 0, of_taps = 0, d = 0, bias = 0, of_m = 0;
@@ -33,8 +33,8 @@ KERNEL parameter_gradients(
         for (int j = 0; j < WARPS; j++) parts[i] += of_warps[i * WARPS + j];
     }
     const float dp = fmaf(b3[o], parts[2], parts[0]), mean_dp = fmaf(parts[3], parts[2], parts[1]);
-    gradients[o] = sums[11 * K + o];
-    gradients[K + o] = fmaf(p[o], parts[2], parts[4]);
-    gradients[2 * K + o] = sums[9 * K + o];
-    gradients[3 * K + o] = sums[10 * K + o] + p[o] * (dp - mean_dp);
+    db1[o] = sums[11 * K + o];
+    db3[o] = fmaf(p[o], parts[2], parts[4]);
+    dgamma[o] = sums[9 * K + o];
+    dbeta[o] = sums[10 * K + o] + p[o] * (dp - mean_dp);
 }

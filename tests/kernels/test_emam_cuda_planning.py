@@ -1,0 +1,59 @@
+"""How the kernels of CUDA C cut their work: within what a device allows, and covering the map."""
+
+import pytest
+import torch
+
+from panet_layers.ops.emam.cuda import forward as cuda
+from panet_layers.ops.emam.cuda import planning
+
+LIMITS = {"8.0": 163 << 10, "8.6": 99 << 10, "9.0": 227 << 10}
+PANET = [(91, 19, 19), (32, 37, 37), (8, 147, 147), (256, 10, 10), (8, 56, 56), (91, 38, 38), (16, 74, 74)]
+ODD = [(1, 1, 1), (4, 1, 37), (4, 37, 1), (3, 5, 7), (1, 13, 17), (91, 3, 5), (300, 3, 66), (12, 150, 150)]
+
+
+@pytest.mark.parametrize("shape", [*PANET, *ODD], ids=str)
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize("size", [2, 4])
+def test_plans_keep_to_the_devices_limits_and_cover_the_map(shape, limit, size):
+    k, height, width = shape
+    plans = [planning.planes(8 * k, height, width, size, limit, moments) for moments in (False, True)]
+    for plan in filter(None, plans):
+        assert plan.parts <= height and plan.columns * -(-width // plan.columns) >= width
+    resident, bands = planning.resident(k, height, width, size, limit), planning.bands(k, height, width, size, limit)
+    for plan in filter(None, [*plans, resident, bands]):
+        assert plan.shared <= limit and plan.threads <= planning.MOST_THREADS and plan.threads % 32 == 0
+    if resident:
+        assert 1 <= resident.shares * -(-height // resident.strip) * width <= resident.threads
+    if bands:
+        assert 1 <= bands.shares * bands.stack * width <= bands.threads
+        assert (bands.bands - 1) * bands.own < height <= bands.bands * bands.own
+        assert bands.own <= bands.own_strip * bands.stack and bands.own_strip <= bands.strip
+        rows = bands.stack * bands.strip
+        assert rows >= height if bands.bands == 1 else rows >= bands.own + 2
+
+
+def test_an_instance_of_panet_fits_on_the_newer_part_only():
+    fits = {name: planning.resident(32, 37, 37, 4, limit) is not None for name, limit in LIMITS.items()}
+    assert fits == {"8.0": False, "8.6": False, "9.0": True}
+    assert planning.bands(32, 37, 37, 4, LIMITS["8.0"]) is not None
+
+
+def test_the_largest_shape_of_panet_goes_by_bands():
+    assert planning.resident(8, 147, 147, 2, LIMITS["9.0"]) is None
+    kernels = cuda._plan(256, 8, 147, 147, torch.bfloat16, LIMITS["9.0"], True)
+    assert list(kernels) == ["pool", "moments", "band"]
+
+
+def test_planes_that_are_too_large_are_named_with_their_size():
+    with pytest.raises(cuda.TooLarge, match=r"8 channels with maps of 900 x 900 in torch.float32.*232448 bytes"):
+        cuda._plan(1, 8, 900, 900, torch.float32, LIMITS["9.0"], True)
+
+
+def test_more_planes_than_32_bits_count_are_named():
+    with pytest.raises(cuda.TooLarge, match="2147483647 planes at most, got 2147483648"):
+        cuda._plan(2**31, 1, 1, 1, torch.bfloat16, LIMITS["9.0"], True)
+
+
+def test_the_batch_needs_no_other_kernels():
+    one, many = (cuda._plan(n, 91, 19, 19, torch.bfloat16, LIMITS["9.0"], True) for n in (64, 256))
+    assert [start.kernel for start in one.values()] == [start.kernel for start in many.values()]
