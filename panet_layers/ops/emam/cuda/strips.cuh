@@ -5,6 +5,7 @@
 // then move to their columns through shared memory, one kx after the other.
 #include "maps.cuh"
 #define ROOM by_four(STRIP)  // floats of a strip in the gates of rows, so that they are read four at a time
+static_assert(STRIP % 4 != 3, "the compiler would read a gate that nothing writes");
 #define REACHED (STRIP + 2)  // rows
 #define CONSTANTS 12         // of a channel: nine taps, kappa, its part of the map's constant term, nothing
 
