@@ -200,7 +200,7 @@ def _gradient_plans(k: int, height: int, width: int) -> Iterator[GradientPlan]:
                     threads = rounded(groups * stack * width, WARP)
                     side = stack * rounded(rows, 2)
                     shared = chunk * (96 + 8 * side + 8 * width)
-                    sure = height - (column - 1) * rows if bands * stack == column else 0
+                    sure = height - (column - 1) * rows
                     yield GradientPlan(rows, stack, groups, chunk, threads, bands, sure, shared)
 
 
