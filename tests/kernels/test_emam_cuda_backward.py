@@ -26,7 +26,7 @@ SHARE = [
 ]  # fmt: skip
 LARGE = [
     EmamCase(1, 182, 2, 19, 19), EmamCase(1, 64, 2, 37, 37), EmamCase(1, 256, 1, 10, 10), EmamCase(1, 16, 2, 56, 56),
-    EmamCase(1, 24, 1, 24, 32), EmamCase(1, 8, 1, 147, 147), EmamCase(1, 300, 1, 3, 66), EmamCase(1, 12, 1, 150, 150),
+    EmamCase(1, 24, 1, 24, 32), EmamCase(1, 8, 1, 147, 147), EmamCase(1, 300, 1, 3, 40), EmamCase(1, 12, 1, 150, 150),
     EmamCase(3, 3, 3, 5, 7), EmamCase(1, 32, 1, 37, 37),
 ]  # fmt: skip
 BANDED = [EmamCase(1, 6, 2, 26, 9), EmamCase(1, 5, 1, 31, 6), EmamCase(2, 3, 1, 20, 33)]
@@ -72,8 +72,8 @@ def check_gradients(case: EmamCase, dtype: torch.dtype, offsets=(0, 0), draws: i
 @pytest.mark.parametrize("i, dtype", list(enumerate(DTYPES)))
 def test_gradients_are_within_the_budget(i, dtype, case, emulation):
     before = emulation.launches
-    check_gradients(case, dtype, offsets=((i + case.height) % 3, i))
-    assert emulation.launches == before + 2 * (2 + 4)
+    check_gradients(case, dtype, offsets=((i + case.height) % 3, i), draws=3)
+    assert emulation.launches == before + 3 * (2 + 4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -85,7 +85,7 @@ def test_gradients_of_shifted_maps_are_within_the_budget(dtype, emulation):
 @pytest.mark.parametrize("case", LARGE, ids=str)
 @pytest.mark.parametrize("i, dtype", list(enumerate(DTYPES)))
 def test_gradients_of_larger_maps_are_within_the_budget(i, dtype, case, emulation):
-    check_gradients(case, dtype, offsets=(i, 2 * i), draws=1)
+    check_gradients(case, dtype, offsets=(i, 2 * i), draws=3)
 
 
 @pytest.mark.parametrize("case", BANDED, ids=str)
@@ -99,8 +99,10 @@ def test_gradients_by_bands_are_within_the_budget(dtype, case, in_bands, emulati
 @pytest.mark.parametrize("bands", ["emulation", "in_bands"])
 def test_sizes_at_run_time_give_the_same_bits(case, bands, request, monkeypatch):
     request.getfixturevalue(bands)
+    monkeypatch.setattr(baking, "_shapes", {})
     layer, (x, grad) = case.layer(dtype=torch.bfloat16), tensors(case, dtype=torch.bfloat16)
     baked = by_cuda(layer, x, grad)
+    assert baking._shapes == {(case.channels // case.groups, case.height, case.width): True}
     monkeypatch.setattr(baking, "_shapes", {})
     monkeypatch.setattr(baking, "MOST_SHAPES", 0)
     at_run_time = by_cuda(layer, x, grad)

@@ -69,9 +69,8 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         map_of_delta, delta_sums = delta(grad, x, gate, shape)
 
-        dm = q.new_empty((n + 1, k))  # the last row is p: one product then gives both terms of dW3
-        p = torch.softmax(params.beta, 0, out=dm[n])
-        taps = p @ w3
+        dm = q.new_empty((n + 1, k))  # the last row is p, which shares two products with the gradients of m
+        torch.softmax(params.beta, 0, out=dm[n])
         windows = q.new_empty((n + 1, 12 * k))  # the last row is the sum of `sums`
         sums, dq, coefficients = q.new_empty((n, 12 * k)), torch.empty_like(q), q.new_empty((n, 3, k))
         dpre = q.new_empty((k, n * (shape.height + shape.width)))
@@ -79,7 +78,10 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         contract(x, means, gates, statistics, map_of_delta, delta_sums, coefficients, dq, sums, windows, dpre, shape)
 
         torch._softmax_backward_data(dq, q, 1, torch.float32, grad_input=dm[:n])
-        input_gradient(grad, x, gates, gate, map_of_delta, coefficients, taps, w1.mT @ dpre, dm[:n] @ w3, dx, shape)
+        dwindows = dm @ w3
+        taps, dmeans = dwindows[n], w1.mT @ dpre
+        input_gradient(grad, x, gates, gate, map_of_delta, coefficients, taps, dmeans, dwindows, dx, shape)
+        del map_of_delta, coefficients, dmeans  # to free the memory that the products below need
         torch.sum(sums, 0, out=windows[n])
         vectors = [torch.empty_like(params.beta) for _ in range(4)]
         launch(
@@ -166,7 +168,7 @@ def input_gradient(
     dx: Tensor,
     shape: Shape,
 ) -> None:
-    """dx, from dmeans (K, N L) and dwindows (N, 9 K), the gradients of the means and, times P, of the window sums."""
+    """dx, from dmeans (K, N L) and dwindows (N, 9 K): the gradients of the means and of the window means."""
     plan = gradient_plan(*shape.sizes, limits().shared_bytes)
     assert plan is not None
     (gates,) = _same_strides(gates)

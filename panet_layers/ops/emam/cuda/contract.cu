@@ -209,7 +209,7 @@ KERNEL contract(
         all_means.of(n, channel), n, channel, c, unit, works, K, H, W, d, ends, total_of,
         [&](int l) { return sides[(l < H ? l : BAND + l - H) * PITCH + c]; }, row_of, column_of,
         [&](int l, float value) { sides[(l < H ? l : BAND + l - H) * PITCH + c] = value; });
-    __syncthreads();
+    // A barrier in finish_channels is behind the last of these writes.
     for (int i = warp; i < count; i += WARPS) {
         float* const to = dpre + ((i64)(first + i) * instances + n) * L;
         for (int l = lane; l < H; l += 32) to[l] = sides[l * PITCH + i];
