@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .compiling import Unusable, compiled, target
 
-Argument = Tensor | int | float | Any  # or a value of ctypes
+Argument = Any  # a Tensor, int, float or value of ctypes
 CTYPES = {
     int: ctypes.c_int,
     float: ctypes.c_float,

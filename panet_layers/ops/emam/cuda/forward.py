@@ -97,14 +97,14 @@ def _plan(
         if cut is None:
             raise _too_large(shape, dtype, limit)
         defines = {"COLUMNS": cut.columns, "BY_PLANES": int(cut.by_planes)}
-        sizes = {"H": height, "W": width, "count": cut.count, "parts": cut.parts}
-        return start(name, -(-n * k // cut.count), cut, defines, sizes)
+        sizes = {"H": height, "W": width, "count": cut.planes, "parts": cut.parts}
+        return start(name, -(-n * k // cut.planes), cut, defines, sizes)
 
     of_map = {"K": k, "H": height, "W": width}
     starts = {"pool": of_planes("pool")}
-    if cut := planning.resident(k, height, width, size, limit):
-        defines, sizes = {"STRIP": cut.strip, "LANES": cut.lanes}, {**of_map, "shares": cut.shares}
-        starts["resident"] = start("resident", n, cut, defines, sizes)
+    if whole := planning.resident(k, height, width, size, limit):
+        defines, sizes = {"STRIP": whole.strip, "LANES": whole.lanes}, {**of_map, "shares": whole.shares}
+        starts["resident"] = start("resident", n, whole, defines, sizes)
     elif cut := planning.bands(k, height, width, size, limit):
         defines = {"STRIP": cut.strip, "OWN_STRIP": cut.own_strip}
         sizes = {**of_map, "shares": cut.shares, "stack": cut.stack, "bands": cut.bands, "own": cut.own}

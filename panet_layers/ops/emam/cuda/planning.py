@@ -18,11 +18,11 @@ ENOUGH_WARPS = 20  # of a processor, to hide latency
 
 
 class Planes(NamedTuple):
-    """Of pool and moments: `count` planes a block; a thread takes some columns in one of `parts` of the rows."""
+    """Of pool and moments: so many planes a block; a thread takes some columns in one of `parts` of the rows."""
 
     columns: int
     by_planes: bool  # neighbouring threads take other planes, not other columns
-    count: int
+    planes: int
     parts: int
     threads: int
     shared: int
@@ -92,13 +92,13 @@ def _plans_of_planes(most: int, height: int, width: int, size: int, limit: int, 
 
 def _cost_of_planes(plan: Planes, height: int, width: int, size: int, limit: int, moments: bool) -> float:
     across, pixels = -(-width // plan.columns), height * width
-    tasks = plan.count * plan.parts * across
-    of_map, of_sums = _wavefronts(plan.columns, plan.by_planes, plan.count, plan.parts, height, width, size)
+    tasks = plan.planes * plan.parts * across
+    of_map, of_sums = _wavefronts(plan.columns, plan.by_planes, plan.planes, plan.parts, height, width, size)
     rounds, lanes = -(-tasks // plan.threads), -(-tasks // 32) * 32 / tasks
     fill = across * plan.columns / width
-    issue = ((5.2 if moments else 4) * fill + 2 / plan.columns) * lanes + plan.threads * 100 / (plan.count * pixels)
+    issue = ((5.2 if moments else 4) * fill + 2 / plan.columns) * lanes + plan.threads * 100 / (plan.planes * pixels)
     memory = (of_map * fill + ((0.2 if moments else of_sums) + 1) / plan.columns) * lanes + 0.7
-    few = 1 + max(0, 16 - plan.count) / 200 if pixels < 2000 else 1
+    few = 1 + max(0, 16 - plan.planes) / 200 if pixels < 2000 else 1
     warps = min(64, (limit + RESERVED) // (plan.shared + RESERVED) * plan.threads // 32)
     return (issue / 4 + memory) * (0.7 + 0.3 * rounds * plan.threads / tasks) * few * (1.1 if warps < 20 else 1)
 
@@ -132,7 +132,8 @@ def _conflicts(elements: list[int], size: int) -> float:
 @functools.lru_cache(maxsize=256)
 def resident(k: int, height: int, width: int, size: int, limit: int) -> Resident | None:
     """Return the plan for instances of k channels, None where one does not fit in `limit` bytes."""
-    pixels, best = height * width, (float("inf"), None)
+    pixels = height * width
+    best: tuple[float, Resident | None] = float("inf"), None
     for strip in STRIPS:
         stack = -(-height // strip)
         strips, room = stack * width, _by_four(strip)
@@ -155,7 +156,7 @@ def resident(k: int, height: int, width: int, size: int, limit: int) -> Resident
 @functools.lru_cache(maxsize=256)
 def bands(k: int, height: int, width: int, size: int, limit: int) -> Bands | None:
     """Return the plan for instances that do not fit; None where no band of them fits in `limit` bytes."""
-    best = (float("inf"), None)
+    best: tuple[float, Bands | None] = float("inf"), None
     for strip in STRIPS:
         for stack in range(1, 9):
             room = strip * stack
