@@ -207,5 +207,5 @@ def _same_strides(*sides: Tensor) -> list[Tensor]:
 def _memory_of_bands(like: Tensor, plan: ContractPlan, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """Sums, row sums and column sums of each band, for `finish` to add up; nothing for a single band."""
     n, k, bands = (shape.n, shape.k, plan.bands) if plan.bands > 1 else (0, 0, 0)
-    sizes = (n, bands, SUMS, k), (n, 2, shape.height, k), (n, bands, 2, shape.width, k)
-    return tuple(like.new_empty(size) for size in sizes)
+    rows = like.new_empty((n, 2, shape.height, k))
+    return like.new_empty((n, bands, SUMS, k)), rows, like.new_empty((n, bands, 2, shape.width, k))
