@@ -25,7 +25,7 @@ BAD_ARGUMENTS = [
     (lambda: SpatialAttention(-3), "-3", "positive odd"),
     (lambda: SCAM(8, spatial_norm="layer"), "'layer'", "'batch'"),
     (lambda: SpatialAttention(norm="instance"), "'instance'", "'batch'"),
-    (lambda: EMAM(8, backend="cuda"), "'cuda'", "'collapsed'"),
+    (lambda: EMAM(8, backend="rocm"), "'rocm'", "'collapsed'"),
     (lambda: SCAM(8, backend=""), "''", "'collapsed'"),
     (lambda: set_backend("fast"), "'fast'", "'collapsed'"),
     (lambda: use_backend("fast").__enter__(), "'fast'", "'collapsed'"),

@@ -68,7 +68,7 @@ DEVICE void exchange(float (&sums)[3][REACHED], float shared_term, float (&map)[
     for (int r = 0; r < STRIP; r++) map[r] = 0;
 #pragma unroll
     for (int kx = 0; kx < 3; kx++) {
-        __syncthreads();  // the buffer is free
+        if (kx) __syncthreads();  // the buffer is free: before, nobody uses it
         if (strip.active) {
             float* to = buffer + strip.share * size + strip.index;
 #pragma unroll
