@@ -121,7 +121,7 @@ def _contract_plans(k: int, height: int, width: int, element_bytes: int) -> Iter
                     continue
                 for planes in range(1, min(k, 128) + 1):
                     threads = rounded(planes * strips * parts, WARP)
-                    if threads > 512 or blocks_of(k, blocks_of(k, planes)) != planes:
+                    if threads > (512 if columns < 7 else 480) or blocks_of(k, blocks_of(k, planes)) != planes:
                         continue
                     yield _laid_out(height, width, element_bytes, columns, parts, rows, planes, threads, bands)
 

@@ -82,7 +82,9 @@ DEVICE void walk(Walked& sums, Line line, const float* column_gates, float mean,
     if (count > 1) add_row(sums, line, d, mask, mean, two, three, one);
 }
 
-KERNEL contract(
+// As many registers as 16 warps of a processor can have: the compiler's own choice spills one.
+#define BLOCKS (THREADS > 256 ? 1 : 512 / THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) contract(
     const Element* __restrict__ x, const float* means, const float* gates, int of_instance, int of_channel, STATISTICS,
     const float* __restrict__ delta, const float* __restrict__ delta_sums, int delta_blocks, OUTPUTS,
     float* __restrict__ dpre, float* __restrict__ band_sums, float* __restrict__ band_rows, float* __restrict__ band_columns, int instances,
@@ -173,6 +175,7 @@ KERNEL contract(
         const int k = i / PLANES, of = i - k * PLANES;
         float sum = 0;
         if (of < count)
+#pragma unroll 8
             for (int u = 0; u < units; u++) sum += unit_sums[(k * units + u) * PLANES + of];
         totals[i] = sum;
     }
@@ -180,6 +183,7 @@ KERNEL contract(
 
     const auto row_of = [&](int i, int h) {
         float sum = 0;
+#pragma unroll 8
         for (int s = 0; s < STRIPS; s++) sum += row_sums[((s * 2 + i) * BAND + h) * PLANES + c];
         return sum;
     };
