@@ -175,7 +175,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) contract(
         const int k = i / PLANES, of = i - k * PLANES;
         float sum = 0;
         if (of < count)
+#ifdef BAKED
 #pragma unroll 8
+#endif
             for (int u = 0; u < units; u++) sum += unit_sums[(k * units + u) * PLANES + of];
         totals[i] = sum;
     }
@@ -183,7 +185,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) contract(
 
     const auto row_of = [&](int i, int h) {
         float sum = 0;
+#ifdef BAKED
 #pragma unroll 8
+#endif
         for (int s = 0; s < STRIPS; s++) sum += row_sums[((s * 2 + i) * BAND + h) * PLANES + c];
         return sum;
     };
