@@ -7,9 +7,9 @@
 | "native"    | native.py, C kernels in native/      | native.py, kernels in native/ |
 | "plain"     | collapsed.py                         | reference.py                  |
 | "triton"    | fused.py, kernels in nchw/ and nhwc/ | fused.py, kernels in kernels/ |
-| "cuda"      | cuda/forward.py, fused.py            |                               |
+| "cuda"      | cuda/forward.py, cuda/backward.py    |                               |
 
-"cuda" is CUDA C, which cuda/ here compiles and launches; its backward is that of "triton". On a GPU `auto` runs
+"cuda" is CUDA C, which cuda/ here compiles and launches. On a GPU `auto` runs
 emam/gpu.py, which takes "cuda" or, where that cannot run, "triton". "native" is compiled when the package is installed;
 "collapsed" needs nothing but torch. It runs the hand-written `chunked.py`; small inputs take `reference.py`, which is
 faster there. "plain" means plain torch operations: `resolve_backend` returns it for exported graphs, and users cannot

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..cuda.compiling import Unusable
 from . import fused
+from .cuda import backward as cuda_backward
 from .cuda import forward as cuda
 from .tensors import Parameters, Saved
 
@@ -25,11 +26,33 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
         except cuda.TooLarge:
             pass
         except Unusable as error:
-            _failures.append(str(error))
-            warnings.warn(
-                f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C, which are faster: {error}. "
-                "If that is not about a missing package, please report this text with the output of "
-                "`python -m panet_layers.certify --quick`.",
-                stacklevel=2,
-            )
+            _warn(error)
     return fused.forward(x, params, groups, eps)
+
+
+def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
+    """Return what `fused.backward` returns, by whichever kernels run; the first failure of CUDA C is a warning."""
+    if not _failures:
+        try:
+            return backward_of_cuda(grad, x, params, saved, groups)
+        except Unusable as error:
+            _warn(error)
+    return fused.backward(grad, x, params, saved, groups)
+
+
+def backward_of_cuda(
+    grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int
+) -> tuple[Tensor, Parameters]:
+    """Return what `fused.backward` returns, by CUDA C but for maps that its backward does not take."""
+    kernels = cuda_backward if cuda_backward.takes(x, groups) else fused
+    return kernels.backward(grad, x, params, saved, groups)
+
+
+def _warn(error: Unusable) -> None:
+    _failures.append(str(error))
+    warnings.warn(
+        f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C, which are faster: {error}. "
+        "If that is not about a missing package, please report this text with the output of "
+        "`python -m panet_layers.certify --quick`.",
+        stacklevel=3,
+    )

@@ -50,6 +50,8 @@ register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 register("emam_cuda_forward" + _FORWARD, cuda.forward, _forward_fake)
 register("emam_gpu_forward" + _FORWARD, gpu.forward, _forward_fake)
+register("emam_cuda_backward" + _BACKWARD, gpu.backward_of_cuda, _backward_fake)
+register("emam_gpu_backward" + _BACKWARD, gpu.backward, _backward_fake)
 
 _ops = torch.ops.panet_layers
 OPERATORS: dict[str, tuple[Any, Any]] = {  # backend: forward, backward
@@ -59,11 +61,9 @@ OPERATORS: dict[str, tuple[Any, Any]] = {  # backend: forward, backward
         directly(_ops.emam_native_backward, native.backward),
     ),
     "triton": (_ops.emam_fused_forward, _ops.emam_fused_backward),
-    "cuda": (_ops.emam_cuda_forward, _ops.emam_fused_backward),
-    "cuda or triton": (_ops.emam_gpu_forward, _ops.emam_fused_backward),
+    "cuda": (_ops.emam_cuda_forward, _ops.emam_cuda_backward),
+    "cuda or triton": (_ops.emam_gpu_forward, _ops.emam_gpu_backward),
 }
 
-for kind in ("", "native_", "fused_"):
+for kind in ("", "native_", "fused_", "cuda_", "gpu_"):
     flops.add_formulas(getattr(_ops, f"emam_{kind}forward"), getattr(_ops, f"emam_{kind}backward"), flops.emam)
-for kind in ("cuda_", "gpu_"):
-    flops.add_formulas(getattr(_ops, f"emam_{kind}forward"), _ops.emam_fused_backward, flops.emam)

@@ -1,1 +1,2 @@
-"""EMAM in CUDA C, for contiguous maps: launchers in forward.py, sizes of blocks in planning.py, kernels in *.cu."""
+"""EMAM in CUDA C, for contiguous maps: launchers in forward.py and backward.py, kernels in *.cu, sizes of blocks in
+planning.py and backward_plans.py."""
