@@ -14,15 +14,15 @@ from benchmarks.cases import Variants
 from benchmarks.published import PublishedCBAM, PublishedEMA
 from benchmarks.published_recce import PublishedRECCE
 from panet_layers import EMAM, SCAM
-from panet_layers.measuring.cases import BOTH, BUILDERS, PASSES, REDUCTION, Case
+from panet_layers.measuring.cases import BOTH, BUILDERS, LAYOUTS, PASSES, REDUCTION, Case
 from panet_layers.models import PANet
 from panet_layers.ops.native import library
 
 REFERENCE, COPY = "reference", "copy"
 WITHOUT, RECCE, NHWC, FOLDED = "no attention", "published RECCE", "channels_last", "folded"  # of the detector
 BACKENDS = (REFERENCE, "collapsed")
-NATIVE, FUSED = "native", "triton"
-RUNS_ON = {NATIVE: "cpu", FUSED: "cuda"}  # the others run anywhere
+NATIVE, FUSED, CUDA_C = "native", "triton", "cuda"
+RUNS_ON = {NATIVE: "cpu", FUSED: "cuda", CUDA_C: "cuda"}  # the others run anywhere
 COMPILED, MAX_AUTOTUNED, GRAPH = "+compile", "+max-autotune", "+graph"  # how the name of a variant ends
 PLAIN = Variants()
 
@@ -34,8 +34,8 @@ class Contender(NamedTuple):
     """One way to compute a layer.
 
     `promises_precision`: in half precision too it must be as exact as the reference. `same_as`: the contender whose
-    function it computes, with which its results are compared. `passes`: those it is measured in. `folded`: the
-    batch normalisations are folded. `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
+    function it computes, with which its results are compared. `passes`, `layouts`: those it is measured in. `folded`:
+    the batch normalisations are folded. `compiled`: torch.compile's mode, or "". `graph`: in a CUDA graph.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Contender(NamedTuple):
     promises_precision: bool = True
     same_as: str = REFERENCE
     passes: tuple[str, ...] = PASSES
+    layouts: tuple[str, ...] = tuple(LAYOUTS)
     folded: bool = False
     compiled: str = ""
     graph: bool = False
@@ -89,6 +90,7 @@ _DETECTORS = [
 CONTENDERS = {
     "emam": [
         *_of_backends(BUILDERS["emam"]),
+        Contender(CUDA_C, partial(BUILDERS["emam"], CUDA_C), layouts=("contiguous",)),
         Contender("published", lambda case: PublishedEMA(case.shape[1], case.groups or 1), promises_precision=False),
     ],
     "scam": _of_backends(BUILDERS["scam"]),

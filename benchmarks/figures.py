@@ -15,8 +15,8 @@ from panet_layers.measuring.cases import DTYPES, PASSES
 
 # A contender has the same colour on every panel; compiled ones are hollow.
 COLOURS = {
-    "reference": "#444444", "collapsed": "#d62728", "native": "#ff7f0e", "triton": "#1f77b4", "timm": "#2ca02c",
-    "published": "#9467bd", WITHOUT: "#8c8c8c",
+    "reference": "#444444", "collapsed": "#d62728", "native": "#ff7f0e", "triton": "#1f77b4", "cuda": "#17becf",
+    "timm": "#2ca02c", "published": "#9467bd", WITHOUT: "#8c8c8c",
 }  # fmt: skip
 # The panels of the chart, by layer and contender: the title, and what the bars compare with. Its bars, by pass.
 CHART = {

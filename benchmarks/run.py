@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def select(case: Case, variants: Variants, backends: Sequence[str] | None) -> list[Contender]:
     """Return the case's contenders that were asked for, and always the reference, with which they are compared."""
-    available = contenders(case.layer, case.device, variants)
+    available = [c for c in contenders(case.layer, case.device, variants) if case.layout in c.layouts]
     return [c for c in available if not backends or base_name(c.name) in (*backends, REFERENCE)]
 
 

@@ -34,6 +34,7 @@ def test_suite_for_a_gpu(a_gpu, capsys):
         groups = f" G={shape[4]}" if layer == "emam" else ""
         found = rows[f"{layer} {'x'.join(map(str, shape[:4]))}{groups} {dtype} {layout}"]
         assert usual | own <= found
+        assert ({"cuda", "cuda+graph"} <= found) == (layer == "emam" and layout == "contiguous")
         if layer != "scam" and (dtype, layout) == ("bfloat16", "contiguous"):
             assert compiled <= found
     for batch, layer in product((8, 32, 128, 256), ("emam", "cbam")):
