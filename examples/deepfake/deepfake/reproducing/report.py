@@ -15,6 +15,7 @@ from ..common.markdown import table, write_markdown
 from ..common.texts import read_json
 from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
+from .claim import claim
 from .coverage import Coverage, read_coverage
 from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
@@ -62,6 +63,7 @@ def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe:
         parts += [_auc_of_methods(here, level) for level in ("frame", "video")]
         if recipe["also_chosen_on_test"]:
             parts.append(_chosen_on_test(here))
+    parts.append(claim(results, coverages))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
     parts += ["## How it was made", _how(results, recipe)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -217,9 +219,12 @@ def _made_with(config: dict[str, Any]) -> str:
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:
-    """ACC and AUC of each compression: a dot for each seed, and if the data are FF++'s, the paper's as diamonds."""
+    """ACC and AUC of each compression: a dot for each seed, and if the data are FF++'s, the paper's as diamonds.
+
+    All axes have one scale. A dotted line is the ACC of always answering "fake".
+    """
     with styled_figure(3.6 * len(METRIC_NAMES), 2.6 * len(coverages)) as figure:
-        grid = figure.subplots(len(coverages), len(METRIC_NAMES), squeeze=False)
+        grid = figure.subplots(len(coverages), len(METRIC_NAMES), squeeze=False, sharey=True)
         for row, (compression, coverage) in zip(grid, coverages.items(), strict=True):
             for axes, (metric, name) in zip(row, METRIC_NAMES.items(), strict=True):
                 names = [model for model in MODELS if any(r.model == model for r in results)]
@@ -234,6 +239,9 @@ def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -
                         if found.paper is not None:
                             axes.plot(x, found.paper, "D", color=GREY, fillstyle="none", markersize=8,
                                       label="the paper" if x == 0 else None)  # fmt: skip
+                if metric == "acc":
+                    always = next(r.metrics["always_fake_acc"] for r in results if r.compression == compression)
+                    axes.axhline(100 * always, color=GREY, linestyle=":", label='always "fake"')
                 axes.set_xticks(range(len(names)), [MODELS[model] for model in names])
                 axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=f"{name} in %", title=COMPRESSION_NAMES[compression])
                 axes.grid(axis="y", color="0.92")

@@ -14,6 +14,7 @@ from scipy import stats
 
 from ..common.cli import UserError
 from ..common.texts import read_json, read_text
+from ..evaluating.evaluation import SCORES_FILE
 from ..evaluating.summary_table import PAPER_TABLE_1
 from ..sources.source import COMPRESSIONS
 from ..training.checkpoint import CONFIG
@@ -22,6 +23,7 @@ MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSION_NAMES = dict(zip(COMPRESSIONS, ("raw", "HQ (c23)", "LQ (c40)"), strict=True))
 METRIC_NAMES = {"acc": "ACC", "auc": "AUC"}
 LOG = "log.csv"
+MOST_SEEDS = 1000
 WIDEST = 5.0  # points of ACC or AUC: seeds with a larger spread cannot confirm a figure
 
 
@@ -52,6 +54,15 @@ class Cell(NamedTuple):
         """Student's t for 95 %, two-sided."""
         return float(stats.t.ppf(0.975, len(self.values) - 1))
 
+    def seeds_for(self, gain: float) -> int | None:
+        """How many seeds tell a mean of `gain` from 0 with 95 %, if seeds spread as these; None: too many to say."""
+        if not self.spread or not gain:
+            return None
+        for count in range(2, MOST_SEEDS + 1):
+            if stats.t.ppf(0.975, count - 1) * self.spread / math.sqrt(count) < abs(gain):
+                return count
+        return None
+
     def text(self, sign: str = "") -> str:
         """Mean ± spread, the mean with a plus if `sign` is "+"."""
         return f"{self.mean:{sign}.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
@@ -71,13 +82,14 @@ class Cell(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The content of one training's metrics.json, and the run's folder."""
+    """The content of one training's metrics.json, the run's folder, and the file with the score of each image."""
 
     model: str
     compression: str
     seed: int
     run: Path
     metrics: dict[str, Any]
+    scores: Path
 
 
 def paper_figure(model: str, compression: str, metric: str) -> float | None:
@@ -97,15 +109,21 @@ def cell(results: Sequence[Result], model: str, compression: str, level: str, me
     return Cell(values, paper_figure(model, compression, metric) if ffpp and level == "frame" else None)
 
 
-def gains(results: Sequence[Result], compression: str, metric: str, level: str = "frame") -> Cell | None:
-    """PANet's figure minus RECCE's in points, for each seed, with the paper's difference."""
-    by_seed = {(r.model, r.seed): 100 * r.metrics[level][metric] for r in results if r.compression == compression}
-    seeds = [seed for model, seed in by_seed if model == "panet" and ("recce", seed) in by_seed]
-    if not seeds:
+def pairs(results: Sequence[Result], compression: str, other: str = "recce") -> list[tuple[Result, Result]]:
+    """PANet's and another model's results with the same seed."""
+    of_seed = {(r.model, r.seed): r for r in results if r.compression == compression}
+    seeds = [seed for model, seed in of_seed if model == "panet" and (other, seed) in of_seed]
+    return [(of_seed["panet", seed], of_seed[other, seed]) for seed in seeds]
+
+
+def gains(results: Sequence[Result], compression: str, metric: str, other: str = "recce") -> Cell | None:
+    """PANet's figure by frame minus another model's in points, for each seed, with the paper's difference."""
+    found = pairs(results, compression, other)
+    if not found:
         return None
-    papers = [paper_figure(model, compression, metric) for model in ("panet", "recce")]
+    papers = [paper_figure(model, compression, metric) for model in ("panet", other)]
     paper = None if None in papers else papers[0] - papers[1]  # type: ignore[operator]
-    return Cell(tuple(by_seed["panet", seed] - by_seed["recce", seed] for seed in seeds), paper)
+    return Cell(tuple(100 * (a.metrics["frame"][metric] - b.metrics["frame"][metric]) for a, b in found), paper)
 
 
 def read_result(run: Path, metrics: Path, compression: str, model: str, seed: int) -> Result:
@@ -114,7 +132,7 @@ def read_result(run: Path, metrics: Path, compression: str, model: str, seed: in
     stale = mismatch(run, found)
     if stale:
         raise UserError(f"{metrics}: {stale} (repeat the command to evaluate the run again)")
-    return Result(model, compression, seed, run, found)
+    return Result(model, compression, seed, run, found, metrics.with_name(SCORES_FILE))
 
 
 def mismatch(run: Path, metrics: dict[str, Any]) -> str | None:
