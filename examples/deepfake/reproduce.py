@@ -32,10 +32,11 @@ from deepfake.reproducing.plan import Experiment, plan
 from deepfake.reproducing.planned_data import Parts, planned, prepared, print_data
 from deepfake.reproducing.preflight import preflight
 from deepfake.reproducing.report import write_report
-from deepfake.reproducing.steps import Step, print_plan, run_step, run_steps
+from deepfake.reproducing.steps import Step, numbered, print_plan, run_step, run_steps
 from deepfake.reproducing.table_one import MODELS
 from deepfake.sources.source import COMPRESSIONS
 from deepfake.training import settings as config
+from deepfake.training.encoder_weights import digest_of, is_timms
 from deepfake.training.settings import Settings
 
 RECIPE = "reproduce.json"
@@ -57,11 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         experiment = read_experiment(args)
         recipe = recipe_of(experiment)
         steps = plan(experiment)
+        chosen = steps if number is None else [numbered(steps, number)]
         tasks = tasks_left(experiment, steps) if show_only or number is None else {}
         if not show_only:
             claim(experiment.out, recipe)
     if number is not None and not show_only:
-        preflight(experiment, steps[number - 1 : number])
+        preflight(experiment, chosen)
         run_step(steps, number)
         return
     print_plan(steps)
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         workers = prepare_arguments(experiment, experiment.compressions[0], experiment.prepare).workers
         print_estimate(experiment, steps, tasks, workers)
     if not show_only:
-        preflight(experiment, steps)
+        preflight(experiment, chosen)
         run_steps(steps)
         written = write_report(experiment.out / "report", experiment.results(), experiment.data_folders, recipe)
         print(f"== report: {written}")
@@ -145,15 +147,18 @@ def recipe_of(experiment: Experiment) -> dict[str, Any]:
 
     Later commands may add seeds, models and compressions, move the videos, and change what affects speed only.
     """
-    settings = next(iter(experiment.models.values()))
+    settings = next(iter(experiment.models.values())).over(experiment.processes)
     free = (config.FREE_ON_RESUME - {"epochs"}) | REFUSED.keys()
     defaults = Settings(data="", out="")
     trained = {name: value for name, value in vars(settings).items() if value != getattr(defaults, name)}
+    trained = {name: value for name, value in trained.items() if name not in free}
+    if settings.encoder_weights and not is_timms(digest := digest_of(Path(settings.encoder_weights))):
+        trained["encoder_weights"] = digest[:12]  # others than the paper's, by name or not
     first = experiment.compressions[0]
     usual, given = (_crop_options(prepare_arguments(experiment, first, more)) for more in ([], experiment.prepare))
     return {
         "profile": experiment.profile,
-        "train": {name: value for name, value in trained.items() if name not in free},
+        "train": trained,
         "prepare": {name: value for name, value in given.items() if value != usual[name]},
         "processes": experiment.processes,
         "also_chosen_on_test": experiment.also_chosen_on_test,

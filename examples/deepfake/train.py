@@ -25,7 +25,7 @@ from deepfake.training.log import PARTS, Row, RunLog
 from deepfake.training.loop import learning_rate, saving_where_readers_end, train_one_epoch, validate
 from deepfake.training.placing import use_threads
 from deepfake.training.run import Progress, Run, saved_config, start
-from deepfake.training.settings import Settings, parse, settle, settle_resumed
+from deepfake.training.settings import Settings, of_whole_batch, parse, settle, settle_resumed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +46,10 @@ def train_from(argv: Sequence[str] | None) -> None:
     out = Path(given.get("out", ""))
     with reading_input():
         saved = saved_config(out) if resume else None
-    settings = settle_resumed(given, saved["arguments"], out / CONFIG) if saved else settle(given)
+    if saved:
+        settings = settle_resumed(of_whole_batch(given, saved.get("processes")), saved["arguments"], out / CONFIG)
+    else:
+        settings = settle(given)
     if not saved and main_process() and os.path.exists(out / CONFIG):
         raise UserError(f"{out} already holds a run: add --resume to continue it, or choose another --out", 2)
 

@@ -14,9 +14,12 @@ import reproduce
 from deepfake.common.cli import UserError
 from deepfake.common.texts import read_json
 from deepfake.reproducing import preflight
+from deepfake.training import encoder_weights
 from deepfake.training import settings as config
-from deepfake.training.encoder_weights import cached_file, load_encoder
+from deepfake.training.description import earlier_sessions, machine
+from deepfake.training.encoder_weights import cached_file, digest_of, load_encoder
 from deepfake.training.run import build_model
+from panet_layers import use_backend
 from panet_layers.models.encoder import VARIANTS, XceptionEncoder
 from tests.deepfake.experiments import experiment_of
 from tests.deepfake.prepare_for_tests import save_tree
@@ -119,9 +122,43 @@ def test_a_file_of_other_weights_is_refused(imagenet, tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.pth: cannot be read as weights"):
         load_encoder(encoder, tmp_path / "text.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth: not a state dict"):
-        load_encoder(encoder, tmp_path / "list.pth")
+    for found in ([1, 2], {1: torch.zeros(2)}):
+        torch.save(found, tmp_path / "other.pth")
+        with pytest.raises(UserError, match=r"other\.pth: not a state dict"):
+            load_encoder(encoder, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("spoiled", [torch.full((16, 3, 3, 3), torch.nan), torch.zeros(16, 3, 3, 3, dtype=torch.int8)])
+def test_weights_that_are_no_finite_numbers_are_refused(spoiled, tmp_path):
+    encoder = XceptionEncoder(VARIANTS["tiny"])
+    weights = encoder.state_dict()
+    torch.save({"state_dict": weights}, tmp_path / "right.pth")
+    load_encoder(encoder, tmp_path / "right.pth")
+    torch.save(weights | {"conv1.weight": spoiled}, tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=r"wrong\.pth: conv1\.weight holds no finite numbers"):
+        load_encoder(encoder, tmp_path / "wrong.pth")
+
+
+def test_other_weights_than_timms_are_not_the_papers_recipe(tmp_path, monkeypatch):
+    file = tmp_path / "own.pth"
+    file.write_bytes(b"weights")
+    experiment = experiment_of("--train", f"--encoder-weights {file}")
+    assert reproduce.recipe_of(experiment)["train"] == {"encoder_weights": digest_of(file)[:12]}
+    monkeypatch.setattr(encoder_weights, "cached_file", lambda: Path(f"xception-{digest_of(file)[:9]}.pth"))
+    assert reproduce.recipe_of(experiment)["train"] == {}
+
+
+def test_a_resumed_run_keeps_what_it_began_with():
+    session = {"commit": "a", "versions": {"torch": "1"}, "machine": {"device": "gpu"}}
+    later = {**session, "commit": "b"}
+    assert earlier_sessions(session, session) == []
+    assert earlier_sessions({**session, "earlier": [later]}, later) == [later, session]
+
+
+def test_a_backend_that_cannot_run_is_recorded():
+    with use_backend("cuda"):
+        found = machine(torch.device("cpu"))
+    assert "NVIDIA GPU" in found["emam"] and "EMAM only" in found["scam"]
 
 
 def test_a_file_for_a_start_from_scratch_is_refused():
@@ -131,5 +168,6 @@ def test_a_file_for_a_start_from_scratch_is_refused():
 
 def test_a_config_says_what_it_ran_on(finished_run: Path):
     found = read_json(finished_run / "config.json")
-    assert found["machine"]["backend"] in ("native", "collapsed") and found["machine"]["device"]
+    assert {found["machine"][layer] for layer in ("emam", "scam")} <= {"native", "collapsed"}
+    assert found["machine"]["device"] and found["encoder_weights"] is None and "earlier" not in found
     assert found["machine"]["cuda"] is None and found["versions"]["timm"] == timm.__version__

@@ -14,6 +14,7 @@ import torch
 import reproduce
 from deepfake.common.cli import UserError
 from deepfake.reproducing import estimates, steps
+from deepfake.reproducing.recipe import departures
 from deepfake.reproducing.steps import Step
 from deepfake.sources import ffpp
 from deepfake.training import settings as config
@@ -239,6 +240,21 @@ def test_only_what_decides_the_results_must_stay(tmp_path):
             reproduce.claim(tmp_path, recipe_of(*other))
     with pytest.raises(UserError, match=r"--also-chosen-on-test: the trainings in .* log no metrics of the test split"):
         reproduce.claim(tmp_path, recipe_of("--also-chosen-on-test"))
+
+
+def test_a_batch_of_32_is_the_papers_however_it_is_counted():
+    assert recipe_of("--train", "--batch-per-process 32") == PAPERS
+    two = recipe_of("--processes", "2", "--train", "--batch-per-process 16")
+    assert departures(two) == [] and two["train"] == {}
+    assert recipe_of("--processes", "2", "--train", "--batch-per-process 32")["train"] == {"batch_size": 64}
+
+
+def test_a_step_outside_the_plan_leaves_nothing(tmp_path):
+    command = [str(save_tree(tmp_path / "tree")), str(tmp_path / "out"), "--no-estimate", *TINY, "--step", "99"]
+    for more in ([], ["--plan"]):
+        with pytest.raises(UserError, match="--step 99: the plan has the steps 1 to"):
+            reproduce.main([*command, *more])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_single_option_is_passed_on():

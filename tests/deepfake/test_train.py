@@ -110,8 +110,10 @@ def test_a_run_keeps_the_whole_batch(noise_images: Path, tmp_path: Path) -> None
     train.main(["--data", str(noise_images), "--out", str(tmp_path), *small, "--batch-per-process", "8"])
     kept = json.loads((tmp_path / "config.json").read_text())["arguments"]
     assert (kept["batch_size"], kept["batch_per_process"]) == (8, None)
-    train.main(["--out", str(tmp_path), "--resume", "--epochs", "2"])
+    train.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--batch-per-process", "8"])
     assert last_state(tmp_path)["progress"]["epoch"] == 2
+    with pytest.raises(UserError, match=r"--batch-size 9 differs from the run's 8"):
+        train.main(["--out", str(tmp_path), "--resume", "--batch-per-process", "9"])
 
 
 @pytest.mark.parametrize(

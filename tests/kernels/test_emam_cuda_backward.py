@@ -95,6 +95,7 @@ def test_gradients_by_bands_are_within_the_budget(dtype, case, in_bands, emulati
     assert "finish" in {program.name for program in emulation.kernels.values()}
 
 
+@pytest.mark.usefixtures("emulation")
 @pytest.mark.parametrize("case", [EmamCase(1, 10, 2, 11, 13), EmamCase(1, 4, 2, 26, 9)], ids=str)
 @pytest.mark.parametrize("bands", ["emulation", "in_bands"])
 def test_sizes_at_run_time_give_the_same_bits(case, bands, request, monkeypatch):
@@ -110,6 +111,7 @@ def test_sizes_at_run_time_give_the_same_bits(case, bands, request, monkeypatch)
         assert torch.equal(at_run_time[name], value), name
 
 
+@pytest.mark.usefixtures("emulation")
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("bands", ["emulation", "in_bands"])
 @pytest.mark.parametrize("where", ["x", "grad"])
@@ -143,6 +145,7 @@ def test_an_expanded_gradient(emulation):
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
+@pytest.mark.usefixtures("emulation")
 @pytest.mark.parametrize("bands", ["emulation", "in_bands"])
 def test_two_runs_are_equal_bit_for_bit(bands, request):
     request.getfixturevalue(bands)

@@ -210,12 +210,14 @@ def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
 
 
 def _made_with(config: dict[str, Any]) -> str:
-    """The machine, the backend and the versions of a training; nothing for one of an older version."""
+    """Machine, backends and versions of each session of a training; nothing for one of an older version."""
+    return "; then ".join(filter(None, map(_session, [*(config.get("earlier") or []), config])))
+
+
+def _session(config: dict[str, Any]) -> str:
     machine, versions = config.get("machine") or {}, config.get("versions") or {}
-    parts = [machine.get("device"), machine.get("backend")]
-    parts += [machine[name] and f"{name} {machine[name]}" for name in ("cuda", "driver") if name in machine]
-    parts += [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join(part for part in parts if part)
+    named = {name: value for name, value in machine.items() if name != "device" and value} | versions
+    return ", ".join([*filter(None, [machine.get("device")]), *(f"{name} {value}" for name, value in named.items())])
 
 
 def figures_plot(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> Figure:

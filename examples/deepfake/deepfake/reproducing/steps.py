@@ -87,11 +87,16 @@ def run_steps(steps: Sequence[Step]) -> None:
         step.run()
 
 
-def run_step(steps: Sequence[Step], number: int) -> None:
-    """Run one step, by its number from 1, unless it is done; a job of an array does this."""
+def numbered(steps: Sequence[Step], number: int) -> Step:
+    """The step of a number from 1. UserError if the plan has none."""
     if not 1 <= number <= len(steps):
         raise UserError(f"--step {number}: the plan has the steps 1 to {len(steps)}", exit_code=2)
-    step = steps[number - 1]
+    return steps[number - 1]
+
+
+def run_step(steps: Sequence[Step], number: int) -> None:
+    """Run one step, by its number from 1, unless it is done; a job of an array does this."""
+    step = numbered(steps, number)
     print(f"== {number}/{len(steps)} {step.name}", flush=True)
     if not step.done():
         step.run()

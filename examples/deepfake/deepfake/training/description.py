@@ -17,10 +17,14 @@ import panet_layers
 from panet_layers.backends import resolve_backend
 from panet_layers.measuring.machine import hardware, version
 
+from ..common.cli import first_line
 from ..dataset.images import Images
 from ..dataset.subset import method_names
 from .distributed import Processes
 from .settings import Settings
+
+SESSION = ("commit", "versions", "machine")
+"""What may differ between the sessions of a run."""
 
 
 def describe(settings: Settings, processes: Processes, model: nn.Module, images: Images) -> dict[str, Any]:
@@ -47,16 +51,32 @@ def describe(settings: Settings, processes: Processes, model: nn.Module, images:
     }
 
 
+def earlier_sessions(saved: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Commits, versions and machines of a resumed run's sessions before this one, where they differ from the next."""
+    earlier = saved.get("earlier")
+    before, now = ({name: found.get(name) for name in SESSION} for found in (saved, config))
+    return [*(earlier if isinstance(earlier, list) else []), *([] if before == now else [before])]
+
+
 def machine(device: torch.device) -> dict[str, str | None]:
-    """The device's name, the versions of CUDA and of its driver, and the backend that the layers take on it."""
+    """The device's name, the versions of CUDA and of its driver, and the backends that the layers take on it."""
     x = torch.empty(1, 8, 4, 4, device=device)
     driver = _said(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]) if x.is_cuda else None
     return {
         "device": hardware(device.type),
         "cuda": torch.version.cuda if x.is_cuda else None,
         "driver": driver.splitlines()[0] if driver else None,
-        "backend": resolve_backend(None, x),
+        "emam": _backend(x, has_cuda=True),
+        "scam": _backend(x, has_cuda=False),
     }
+
+
+def _backend(x: torch.Tensor, has_cuda: bool) -> str:
+    """What a layer would run by, or why it can't: a model without the layer trains all the same."""
+    try:
+        return resolve_backend(None, x, has_cuda)
+    except RuntimeError as error:
+        return first_line(error)
 
 
 def _commit() -> str | None:

@@ -19,9 +19,9 @@ from ..common.lock import locked
 from ..common.texts import read_json
 from ..dataset.images import Images
 from .checkpoint import BEST, CONFIG, STATE, load_state, save_best, save_state
-from .description import describe
+from .description import describe, earlier_sessions
 from .distributed import Processes
-from .encoder_weights import cached_file, load_encoder
+from .encoder_weights import cached_file, digest_of, load_encoder
 from .log import PARTS, Row
 from .placing import choose_channels_last, place
 from .settings import Settings
@@ -127,11 +127,17 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
     torch.manual_seed(settings.seed)
     channels_last = choose_channels_last(settings.channels_last, processes.device)
     settings = replace(settings, channels_last=channels_last)  # on another device the run resumes as it began
+    if saved is not None:  # what it began with, whatever is named now
+        settings = replace(settings, encoder_weights=saved["arguments"].get("encoder_weights"))
     model = build_model(settings, pretrained=settings.pretrained and saved is None)
     model = place(model, processes.device, channels_last)
     config = describe(settings, processes, model, images)
-    if saved is not None:
+    if saved is None:
+        file = settings.encoder_weights
+        config["encoder_weights"] = None if file is None else digest_of(Path(file))
+    else:
         _check_same(saved, config)
+        config |= {"encoder_weights": saved.get("encoder_weights"), "earlier": earlier_sessions(saved, config)}
     fused = processes.device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=fused)
     scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.amp == "fp16")

@@ -158,6 +158,14 @@ def settle(given: dict[str, Any]) -> Settings:
     return settings
 
 
+def of_whole_batch(given: dict[str, Any], processes: Any) -> dict[str, Any]:
+    """The options of a command that resumes a run of so many processes: a run keeps the size of its whole batch."""
+    if "batch_size" in given or "batch_per_process" not in given or type(processes) is not int:
+        return given
+    rest = {name: value for name, value in given.items() if name != "batch_per_process"}
+    return rest | {"batch_size": given["batch_per_process"] * processes}
+
+
 def settle_resumed(given: dict[str, Any], saved: dict[str, Any], file: Path) -> Settings:
     """Join the settings saved in `file` with those given. UserError if one differs that must stay the same."""
     saved = _checked(saved, file)
