@@ -27,6 +27,7 @@ def results(folder: Path, *models: str, seeds: int = 3) -> list[Result]:
 
 def test_on_ffpp_each_figure_and_gain_gets_an_answer(tmp_path):
     text = claim(results(tmp_path, "xception", "recce", "panet"), {"c23": FFPP})
+    assert "Of PANet's 2 figures 0 lie where one more of our trainings would, 2 do not, and 0 cannot be told" in text
     assert "HQ (c23): ACC 83.50 ± 0.50, the paper's 97.26 (-13.76, outside" in text
     assert "HQ (c23), PANet minus RECCE: ACC +1.00 ± 0.00 over 3 seeds (differs from 0)" in text
     assert "HQ (c23), PANet minus Xception: " in text and "over videos [" in text
@@ -56,7 +57,8 @@ def test_the_seeds_that_a_gain_needs():
     """By hand: t(0.975, 3) / 2 = 1.59 and t(0.975, 4) / sqrt(5) = 1.24, of a spread of 1."""
     seeds = Cell((1.0, 0.0, -1.0))
     assert seeds.spread == 1 and seeds.seeds_for(1.3) == 5 and seeds.seeds_for(-1.3) == 5 and seeds.seeds_for(1.6) == 4
-    assert seeds.seeds_for(0.01) is None and Cell((1.0, 1.0)).seeds_for(1.0) is None and seeds.seeds_for(0) is None
+    assert seeds.seeds_for(0.01) is None and seeds.seeds_for(0) is None and Cell((1.0,)).seeds_for(1.0) is None
+    assert Cell((1.0, 1.0)).seeds_for(0.01) == 2
 
 
 def write_scores(file: Path, scores, videos=60, frames=4) -> Path:

@@ -24,14 +24,25 @@ def claim(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> str:
     parts = ["## Does the detector reproduce the paper?"]
     if not compared:
         parts.append("These data cannot answer: they are not FaceForensics++'s test split. What they say of the gains:")
-    elif not trained:
-        parts.append("PANet is not among the trained models.")
+    else:
+        parts.append(summary(results, compared) if trained else "PANet is not among the trained models.")
     if lines:
         parts.append("\n".join(lines))
     if compared:
         parts.append("All rows of the paper's Table I, ACC and AUC in %; in bold those that were trained here:")
         parts.append(all_rows(results, compared))
     return "\n\n".join(parts)
+
+
+def summary(results: Sequence[Result], compared: Sequence[str]) -> str:
+    """How many of PANet's figures agree with the paper's."""
+    cells = [cell(results, "panet", name, "frame", metric, True) for name in compared for metric in METRIC_NAMES]
+    verdicts = [found.verdict() for found in cells if found]
+    within, outside = (sum(f", {word} " in verdict for verdict in verdicts) for word in ("within", "outside"))
+    return (
+        f"Of PANet's {len(verdicts)} figures {within} lie where one more of our trainings would, {outside} do not, and "
+        f"{len(verdicts) - within - outside} cannot be told."
+    )
 
 
 def figure_line(results: Sequence[Result], compression: str) -> str:

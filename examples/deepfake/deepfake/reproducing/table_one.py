@@ -55,8 +55,8 @@ class Cell(NamedTuple):
         return float(stats.t.ppf(0.975, len(self.values) - 1))
 
     def seeds_for(self, gain: float) -> int | None:
-        """How many seeds tell a mean of `gain` from 0 with 95 %, if seeds spread as these; None: too many to say."""
-        if not self.spread or not gain:
+        """How many seeds tell a mean of `gain` from 0 with 95 %, if seeds spread as these; None: over MOST_SEEDS."""
+        if self.spread is None or not gain:
             return None
         for count in range(2, MOST_SEEDS + 1):
             if stats.t.ppf(0.975, count - 1) * self.spread / math.sqrt(count) < abs(gain):
