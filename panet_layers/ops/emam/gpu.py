@@ -46,7 +46,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
 def _warn(error: Unusable) -> None:
     _failures.append(str(error))
     warnings.warn(
-        f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C, which are faster: {error}. "
+        f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C: {error}. "
         "If that is not about a missing package, please report this text with the output of "
         "`python -m panet_layers.certify --quick`.",
         stacklevel=3,
