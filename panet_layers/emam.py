@@ -26,8 +26,9 @@ class EMAM(nn.Module):
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
         backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "native" (compiled kernels
-            for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), "cuda" (faster ones
-            there, for contiguous input), or None for the process's choice (see `set_backend`).
+            for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), "cuda" (others
+            there, of fewer instructions, for contiguous input; no time measured yet), or None for the
+            process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
     Shapes: input (B, C, H, W), any B >= 0, H, W >= 1; output the same, in the input's dtype and memory format.

@@ -9,7 +9,8 @@ from torch import Tensor
 from panet_layers.ops.cuda import baking, compiling
 from panet_layers.ops.emam import fused, gpu
 from panet_layers.ops.emam.cuda import backward as cuda
-from panet_layers.ops.emam.cuda import backward_plans
+from panet_layers.ops.emam.cuda import backward_plans, forward
+from panet_layers.ops.emam.cuda.planning import TooLarge
 from panet_layers.ops.emam.tensors import Parameters
 from tests.kernels.helpers import assert_non_finite_alike
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
@@ -192,16 +193,28 @@ def test_statistics_with_channels_outermost_give_the_same(emulation):
         torch.testing.assert_close(actual, value, rtol=1e-5, atol=1e-6)
 
 
-def test_maps_that_are_too_wide_take_tritons_backward(emulation, monkeypatch):
-    """A row of `input_gradient`'s threads has 512 at most."""
-    assert cuda.takes(torch.empty(1, 8, 2, 512, dtype=torch.bfloat16), 8)
-    case = EmamCase(1, 2, 2, 2, 513)
-    layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float32)
-    assert not cuda.takes(x, 2)
-    seen, original = [], fused.backward
-    monkeypatch.setattr(fused, "backward", lambda *arguments: seen.append(1) or original(*arguments))
-    actual, exact = by_cuda(layer, x, grad), run(with_backend(layer.double(), "reference"), x.double(), grad.double())
-    assert seen and (actual["grad x"] - exact["grad x"]).abs().max() <= 1e-5 * exact["grad x"].abs().max()
+WIDE = EmamCase(1, 2, 2, 2, 513)
+
+
+def test_maps_too_wide_for_the_backward_are_refused_by_both_directions(emulation):
+    layer, (x, grad) = WIDE.layer(dtype=torch.float32), tensors(WIDE, dtype=torch.float32)
+    params = Parameters(*(p.detach() for p in layer.parameters()))
+    _, saved = fused.forward(x, params, WIDE.groups, layer.eps)
+    refused = pytest.raises(TooLarge, match="'cuda' cannot run: it takes maps of width 512 at most, got 2 x 513")
+    with refused:
+        with_backend(layer, "cuda")(x)
+    with refused:
+        torch.ops.panet_layers.emam_cuda_backward(grad, x, *params, *saved, WIDE.groups)
+
+
+def test_auto_takes_triton_for_both_directions_of_wide_maps(emulation, monkeypatch):
+    layer, (x, grad) = WIDE.layer(dtype=torch.float32), tensors(WIDE, dtype=torch.float32)
+    params = Parameters(*(p.detach() for p in layer.parameters()))
+    for module in (forward, cuda):
+        monkeypatch.setattr(module, "launch", lambda *arguments: pytest.fail("a kernel of CUDA C was launched"))
+    (out, saved), expected = (kernels.forward(x, params, WIDE.groups, layer.eps) for kernels in (gpu, fused))
+    (dx, _), (expected_dx, _) = (k.backward(grad, x, params, saved, WIDE.groups) for k in (gpu, fused))
+    assert not gpu._failures and torch.equal(out, expected[0]) and torch.equal(dx, expected_dx)
 
 
 def test_a_backward_that_cannot_be_launched_is_one_warning(emulation, monkeypatch):

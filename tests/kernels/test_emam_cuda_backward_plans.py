@@ -71,6 +71,29 @@ def test_maps_that_are_too_wide_have_no_plan():
     assert contract_plan(8, 4, 20000, 2, LIMITS["9.0"]) is None
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 12, 147, 400])
+def test_divisions_are_all_that_leave_no_part_empty(size):
+    every = [(parts, blocks_of(size, parts)) for parts in range(1, size + 1)]
+    assert list(plans.divisions(size)) == [(parts, part) for parts, part in every if (parts - 1) * part < size]
+
+
+@pytest.mark.parametrize("shape", [(91, 19, 19), (8, 147, 147), (3, 40, 7)], ids=str)
+def test_the_search_finds_the_least_cost_of_all_strides(shape):
+    limit = LIMITS["8.0"]
+    every = [plans._laid_out(p, *shape[1:], 2) for p in plans._contract_plans(*shape, 2, limit)]
+    least = min((p for p in every if p.shared <= limit), key=lambda p: plans._contract_cost(p, *shape))
+    assert contract_plan(*shape, 2, limit) == least
+
+
+@pytest.mark.parametrize("shape", [(16, 4000, 80), (16, 20000, 16)], ids=str)
+def test_extreme_maps_are_planned_with_few_searches_for_a_stride(shape, monkeypatch):
+    """Planning is Python before the first launch; all strides of all plans are hundreds of thousands."""
+    laid_out, original = [], plans._laid_out
+    monkeypatch.setattr(plans, "_laid_out", lambda *of: laid_out.append(1) or original(*of))
+    assert plans.contract_plan.__wrapped__(*shape, 2, LIMITS["9.0"])
+    assert 0 < len(laid_out) < 300
+
+
 def test_odd_strides_meet_all_banks_and_a_multiple_of_32_words_does_not():
     assert plans._conflicts(361, 5, 32, 2) <= 2 and plans._conflicts(3136, 8, 8, 2) > 4
     assert contract_plan(8, 56, 56, 2, LIMITS["9.0"]).stride > 3136

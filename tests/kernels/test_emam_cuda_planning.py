@@ -45,8 +45,20 @@ def test_the_largest_shape_of_panet_goes_by_bands():
 
 
 def test_planes_that_are_too_large_are_named_with_their_size():
-    with pytest.raises(cuda.TooLarge, match=r"8 channels with maps of 900 x 900 in torch.float32.*232448 bytes"):
+    with pytest.raises(cuda.TooLarge, match=r"8 channels with maps of 900 x 900 of 4 bytes.*232448 bytes"):
         cuda._plan(1, 8, 900, 900, torch.float32, LIMITS["9.0"], True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_map_that_the_backward_does_not_take_is_refused_before_the_forward(dtype):
+    assert cuda._plan(8, 2, 4, 512, dtype, LIMITS["9.0"], True)
+    with pytest.raises(cuda.TooLarge, match="maps of width 512 at most, got 4 x 513; use 'triton' or 'auto'"):
+        cuda._plan(8, 2, 4, 513, dtype, LIMITS["9.0"], True)
+
+
+def test_sizes_that_the_backward_cannot_count_are_refused_before_the_forward():
+    with pytest.raises(cuda.TooLarge, match="in 32 bits; 67108864 groups of 1 channels with maps of 1 x 40 have more"):
+        cuda._plan(2**26, 1, 1, 40, torch.bfloat16, LIMITS["9.0"], True)
 
 
 def test_more_planes_than_32_bits_count_are_named():

@@ -135,6 +135,15 @@ class TestCodeOnDisk:
             compiling.compiled(source, DEFINES, "sm_90")
         assert os.listdir(folder) == []
 
+    def test_a_file_that_cannot_be_removed_stops_nothing(self, source, folder, compilations, monkeypatch):
+        def fails(*arguments, **options):
+            raise PermissionError("read-only")
+
+        monkeypatch.setattr(os, "replace", fails)
+        monkeypatch.setattr(code_cache.Path, "unlink", fails)
+        with pytest.warns(UserWarning, match="read-only"):
+            assert compiling.compiled(source, DEFINES, "sm_90") == b"code 1"
+
     def test_the_folder_follows_the_environment(self, monkeypatch):
         monkeypatch.delenv(code_cache.ENVIRONMENT_VARIABLE, raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -166,14 +175,14 @@ class Driver:
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic")
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="relaxed")
 
-    def __init__(self, failing="", **answers):
-        self.calls, self.failing, self.answers = [], failing, {**ANSWERS, **answers}
+    def __init__(self, failing="", error="CUDA_ERROR_OF_A_TEST", **answers):
+        self.calls, self.failing, self.error, self.answers = [], failing, error, {**ANSWERS, **answers}
 
     def __getattr__(self, name):
         def call(*arguments):
             self.calls.append((name, *arguments))
             failed = name == self.failing
-            return SimpleNamespace(value=int(failed), name="CUDA_ERROR_OF_A_TEST"), *self.answers.get(name, (name,))
+            return SimpleNamespace(value=int(failed), name=self.error), *self.answers.get(name, (name,))
 
         return call
 
@@ -237,11 +246,24 @@ class TestLaunching:
         modes = [call for call in driver.calls if call[0] == "cuThreadExchangeStreamCaptureMode"]
         assert [mode for _, mode in modes] == ["relaxed", "global"]
 
-    @pytest.mark.parametrize("failing", ["cuModuleLoadData", "cuLaunchKernel", "cuDeviceGetAttribute"])
+    @pytest.mark.parametrize("failing", ["cuModuleLoadData", "cuFuncSetAttribute", "cuDeviceGetAttribute"])
     def test_what_the_driver_reports_is_said(self, failing, on_device, source):
         on_device(Driver(failing))
         with pytest.raises(compiling.Unusable, match="driver reports CUDA_ERROR_OF_A_TEST"):
             launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
+
+    @pytest.mark.parametrize("error", ["CUDA_ERROR_INVALID_VALUE", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"])
+    def test_a_launch_that_is_refused_is_unusable(self, error, on_device, source):
+        on_device(Driver("cuLaunchKernel", error))
+        with pytest.raises(compiling.Unusable, match=rf"driver reports {error} \(launching twice\)"):
+            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
+
+    @pytest.mark.parametrize("error", ["CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_OUT_OF_MEMORY"])
+    def test_an_error_that_is_not_the_kernels_does_not_stop_auto_from_trying_it(self, error, on_device, source):
+        on_device(Driver("cuLaunchKernel", error))
+        with pytest.raises(RuntimeError, match=rf"driver reports {error} \(launching twice\)") as raised:
+            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
+        assert not isinstance(raised.value, compiling.Unusable)  # which auto would take as a reason to stay with Triton
 
 
 class Pretended(NamedTuple):

@@ -18,5 +18,6 @@ can be captured in a CUDA graph, and neither reads nor writes anything but what 
 | baking.py       | for which shapes sizes are compiled in                                               |
 | elements.cuh    | reading and writing elements of each dtype, copies to shared memory                  |
 
-What cannot be compiled, loaded or launched raises `Unusable`.
+What cannot be compiled or loaded, and a launch that the driver refuses, raise `Unusable`; other errors of a launch,
+such as those of earlier work, RuntimeError.
 """

@@ -6,6 +6,7 @@ same files at the same time: each is written beside its place and moved there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -53,7 +54,8 @@ def store(key: str, code: bytes) -> None:
             f"compiled GPU code cannot be kept, so each process compiles it: {error}; set {ENVIRONMENT_VARIABLE}"
         )
         if part is not None:
-            Path(part).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(part).unlink(missing_ok=True)
 
 
 def _warn_once(message: str) -> None:

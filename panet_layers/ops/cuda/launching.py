@@ -20,6 +20,15 @@ CTYPES = {
 }  # others are values of ctypes
 
 
+REFUSALS = (  # of a launch, which leave the process as it was; other failures are not the kernel's, or not its alone
+    "CUDA_ERROR_INVALID_VALUE",
+    "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+    "CUDA_ERROR_INVALID_IMAGE",  # this and the next: code that is loaded with the first launch
+    "CUDA_ERROR_NO_BINARY_FOR_GPU",
+    "CUDA_ERROR_NOT_SUPPORTED",
+)
+
+
 class Kernel(NamedTuple):
     """A kernel of a source file, with what is defined for its compilation."""
 
@@ -50,15 +59,21 @@ class Gpu:
         return _limits(torch.cuda.current_device())
 
     def launch(self, kernel: Kernel, blocks: int, threads: int, shared: int, arguments: tuple[Argument, ...]) -> None:
-        """Launch so many blocks of so many threads, each with `shared` bytes. Raise Unusable where that fails."""
+        """Launch so many blocks of so many threads, each with `shared` bytes.
+
+        Raise Unusable where the kernel cannot be compiled or loaded, or the driver refuses the launch; RuntimeError
+        for other errors of a launch, such as those of work before it, which the driver reports late.
+        """
         device = torch.cuda.current_device()
         _bind(device)
         function = self.functions.get((device, kernel))
         if function is None:
             function = self.functions[device, kernel] = _loaded(device, kernel)
         stream, packed = torch._C._cuda_getCurrentRawStream(device), _packed(arguments)
-        launched = _driver().cuLaunchKernel
-        _checked(launched(function, blocks, 1, 1, threads, 1, 1, shared, stream, packed, 0), kernel.name)
+        results = _driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, packed, 0)
+        if results[0].value and results[0].name not in REFUSALS:
+            raise RuntimeError(f"the CUDA driver reports {results[0].name} (launching {kernel.name})")
+        _checked(results, f"launching {kernel.name}")
 
 
 machine = Gpu()

@@ -1,6 +1,6 @@
 """What `auto` runs on an NVIDIA GPU for contiguous maps: kernels of CUDA C, or Triton's where those cannot run.
 
-Both save the same for the backward.
+Both save the same for the backward. Only `auto` comes here: a named backend runs its own kernels or raises.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ..cuda.compiling import Unusable
 from . import fused
 from .cuda import backward as cuda_backward
 from .cuda import forward as cuda
+from .cuda.planning import TooLarge
 from .tensors import Parameters, Saved
 
 _failures: list[str] = []  # why this process no longer tries CUDA C
@@ -23,7 +24,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     if not _failures:
         try:
             return cuda.forward(x, params, groups, eps)
-        except cuda.TooLarge:
+        except TooLarge:
             pass
         except Unusable as error:
             _warn(error)
@@ -34,24 +35,18 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     """Return what `fused.backward` returns, by whichever kernels run; the first failure of CUDA C is a warning."""
     if not _failures:
         try:
-            return backward_of_cuda(grad, x, params, saved, groups)
+            return cuda_backward.backward(grad, x, params, saved, groups)
+        except TooLarge:
+            pass
         except Unusable as error:
             _warn(error)
     return fused.backward(grad, x, params, saved, groups)
 
 
-def backward_of_cuda(
-    grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int
-) -> tuple[Tensor, Parameters]:
-    """Return what `fused.backward` returns, by CUDA C but for maps that its backward does not take."""
-    kernels = cuda_backward if cuda_backward.takes(x, groups) else fused
-    return kernels.backward(grad, x, params, saved, groups)
-
-
 def _warn(error: Unusable) -> None:
     _failures.append(str(error))
     warnings.warn(
-        f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C, which are faster: {error}. "
+        f"panet_layers: EMAM takes its Triton kernels instead of those of CUDA C: {error}. "
         "If that is not about a missing package, please report this text with the output of "
         "`python -m panet_layers.certify --quick`.",
         stacklevel=3,

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import flops
 from ..registration import directly, register
 from . import chunked, fused, gpu, native
+from .cuda import backward as cuda_backward
 from .cuda import forward as cuda
 from .tensors import Parameters, Saved, channels_last, empty_saved
 
@@ -50,7 +51,7 @@ register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 register("emam_cuda_forward" + _FORWARD, cuda.forward, _forward_fake)
 register("emam_gpu_forward" + _FORWARD, gpu.forward, _forward_fake)
-register("emam_cuda_backward" + _BACKWARD, gpu.backward_of_cuda, _backward_fake)
+register("emam_cuda_backward" + _BACKWARD, cuda_backward.backward, _backward_fake)
 register("emam_gpu_backward" + _BACKWARD, gpu.backward, _backward_fake)
 
 _ops = torch.ops.panet_layers

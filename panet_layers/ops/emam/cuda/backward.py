@@ -16,7 +16,7 @@ from ...availability import current_device
 from ...cuda.baking import baked
 from ...cuda.launching import Kernel, launch, limits
 from ..tensors import Parameters, Saved, clear_unread_taps
-from .backward_plans import ContractPlan, blocks_of, contract_plan, delta_plan, gradient_plan
+from .backward_plans import ContractPlan, blocks_of, check_taken, contract_plan, delta_plan, gradient_plan
 
 FOLDER = Path(__file__).parent
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
@@ -38,24 +38,12 @@ class Shape(NamedTuple):
         return self.k, self.height, self.width
 
 
-def takes(x: Tensor, groups: int) -> bool:
-    """Return whether the kernels take the backward of maps like x (B, C, H, W), on x's device."""
-    shape = Shape(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
-    if x.numel() == 0:
-        return True
-    with current_device(x):
-        limit = limits().shared_bytes
-    plans = contract_plan(*shape.sizes, x.element_size(), limit), gradient_plan(*shape.sizes, limit)
-    sides = shape.n * (shape.height + shape.width)  # counted in 32 bits, as are blocks
-    most = max(shape.n * shape.height * shape.k, shape.k * shape.height * shape.width, sides)
-    return None not in plans and most < 2**31
-
-
 def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: int) -> tuple[Tensor, Parameters]:
     """Return the gradients of x and of the parameters, for the gradient of the output (B, C, H, W).
 
     x is contiguous; a gradient that is not is copied. Of `saved`, means and gates may have any strides between channels
     and between instances; K outermost spares a copy.
+    Raises TooLarge where the kernels do not take x's size, Unusable where they cannot be compiled or launched.
     """
     x, grad = x.contiguous(), grad.contiguous()
     dx = torch.empty_like(x)
@@ -65,6 +53,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     n, k = shape.n, shape.k
     given, params = params, params.to(torch.float32)
     with current_device(x):
+        check_taken(*shape, x.element_size(), limits().shared_bytes)
         means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         map_of_delta, delta_sums = delta(grad, x, gate, shape)
@@ -131,7 +120,7 @@ def contract(
 ) -> None:
     """All sums over pixels, as totals.cuh describes them; dpre (K, N L): the gradient before the gates' sigmoids."""
     plan = contract_plan(*shape.sizes, x.element_size(), limits().shared_bytes)
-    assert plan is not None  # `takes` said so
+    assert plan is not None  # else `check_taken` raised
     sides = _same_strides(means, gates)
     inputs = (x, *sides, *sides[0].stride()[:2], *statistics)
     results = (coefficients, dq, sums, windows, dpre)

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from .planning import TooLarge, too_large
+
 VECTOR_BYTES = 16
 WARP = 32
 PROCESSOR_THREADS, PROCESSOR_REGISTERS, PROCESSOR_SHARED = 2048, 65536, 227 << 10
 ENOUGH_WARPS = 16  # of a processor, to hide latencies
+MOST_WIDTH = 512  # a row of `input_gradient` is a row of threads
 SUMS = 10  # a thread of `contract` ends with: E and T
 
 
@@ -63,6 +66,33 @@ def rounded(size: int, multiple: int) -> int:
     return blocks_of(size, multiple) * multiple
 
 
+def check_taken(n: int, k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> None:
+    """Raise TooLarge where the kernels do not take the backward of n instances of K x H x W."""
+    if width > MOST_WIDTH:
+        raise TooLarge(
+            f"backend 'cuda' cannot run: it takes maps of width {MOST_WIDTH} at most, got {height} x {width}; "
+            "use 'triton' or 'auto'"
+        )
+    plans = contract_plan(k, height, width, element_bytes, shared_bytes), gradient_plan(k, height, width, shared_bytes)
+    if None in plans:
+        raise too_large(k, height, width, element_bytes, shared_bytes)
+    if max(n * height * k, k * height * width, n * (height + width)) >= 2**31:
+        raise TooLarge(
+            f"backend 'cuda' cannot run: it counts pixels of a group, and rows of all, in 32 bits; {n} groups of "
+            f"{k} channels with maps of {height} x {width} have more; use 'triton' or 'auto'"
+        )
+
+
+def divisions(size: int) -> Iterator[tuple[int, int]]:
+    """Yield (parts, size of a part) wherever no part is empty, from one part on."""
+    part = size
+    while part:
+        parts = blocks_of(size, part)
+        part = blocks_of(size, parts)
+        yield parts, part
+        part -= 1
+
+
 @lru_cache(maxsize=256)
 def delta_plan(k: int, height: int, width: int, element_bytes: int, alike: int) -> DeltaPlan:
     """Return the plan of `delta`. alike: both maps start at the same element of so many, which bounds the loads."""
@@ -100,48 +130,59 @@ def _delta_cost(plan: DeltaPlan, k: int) -> float:
 @lru_cache(maxsize=256)
 def contract_plan(k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> ContractPlan | None:
     """Return the plan of `contract`; None where not even a row of each of a few channels fits in shared memory."""
-    plans = [p for p in _contract_plans(k, height, width, element_bytes) if p.shared <= shared_bytes]
-    if not plans:
-        return None
-    return min(plans, key=lambda p: _contract_cost(p, k, height, width))
+    best, least = None, math.inf
+    for plan in _contract_plans(k, height, width, element_bytes, shared_bytes):
+        if _contract_cost(plan, k, height, width) >= least:
+            continue  # more shared memory, for a better stride, does not make it cheaper
+        plan = _laid_out(plan, height, width, element_bytes)
+        cost = _contract_cost(plan, k, height, width)
+        if plan.shared <= shared_bytes and cost < least:
+            best, least = plan, cost
+    return best
 
 
-def _contract_plans(k: int, height: int, width: int, element_bytes: int) -> Iterator[ContractPlan]:
+def _contract_plans(k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> Iterator[ContractPlan]:
+    """Yield plans with the least stride, which fit in shared memory."""
+    most = min(k, 128)
+    shares = [planes for _, planes in reversed(list(divisions(k))) if planes <= most]
     for columns in range(min(4, width), min(10, width) + 1):
         strips = blocks_of(width, columns)
-        for bands in range(1, height + 1):
-            if bands > 1 and (strips > 512 or blocks_of(height, bands) * bands - height >= blocks_of(height, bands)):
+        for bands, band in divisions(height):
+            if bands > 1 and (strips > 512 or (band < 4 and height >= 4)):
+                break
+            if band * width * element_bytes > shared_bytes:
                 continue
-            band = blocks_of(height, bands)
-            if bands > 1 and band < 4 and height >= 4:
-                continue
-            for parts in range(1, min(band, 8) + 1):
-                rows = blocks_of(band, parts)
-                if (parts - 1) * rows >= band:
-                    continue
-                for planes in range(1, min(k, 128) + 1):
+            for parts, rows in divisions(band):
+                if parts > 8:
+                    break
+                for planes in shares:
                     threads = rounded(planes * strips * parts, WARP)
-                    if threads > (512 if columns < 7 else 480) or blocks_of(k, blocks_of(k, planes)) != planes:
-                        continue
-                    yield _laid_out(height, width, element_bytes, columns, parts, rows, planes, threads, bands)
+                    of_maps = planes * band * width * element_bytes
+                    if threads > (512 if columns < 7 else 480) or of_maps > shared_bytes:
+                        break
+                    plan = ContractPlan(columns, parts, rows, planes, threads, bands, 0, 0, 0)
+                    plan = _with_stride(plan, _least_stride(plan, height, width, element_bytes), width, element_bytes)
+                    if plan.shared <= shared_bytes:
+                        yield plan
 
 
-def _laid_out(
-    height: int,
-    width: int,
-    element_bytes: int,
-    columns: int,
-    parts: int,
-    rows: int,
-    planes: int,
-    threads: int,
-    bands: int,
-) -> ContractPlan:
+def _laid_out(plan: ContractPlan, height: int, width: int, element_bytes: int) -> ContractPlan:
+    """Return the plan with the stride of the fewest conflicts."""
+    least, vector = _least_stride(plan, height, width, element_bytes), VECTOR_BYTES // element_bytes
+    strides = range(least, least + 8 * vector, vector)
+    stride = min(strides, key=lambda s: _conflicts(s, plan.columns, plan.planes, element_bytes))
+    return _with_stride(plan, stride, width, element_bytes)
+
+
+def _least_stride(plan: ContractPlan, height: int, width: int, element_bytes: int) -> int:
+    pixels, band, vector = height * width, plan.parts * plan.rows, VECTOR_BYTES // element_bytes
+    return pixels if plan.bands == 1 else rounded(band * width - pixels % vector, vector) + pixels % vector
+
+
+def _with_stride(plan: ContractPlan, stride: int, width: int, element_bytes: int) -> ContractPlan:
+    columns, parts, rows, planes, threads, bands, *_ = plan
     strips, band, vector = blocks_of(width, columns), parts * rows, VECTOR_BYTES // element_bytes
-    pixels, units = height * width, strips * parts
-    least = pixels if bands == 1 else rounded(band * width - pixels % vector, vector) + pixels % vector
-    stride = min(range(least, least + 8 * vector, vector), key=lambda s: _conflicts(s, columns, planes, element_bytes))
-    sums = 4 * planes * (SUMS * units + 2 * parts * width)
+    sums = 4 * planes * (SUMS * strips * parts + 2 * parts * width)
     x_bytes = rounded(max((planes * stride + vector + columns) * element_bytes, sums), VECTOR_BYTES)
     step = (columns + 5) // 4 * 4
     floats = (band + 2) * strips * step + strips * 2 * band * planes + SUMS * planes
@@ -191,7 +232,7 @@ def _gradient_plans(k: int, height: int, width: int) -> Iterator[GradientPlan]:
         column = blocks_of(height, rows)
         for bands in range(1, column + 1):
             stack = blocks_of(column, bands)
-            if stack * width > 512 or (bands - 1) * stack >= column:
+            if stack * width > MOST_WIDTH or (bands - 1) * stack >= column:
                 continue
             for groups in sorted({max(1, min(k, size // (stack * width))) for size in (128, 192, 256, 320, 384)}):
                 for share in (1, 2, 4, 6, 8, 12, 16, 24):

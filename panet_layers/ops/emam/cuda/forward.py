@@ -18,14 +18,12 @@ from ...cuda.baking import baked
 from ...cuda.launching import Kernel, launch, limits
 from ..tensors import Parameters, Saved, empty_saved
 from . import planning
+from .backward_plans import check_taken
+from .planning import TooLarge, too_large
 
 FOLDER = Path(__file__).parent
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MOST_BLOCKS = 2**31 - 1  # and planes, which are counted in 32 bits
-
-
-class TooLarge(RuntimeError):
-    """The kernels do not take maps of this size on this device."""
 
 
 class Start(NamedTuple):
@@ -45,7 +43,8 @@ class Start(NamedTuple):
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
     """Return the attended map, like x (B, C, H, W), which is contiguous, and what the backward needs.
 
-    Raises TooLarge where the kernels do not take x's size, Unusable where they cannot be compiled or launched.
+    Raises TooLarge where these kernels, or those of the backward, do not take x's size, Unusable where these cannot be
+    compiled or launched.
     """
     out, saved = torch.empty_like(x), empty_saved(x, groups)
     if x.numel() == 0:
@@ -73,7 +72,10 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
 
 
 def plan(x: Tensor, groups: int) -> dict[str, Start]:
-    """Return the kernels for x (B, C, H, W) on the current device, by name. Raise TooLarge where there are none."""
+    """Return the kernels for x (B, C, H, W) on the current device, by name.
+
+    Raise TooLarge where there are none, or none of the backward.
+    """
     batch, channels, height, width = x.shape
     k = channels // groups
     return _plan(batch * groups, k, height, width, x.dtype, limits().shared_bytes, baked(k, height, width))
@@ -83,7 +85,8 @@ def plan(x: Tensor, groups: int) -> dict[str, Start]:
 def _plan(
     n: int, k: int, height: int, width: int, dtype: torch.dtype, limit: int, sizes_baked: bool
 ) -> dict[str, Start]:
-    size, shape = dtype.itemsize, (k, height, width)
+    size = dtype.itemsize
+    shape = (k, height, width, size, limit)
 
     def start(name: str, blocks: int, cut: planning.Cut, defines: dict[str, int], sizes: dict[str, int]) -> Start:
         if sizes_baked:
@@ -95,7 +98,7 @@ def _plan(
     def of_planes(name: str) -> Start:
         cut = planning.planes(n * k, height, width, size, limit, name == "moments")
         if cut is None:
-            raise _too_large(shape, dtype, limit)
+            raise too_large(*shape)
         defines = {"COLUMNS": cut.columns, "BY_PLANES": int(cut.by_planes)}
         sizes = {"H": height, "W": width, "count": cut.planes, "parts": cut.parts}
         return start(name, -(-n * k // cut.planes), cut, defines, sizes)
@@ -111,15 +114,8 @@ def _plan(
         starts["moments"] = of_planes("moments")
         starts["band"] = start("band", n * cut.bands, cut, defines, sizes)
     else:
-        raise _too_large(shape, dtype, limit)
+        raise too_large(*shape)
     if max(n * k, *(start.blocks for start in starts.values())) > MOST_BLOCKS:
         raise TooLarge(f"backend 'cuda' cannot run: it takes {MOST_BLOCKS} planes at most, got {n * k}; use 'triton'")
+    check_taken(n, *shape)  # so that a forward that runs has a backward
     return starts
-
-
-def _too_large(shape: tuple[int, int, int], dtype: torch.dtype, limit: int) -> TooLarge:
-    k, height, width = shape
-    return TooLarge(
-        f"backend 'cuda' cannot run: a group of {k} channels with maps of {height} x {width} in {dtype} is too large "
-        f"for the {limit} bytes of shared memory that a block has on this device; use 'triton', 'auto' or more groups"
-    )

@@ -54,6 +54,19 @@ class Bands(NamedTuple):
 Cut = Planes | Resident | Bands
 
 
+class TooLarge(RuntimeError):
+    """The kernels of the forward or of the backward do not take maps of this size on this device."""
+
+
+def too_large(k: int, height: int, width: int, element_bytes: int, limit: int) -> TooLarge:
+    """Return the error for groups of k channels whose plans do not fit in `limit` bytes of shared memory."""
+    return TooLarge(
+        f"backend 'cuda' cannot run: a group of {k} channels with maps of {height} x {width} of {element_bytes} bytes "
+        f"an element is too large for the {limit} bytes of shared memory that a block has on this device; use "
+        "'triton', 'auto' or more groups"
+    )
+
+
 def _aligned(size: int) -> int:
     return -(-size // 16) * 16
 
