@@ -115,7 +115,7 @@ def _lerp(x: Tensor, out: Tensor, share: Tensor, into: Tensor | None = None) -> 
 
 
 def _number(share: Tensor) -> float | None:
-    """Return the share as a number where this is faster: on a CPU, outside second derivatives, and in no traced graph."""
+    """Return the share as a number where this is faster: on a CPU, outside second derivatives and traced graphs."""
     return None if torch.is_grad_enabled() or share.device.type != "cpu" or dispatched() else share.item()
 
 
