@@ -1,5 +1,8 @@
 """Does a start from nothing help? A small network learns some digits, then others, with layers inserted in two ways.
 
+The shares at the end say little: each moves by about Adam's learning rate a step at most, 0.12 in the 120 steps of the
+default; with more --epochs they go further.
+
 python benchmarks/starts.py           # fine-tuning: needs scikit-learn, for its digits; about two minutes on one core
 python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with autograd's derivative of lerp
 """

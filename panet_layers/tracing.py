@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 
 from .compatibility import is_exporting
 
@@ -15,6 +16,11 @@ from .compatibility import is_exporting
 def exporting() -> bool:
     """Return whether an export or `torch.jit.trace` is active, whose graph may run without this package."""
     return is_exporting() or torch.jit.is_tracing()
+
+
+def dispatched() -> bool:
+    """Return whether a dispatch mode sees every operator, such as that of make_fx or of a FLOP counter."""
+    return torch._C._len_torch_dispatch_stack() > 0 or _len_torch_dispatch_stack_pre_dispatch() > 0
 
 
 def leaving_pytorch() -> bool:

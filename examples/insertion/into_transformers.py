@@ -19,7 +19,8 @@ class StartsFromNothing:
     def initialize_weights(self, *args: Any, **kwargs: Any) -> None:
         super().initialize_weights(*args, **kwargs)  # type: ignore[misc]
         for name, parameter in self.named_parameters():  # type: ignore[attr-defined]
-            if name.endswith(".share") and not getattr(parameter, "_is_hf_initialized", False):
+            ours = ".inserted_attention" in name and name.endswith(".share")
+            if ours and not getattr(parameter, "_is_hf_initialized", False):
                 nn.init.zeros_(parameter)
 
 

@@ -46,8 +46,8 @@ class Row(NamedTuple):
 class CostReport(NamedTuple):
     """The attention layers of a model, one row per layer. Print it for a table with totals.
 
-    The column s is in it where layers were inserted with `start="identity"`: a layer whose s stayed near 0 in training
-    was not wanted there.
+    The column s is in it where layers were inserted with `start="identity"`. It starts at 0 and moves by about the
+    learning rate a step at most (of Adam), so read it only after a long training.
     """
 
     rows: tuple[Row, ...]

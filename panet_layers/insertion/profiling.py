@@ -24,8 +24,8 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
 
     Returns a report with a row per layer that ran: its name, its class, the map (C, H, W) of its first call, its
     parameters, for one image its MACs and the bytes that it keeps for the backward pass, and its share s in the output
-    (1 is the layer alone; near 0 after a training, the layer was not wanted there). Print it. Scripted layers are left
-    out.
+    (0 at the start, 1 is the layer alone; it moves by about the learning rate a step at most, of Adam, so read it only
+    after a long training). Print it. Scripted layers are left out.
 
     Raises ValueError where there is no input to run the model on, the model fails, or it runs none of its layers.
     """

@@ -104,9 +104,10 @@ class Refinement(nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Load as every module does. A state with the layer and without its share holds the layer as it is."""
         if self.share is not None and prefix + "share" not in state_dict:
-            held = [tensor for key, tensor in state_dict.items() if key.startswith(f"{prefix}layer.")]
-            if held:
-                state_dict[prefix + "share"] = torch.ones(1, dtype=self.share.dtype, device=held[0].device)
+            values = (value for key, value in state_dict.items() if key.startswith(f"{prefix}layer."))
+            held = next((value for value in values if isinstance(value, Tensor)), None)  # others are extra states
+            if held is not None:
+                state_dict[prefix + "share"] = torch.ones(1, dtype=self.share.dtype, device=held.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __setstate__(self, state: Any) -> None:

@@ -11,8 +11,9 @@ from torch.autograd import Function
 from ..compatibility import transformed
 from ..emam import EMAM
 from ..ops.precision import accumulation_dtype
+from ..parts import is_unchanged
 from ..scam import SCAM
-from ..tracing import exporting
+from ..tracing import dispatched, exporting
 
 STARTS = ("identity", "layer")
 
@@ -39,17 +40,28 @@ def value_of(share: Tensor | None) -> float | None:
 def shared(x: Tensor, layer: nn.Module, share: Tensor) -> Tensor:
     """Return lerp(x, layer(x), share), like x in shape and dtype.
 
-    Where the share is 0 this is x, bit for bit, whatever the layer returns. Compiled and exported graphs hold a plain
-    lerp: there it is x (or 0.0 for -0.0) if the layer's output is finite.
+    Where the share is 0 this is x, bit for bit, whatever the layer returns. Compiled, exported and
+    traced graphs hold a plain lerp: there it is x (or 0.0 for -0.0) if the layer's output is finite.
     """
-    if type(x) is not Tensor or torch.compiler.is_compiling() or transformed() or exporting():
+    if type(x) is not Tensor or torch.compiler.is_compiling() or transformed() or exporting() or dispatched():
         return torch.lerp(x, layer(x).to(x.dtype), share.to(x.dtype))
-    if not torch.is_grad_enabled() and type(layer) in (EMAM, SCAM) and not layer._forward_hooks:
-        out = layer(x)  # nothing else holds it
+    if not torch.is_grad_enabled() and _keeps_its_output(layer):
+        out = layer(x)
         return _lerp(x, out, share, out)
     forked = torch.is_grad_enabled() and x.requires_grad
     straight, inward = _Fork.apply(x, share) if forked else (x, x)
     return _Join.apply(straight, inward, layer(inward).to(x.dtype), share)
+
+
+def _keeps_its_output(layer: nn.Module) -> bool:
+    """Return whether nothing but its caller gets the layer's output, which may then be written over.
+
+    Hooks of the layer or of all modules get it, those of a part called as a module too, and a `forward` around its own.
+    """
+    for kind in (EMAM, SCAM):
+        if is_unchanged(layer, kind):
+            return not layer.called_part()  # type: ignore[operator]
+    return False
 
 
 class _Fork(Function):
@@ -103,8 +115,8 @@ def _lerp(x: Tensor, out: Tensor, share: Tensor, into: Tensor | None = None) -> 
 
 
 def _number(share: Tensor) -> float | None:
-    """Return the share as a number where this is faster: on a CPU, outside second derivatives."""
-    return None if torch.is_grad_enabled() or share.device.type != "cpu" else share.item()
+    """Return the share as a number where this is faster: on a CPU, outside second derivatives and traced graphs."""
+    return None if torch.is_grad_enabled() or share.device.type != "cpu" or dispatched() else share.item()
 
 
 def _product(grad: Tensor, x: Tensor, out: Tensor) -> Tensor:

@@ -42,15 +42,15 @@ def registration() -> Registration:
 class EMAMInYaml(nn.Module):
     """What `EMAM` in a YAML calls: returns an `EMAM` for the channels of the row's input."""
 
-    def __new__(cls, channels: list[int], source: int, *arguments: int) -> EMAM:  # type: ignore[misc]
-        return _marked(EMAM(channels[source], *arguments))
+    def __new__(cls, channels: list[int], source: int, row: int, *arguments: int) -> EMAM:  # type: ignore[misc]
+        return _built(EMAM, channels[source], row, arguments)
 
 
 class SCAMInYaml(nn.Module):
     """What `SCAM` in a YAML calls: returns a `SCAM` for the channels of the row's input."""
 
-    def __new__(cls, channels: list[int], source: int, *arguments: int) -> SCAM:  # type: ignore[misc]
-        return _marked(SCAM(channels[source], *arguments))
+    def __new__(cls, channels: list[int], source: int, row: int, *arguments: int) -> SCAM:  # type: ignore[misc]
+        return _built(SCAM, channels[source], row, arguments)
 
 
 def register() -> None:
@@ -60,7 +60,8 @@ def register() -> None:
     the model's width. The built model holds `panet_layers.EMAM` and `panet_layers.SCAM` themselves. Its checkpoints
     register the names where they are loaded. A second call changes nothing.
 
-    Building a model raises ValueError for a row with more arguments or several inputs, or whose layer does not fit.
+    Building a model raises ValueError, which names the row, for other arguments, several inputs or none that comes
+    before the row, and a layer that does not fit the channels.
     Raises ImportError where ultralytics is not installed, or RuntimeError where its parser is not the one known here.
     """
     try:
@@ -85,10 +86,13 @@ def register() -> None:
 
 
 class _Arguments(list[Any]):
-    """A row's arguments behind its channels and its input, which ultralytics replaces by values; printed as theirs."""
+    """A row's arguments behind the channels, its input and its number, printed as ultralytics prints its own.
+
+    It replaces the names of the first two by values.
+    """
 
     def __str__(self) -> str:
-        channels, source, *others = self
+        channels, source, _, *others = self
         return str([channels[source], *others] if isinstance(channels, list) else others)
 
 
@@ -108,16 +112,29 @@ def _with_channels(d: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _row(number: int, source: Any, repeats: int, name: str, arguments: list[Any]) -> list[Any]:
-    where = f"row {number} of the model, {name}"
-    if not isinstance(source, int):
+def _row(number: int, source: Any, repeats: int, name: str, arguments: Any) -> list[Any]:
+    where = _where(number, name)
+    if type(source) is not int:
         raise ValueError(f"{where}, takes the output of one row, got from={source!r}")
+    if not -max(number, 1) <= source < number:  # -1 of the first row is the image
+        raise ValueError(f"{where}, takes the output of a row before it, got from={source}")
+    if not isinstance(arguments, (list, tuple)):
+        raise ValueError(f"{where}, takes a list of arguments, [] or [{ARGUMENTS[name]}], got {arguments!r}")
     if len(arguments) > 1 or any(type(value) is not int for value in arguments):
         raise ValueError(f"{where}, takes no argument or one number, {ARGUMENTS[name]}, got {arguments!r}")
-    return [source, repeats, name, _Arguments(["ch", "f", *arguments])]
+    return [source, repeats, name, _Arguments(["ch", "f", number, *arguments])]
 
 
-def _marked(layer: Any) -> Any:
+def _where(number: int, name: str) -> str:
+    return f"row {number} of the model, {name}"
+
+
+def _built(kind: type[nn.Module], channels: int, row: int, arguments: tuple[int, ...]) -> Any:
+    """Return a layer for the channels, marked by a `Registration`."""
+    try:
+        layer: Any = kind(channels, *arguments)
+    except ValueError as error:
+        raise ValueError(f"{_where(row, kind.__name__)}: {error}") from error
     layer.registration = Registration()
     return layer
 

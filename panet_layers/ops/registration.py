@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 
+from ..tracing import dispatched
 from .precision import without_autocast
 
 _library = torch.library.Library("panet_layers", "DEF")
@@ -47,8 +47,7 @@ def _is_unwatched(row: tuple[Any, ...]) -> bool:
     """Return whether nothing traces, compiles, counts or profiles operators, and the arguments are plain tensors."""
     return (
         not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and _len_torch_dispatch_stack_pre_dispatch() == 0
+        and not dispatched()
         and torch._C._get_tracing_state() is None
         and not torch.autograd._profiler_enabled()
         and _PLAIN.issuperset(map(type, row))

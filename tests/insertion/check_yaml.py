@@ -68,7 +68,7 @@ for row, message in [
     ([-1, 1, "EMAM", [4, 2]], "takes no argument or one number, groups, got [4, 2]"),
     ([[-1, 1], 1, "SCAM", []], "takes the output of one row, got from=[-1, 1]"),
     ([-1, 1, "SCAM", ["ch"]], "takes no argument or one number, reduction, got ['ch']"),
-    ([-1, 1, "EMAM", [7]], "groups=7 does not divide channels=64"),
+    ([-1, 1, "EMAM", [7]], "row 2 of the model, EMAM: groups=7 does not divide channels=64"),
 ]:
     wrong = copy.deepcopy(description)
     wrong["backbone"][2] = row

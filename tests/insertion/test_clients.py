@@ -4,12 +4,13 @@ import importlib
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
-from panet_layers import EMAM, SCAM
+from panet_layers import EMAM, SCAM, insert_attention
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/insertion"
@@ -114,6 +115,37 @@ def test_transformers_own_checkpoints(example, network, tmp_path):
     again, found = kind.from_pretrained(tmp_path / "own", output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
     assert torch.equal(again.eval()(X).logits, model.eval()(X).logits)
+
+
+def test_only_shares_of_inserted_layers_are_set_to_zero(monkeypatch):
+    """Without transformers: of it, only that the classes initialise weights."""
+    stand_in = types.ModuleType("transformers")
+    classes = ("ConvNextConfig", "ConvNextForImageClassification", "ResNetConfig", "ResNetForImageClassification")
+    for name in classes:
+        setattr(stand_in, name, type(name, (), {}))
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    monkeypatch.delitem(sys.modules, "into_transformers", raising=False)
+    example = importlib.import_module("into_transformers")
+    monkeypatch.delitem(sys.modules, "into_transformers")
+
+    class Host(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.mixing = torch.nn.Conv2d(3, 8, 3), torch.nn.Module()
+            self.mixing.share = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.stem(x) * self.mixing.share
+
+        def initialize_weights(self):
+            pass
+
+    model = type("WithLayers", (example.StartsFromNothing, Host), {})()
+    insert_attention(model, "stem", EMAM, example_input=torch.zeros(2, 3, 20, 30))
+    inserted = model.stem.inserted_attention[0].share
+    torch.nn.init.ones_(inserted)
+    model.initialize_weights()
+    assert inserted == 0 and model.mixing.share == 1
 
 
 @runs("lightning", "Lightning trained a network with EMAM for 1 step")

@@ -1,5 +1,7 @@
 """timm's own arguments that put a layer into each block, by family: forward, backward, plain weights."""
 
+import importlib
+import sys
 from functools import partial
 
 import pytest
@@ -50,14 +52,43 @@ def test_attn_layer_puts_our_layers_into_every_block(name, layer):
 
 def test_the_other_options_of_the_blocks_stay():
     options = attn_layer("res2net50_26w_6s.in1k", EMAM)
-    assert options == {"block_args": {"scale": 6, "attn_layer": EMAM}}
+    block_args = options.pop("block_args")
+    made = block_args.pop("attn_layer")(16)
+    assert not options and block_args == {"scale": 6} and type(made) is EMAM and made.channels == 16
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext26ts", "cs3darknet_s"])
+def test_a_layer_is_called_with_its_channels_only(name):
+    options = attn_layer(name, lambda channels: EMAM(channels, 4))
+    model = timm.create_model(name, num_classes=3, **options)
+    assert sum(isinstance(module, EMAM) for module in model.modules()) >= 4
+
+
+def test_a_layer_is_on_the_device_and_in_the_dtype_of_the_network():
+    made = attn_layer("resnet18", lambda channels: EMAM(channels, 4))["block_args"]["attn_layer"]
+    layer = made(16, device="meta", dtype=torch.float64)
+    assert all(p.is_meta and p.dtype == torch.float64 for p in layer.parameters())
+
+
+@pytest.mark.parametrize(("model", "message"), [(None, "got None$"), (EMAM(16), "got a module, EMAM$")])
+def test_a_model_that_is_no_name_is_refused(model, message):
+    with pytest.raises(TypeError, match=f"model must be timm's name of a network, such as 'resnet18', {message}"):
+        attn_layer(model, EMAM)
+
+
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.delitem(sys.modules, "panet_layers.integrations.timm")
+    with pytest.raises(ImportError, match=r"timm can't be imported: .*; install it with pip install timm"):
+        importlib.import_module("panet_layers.integrations.timm")
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
         ("resnet19", EMAM, "has no network 'resnet19'"),
-        ("resnet18", EMAM(64), "so give its class, not EMAM"),
+        ("resnet18", EMAM(64), "so give its class, not a module, EMAM$"),
+        ("resnet18", lambda _: 3, "can't build resnet18 .* for 64 channels must be a module, got 3"),
         ("resnet18", "emam", "so give its class, not 'emam'"),
         ("resnet18", partial(EMAM, groups=7), r"can't build resnet18 .* groups=7 does not divide channels=64"),
         ("vit_tiny_patch16_224", EMAM, "vit_tiny_patch16_224 has no argument for a layer in its blocks"),

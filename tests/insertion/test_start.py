@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from panet_layers import EMAM, SCAM, insert_attention, profile, remove_attention
 from panet_layers.insertion import share as share_module
@@ -290,3 +291,61 @@ def test_autocast():
         assert torch.equal(model(X), plain)
         set_shares(model, 0.3)(X).sum().backward()
     assert all(r.share.grad.isfinite().all() for r in refinements(model))
+
+
+def of_the_part(layer, seen):
+    layer.spatial.register_forward_hook(lambda module, args, output: seen.append(output))
+
+
+def of_all_modules(layer, seen):
+    return nn.modules.module.register_module_forward_hook(lambda module, args, output: seen.append(output))
+
+
+def around_its_forward(layer, seen):
+    forward = layer.forward
+    layer.forward = lambda x: seen.append(forward(x)) or seen[-1]
+
+
+@pytest.mark.parametrize("held", [of_the_part, of_all_modules, around_its_forward])
+@torch.no_grad()
+def test_an_output_that_something_else_holds_is_not_written_over(held):
+    layer, x, seen = SCAM(16).double(), torch.randn(2, 16, 24, 20, dtype=torch.float64), []
+    expected = layer(x)
+    handle = held(layer, seen)
+    try:
+        shared(x, layer, torch.full((1,), 0.3, dtype=torch.float64))
+    finally:
+        if handle:
+            handle.remove()
+    torch.testing.assert_close(seen[-1], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_traced_graph_takes_the_share_of_each_call(gradients):
+    layer, x = EMAM(16).double(), torch.randn(2, 16, 12, 10, dtype=torch.float64)
+    with torch.set_grad_enabled(gradients):
+        graph = make_fx(lambda x, share: shared(x, layer, share))(x, torch.zeros(1, dtype=torch.float64))
+        share = torch.full((1,), 0.3, dtype=torch.float64)
+        torch.testing.assert_close(graph(x, share), torch.lerp(x, layer(x), share), rtol=0, atol=1e-12)
+
+
+class Extra(nn.Conv2d):
+    """A layer whose state begins with something else than a tensor."""
+
+    def state_dict(self, *args, destination, prefix, **kwargs):
+        destination[prefix + "_extra_state"] = self.get_extra_state()
+        return super().state_dict(*args, destination=destination, prefix=prefix, **kwargs)
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 1}
+
+
+def test_a_state_without_a_share_and_with_the_layers_extra_state_loads():
+    before, model = resnet(), resnet()
+    insert_attention(before, "layer2", lambda c: Extra(c, c, 1), start="layer")
+    insert_attention(model, "layer2", lambda c: Extra(c, c, 1))
+    model.load_state_dict(before.state_dict())
+    assert torch.equal(model(X), before(X)) and refinements(model)[0].share == 1

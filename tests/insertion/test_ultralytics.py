@@ -84,6 +84,30 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_a_layer_of_a_checkpoint_computes_the_same_without_ultralytics():
     from panet_layers.integrations.ultralytics import EMAMInYaml
 
-    layer, x = EMAMInYaml([3, 16], -1, 4), torch.randn(1, 16, 8, 8)
+    layer, x = EMAMInYaml([3, 16], -1, 2, 4), torch.randn(1, 16, 8, 8)
     assert type(layer) is EMAM and layer.groups == 4
     assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([-1, 1, "EMAM", None], r"row 1 of the model, EMAM, takes a list of arguments, \[\] or \[groups\], got None"),
+        ([-1, 1, "SCAM", 4], r"row 1 of the model, SCAM, takes a list of arguments, \[\] or \[reduction\], got 4"),
+        ([-1, 1, "SCAM", {}], r"takes a list of arguments, .*, got \{\}"),
+        ([1, 1, "EMAM", []], "row 1 of the model, EMAM, takes the output of a row before it, got from=1"),
+        ([-2, 1, "EMAM", []], "takes the output of a row before it, got from=-2"),
+    ],
+)
+def test_a_wrong_row_is_named(row, message):
+    from panet_layers.integrations.ultralytics import _with_channels
+
+    with pytest.raises(ValueError, match=message):
+        _with_channels({"backbone": [[-1, 1, "Conv", [64, 3, 2]]], "head": [row]})
+
+
+def test_a_layer_that_does_not_fit_names_its_row():
+    from panet_layers.integrations.ultralytics import EMAMInYaml
+
+    with pytest.raises(ValueError, match="row 2 of the model, EMAM: groups=7 does not divide channels=64"):
+        EMAMInYaml([3, 64], -1, 2, 7)
