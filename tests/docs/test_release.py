@@ -27,7 +27,8 @@ def test_the_sdist_holds_everything_and_the_wheel_the_package_only(tmp_path: Pat
     assert [name for name in files if not (unpacked / name).is_file()] == []
     assert list(unpacked.rglob("*.so")) == []
     names = zipfile.ZipFile(built("wheel", unpacked, tmp_path, CC="false")).namelist()  # the kernels compile elsewhere
-    package = {name for name in files if name.startswith("panet_layers/") and Path(name).suffix in (".py", ".c", ".h")}
+    suffixes = (".py", ".c", ".h", ".cu", ".cuh")
+    package = {name for name in files if name.startswith("panet_layers/") and Path(name).suffix in suffixes}
     assert {*package, "panet_layers/py.typed"} == {
         name for name in names if ".dist-info/" not in name and not name.endswith(".so")
     }
