@@ -3,6 +3,7 @@
 import ctypes
 import os
 import warnings
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -208,6 +209,7 @@ def on_device(monkeypatch, source, folder, compilations):
     launching._limits.cache_clear()
 
 
+@pytest.mark.skipif(find_spec("cuda") is None, reason="cuda-bindings is not installed")
 class TestLaunching:
     def test_a_launch_is_on_the_current_device_and_stream(self, on_device, source):
         x = torch.zeros(4)
