@@ -30,7 +30,7 @@ def new_share() -> nn.Parameter:
 
 
 def value_of(share: Tensor | None) -> float | None:
-    """Return the share as a number; None where there is none, or where it is on the device "meta"."""
+    """Return the share as a number; None if there is no share, or if it is on the device "meta"."""
     if share is None or share.is_meta:
         return None
     whole: Any = share.full_tensor() if hasattr(share, "full_tensor") else share  # of a sharded model

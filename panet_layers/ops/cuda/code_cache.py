@@ -25,7 +25,7 @@ def folder() -> Path:
 
 
 def load(key: str) -> bytes | None:
-    """Return the code that is stored under the key; None where there is none, or it is damaged."""
+    """Return the code that is stored under the key; None if no file has it, or if the file is damaged."""
     try:
         stored = (folder() / key).read_bytes()
     except FileNotFoundError:
