@@ -17,14 +17,10 @@ def interpreting() -> bool:
 
 
 def why_no_nvrtc() -> str | None:
-    """Return why CUDA C cannot be compiled here; None where it can."""
+    """Return why CUDA C cannot be compiled here; None if it can."""
     from panet_layers.ops.cuda import compiling
 
-    try:
-        compiling.version()
-    except compiling.Unusable as error:
-        return str(error)
-    return None
+    return compiling.why_not()
 
 
 def on_interpreter() -> torch.device:

@@ -74,23 +74,13 @@ def _why_not_gpu(device: torch.device) -> str | None:
     return None
 
 
-@called_not_traced
-def _why_no_cuda_c() -> str | None:
-    """Return why CUDA C cannot be compiled here; None where it can."""
-    try:
-        compiling.version()
-    except compiling.Unusable as error:
-        return str(error)
-    return None
-
-
 def why_not_cuda(x: Tensor | None = None) -> str | None:
     """Return why the kernels of CUDA C cannot run on x, or on no device here; None where they can.
 
     Whether x is too large for them is only known when they are launched.
     """
     if x is None:
-        return _why_no_gpu() or _why_no_cuda_c()
+        return _why_no_gpu() or compiling.why_not()
     if not launching.machine.runs_on(x.device):
         kind = "ROCm" if x.device.type == "cuda" else x.device.type
         return f"it needs an NVIDIA GPU, and the input is a {kind} tensor"
@@ -100,7 +90,7 @@ def why_not_cuda(x: Tensor | None = None) -> str | None:
         return f"it takes {', '.join(map(str, AUTO_DTYPES))}, and the input is {x.dtype}"
     if not x.is_contiguous():
         return f"it takes contiguous maps, and the input of shape {tuple(x.shape)} has strides {x.stride()}"
-    return _why_no_cuda_c()
+    return compiling.why_not()
 
 
 def why_not_native(x: Tensor | None = None) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...compatibility import called_not_traced
 from . import code_cache
 
 SHARED_SOURCES = Path(__file__).parent
@@ -53,6 +54,16 @@ def version() -> tuple[int, int]:
     except Exception as error:  # each release of cuda-bindings has another one for a library that is not found
         raise Unusable(f"NVRTC, which compiles CUDA C, cannot be loaded: {error}") from error
     return major, minor
+
+
+@called_not_traced
+def why_not() -> str | None:
+    """Return why CUDA C cannot be compiled here; None if it can."""
+    try:
+        version()
+    except Unusable as error:
+        return str(error)
+    return None
 
 
 @functools.cache

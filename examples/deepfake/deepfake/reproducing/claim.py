@@ -70,7 +70,7 @@ def gain_line(results: Sequence[Result], compression: str, other: str, compared:
 def _by_seed(found: Cell) -> str:
     if found.interval is None:
         return f"{found.mean:+.2f} (one seed)"
-    shown = "differs from 0" if abs(found.mean) > found.interval else "cannot be told from 0"
+    shown = "differs from 0" if found.differs else "cannot be told from 0"
     return f"{found.mean:+.2f} ± {found.interval:.2f} over {len(found.values)} seeds ({shown})"
 
 

@@ -152,7 +152,7 @@ def _gain(results: Sequence[Result], compression: str, ffpp: bool) -> str:
 def _signed(found: Cell) -> str:
     if found.interval is None:
         return f"{found.mean:+.2f}, one seed"
-    sure = "" if abs(found.mean) > found.interval else "; these seeds do not show a difference"
+    sure = "" if found.differs else "; these seeds do not show a difference"
     return f"{found.mean:+.2f} ± {found.interval:.2f} (95 % interval of the mean){sure}"
 
 

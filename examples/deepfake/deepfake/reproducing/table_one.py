@@ -50,6 +50,11 @@ class Cell(NamedTuple):
         return self._t * self.spread / math.sqrt(len(self.values))
 
     @property
+    def differs(self) -> bool:
+        """Whether the mean's 95 % interval leaves out 0, for a difference; False for one seed."""
+        return self.interval is not None and abs(self.mean) > self.interval
+
+    @property
     def _t(self) -> float:
         """Student's t for 95 %, two-sided."""
         return float(stats.t.ppf(0.975, len(self.values) - 1))
