@@ -14,6 +14,7 @@ from panet_layers.ops.emam.tensors import Parameters
 from tests.devices import why_no_nvrtc
 from tests.emulator.instructions import NUMBERS
 from tests.emulator.running import Options
+from tests.kernels.cuda_c_cases import DTYPES, SHARE
 from tests.kernels.helpers import reference_run
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
 from tests.layers.precision import Budget, Plain, lowered
@@ -23,17 +24,11 @@ pytestmark = [
     pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc())),
 ]
 
-# One pixel, single rows and columns, odd sides; one channel and many; strips of 4 to 10 rows.
-SHARE = [
-    EmamCase(2, 6, 2, 1, 1), EmamCase(2, 8, 2, 1, 37), EmamCase(2, 8, 2, 37, 1), EmamCase(2, 6, 2, 5, 7),
-    EmamCase(2, 8, 8, 13, 17), EmamCase(1, 91, 1, 9, 7), EmamCase(1, 36, 2, 10, 10),
-]  # fmt: skip
 LARGE = [
     EmamCase(1, 182, 2, 19, 19), EmamCase(1, 64, 2, 37, 37), EmamCase(1, 256, 1, 10, 10), EmamCase(1, 16, 2, 56, 56),
     EmamCase(1, 24, 1, 24, 32), EmamCase(1, 8, 1, 147, 147), EmamCase(1, 90, 1, 3, 66), EmamCase(1, 12, 1, 150, 150),
     EmamCase(3, 3, 3, 5, 7), EmamCase(1, 12, 4, 4, 8),
 ]  # fmt: skip
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SMALL_LIMIT = 5 << 10  # bytes of shared memory with which small maps go by bands
 BANDED = [EmamCase(1, 6, 2, 26, 9), EmamCase(1, 5, 1, 31, 6), EmamCase(2, 3, 1, 9, 33)]
 

@@ -12,19 +12,18 @@ from panet_layers.ops.emam.cuda import backward as cuda
 from panet_layers.ops.emam.cuda import backward_plans, forward
 from panet_layers.ops.emam.cuda.planning import TooLarge
 from panet_layers.ops.emam.tensors import Parameters
+from tests.devices import why_no_nvrtc
+from tests.kernels.cuda_c_cases import DTYPES, SHARE
 from tests.kernels.helpers import assert_non_finite_alike
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
 from tests.layers.inputs import LAYOUTS
 from tests.layers.precision import Budget, lowered, plain_run
 
-pytestmark = pytest.mark.emulated
+pytestmark = [
+    pytest.mark.emulated,
+    pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc())),
+]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# One pixel, single rows and columns, odd sides; one channel and many; loads of 1 to 8 elements.
-SHARE = [
-    EmamCase(2, 6, 2, 1, 1), EmamCase(2, 8, 2, 1, 37), EmamCase(2, 8, 2, 37, 1), EmamCase(2, 6, 2, 5, 7),
-    EmamCase(2, 8, 8, 13, 17), EmamCase(1, 91, 1, 9, 7), EmamCase(1, 36, 2, 10, 10),
-]  # fmt: skip
 LARGE = [
     EmamCase(1, 182, 2, 19, 19), EmamCase(1, 64, 2, 37, 37), EmamCase(1, 256, 1, 10, 10), EmamCase(1, 16, 2, 56, 56),
     EmamCase(1, 24, 1, 24, 32), EmamCase(1, 8, 1, 147, 147), EmamCase(1, 200, 1, 3, 40), EmamCase(1, 12, 1, 150, 150),

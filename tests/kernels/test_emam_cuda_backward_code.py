@@ -58,10 +58,8 @@ def test_next_to_nothing_spills_and_blocks_can_start(sm, most_baked, tmp_path, m
     monkeypatch.setenv("PANET_LAYERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(baking, "_shapes", {})
     monkeypatch.setattr(baking, "MOST_SHAPES", most_baked)
-    try:
-        compiling.version()
-    except compiling.Unusable as error:
-        pytest.skip(str(error))
+    if reason := compiling.why_not():
+        pytest.skip(reason)
     machine = Recording(sm)
     monkeypatch.setattr(launching, "machine", machine)
     for shape in SHAPES:
