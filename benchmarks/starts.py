@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
-from panet_layers.insertion.share import shared
+from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.timing import measure
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {"EMAM": EMAM, "SCAM": partial(SCAM, reduction=8)}
-STARTS = ("identity", "layer")
 ARMS = ("none", *(f"{layer}, {start}" for layer in LAYERS for start in STARTS))
-T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by seeds
 MAPS = ((2, 256, 56, 56), (4, 64, 64, 64))
 
 
@@ -119,7 +117,9 @@ def _difference(found: dict[str, list[float]], arm: str, other: str) -> str:
     if arm == other:
         return ""
     differences = [a - b for a, b in zip(found[arm], found[other])]
-    half = T_95[len(differences)] * statistics.stdev(differences) / len(differences) ** 0.5
+    from scipy.stats import t  # which scikit-learn brings
+
+    half = t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
     mean = statistics.mean(differences)
     return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cost", action="store_true", help="measure time instead")
     parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples, for --cost; {DEFAULT}")
-    parser.add_argument("--seeds", type=int, choices=sorted(T_95), default=5, help=DEFAULT)
+    parser.add_argument("--seeds", type=int, choices=range(2, 11), default=5, help=DEFAULT)
     parser.add_argument("--images", type=positive, default=100, help=f"to fine-tune on; {DEFAULT}")
     parser.add_argument("--epochs", type=positive, default=30, help=f"of fine-tuning; {DEFAULT}")
     options = parser.parse_args(arguments)
