@@ -31,6 +31,7 @@ from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.dataset.manifest import SPLITS
 from deepfake.forging.camera import FPS, OVERSAMPLING, RATE_FACTORS, ClipTask, make_clip
+from deepfake.forging.coarse_recipes import VISIBLE_METHODS
 from deepfake.forging.pairing import Pairing, choose_people, draw_pairing
 from deepfake.forging.portrait_files import SIDECAR, Photo, Portrait, find_faces, list_photos
 from deepfake.forging.recipes import METHODS
@@ -57,17 +58,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(1)
     with reading_input():
         check_destination(args.destination, SETTINGS)
-        photos = choose_people(list_photos(args.portraits), args.identities, args.seed)
+        photos = choose_people(list_photos(args.portraits), args.identities, args.seed, args.shots)
         portraits, faceless = find_faces(photos, args.workers)
         for photo in faceless:
             print(f"{photo.path}: no face found, left out", file=sys.stderr)
-        recipes = {name: str(METHODS[name].__doc__).strip() for name in METHODS if name in args.methods}
-        pairing = draw_pairing(portraits, list(recipes), args.seed)
+        methods = VISIBLE_METHODS if args.visible else METHODS
+        recipes = {name: str(methods[name].__doc__).strip() for name in methods if name in args.methods}
+        shot = [portrait for portrait in portraits for _ in range(args.shots)]
+        pairing = draw_pairing(shot, list(recipes), args.seed)
         sidecar = args.portraits / SIDECAR
         settings = describe(portraits, faceless, recipes, args.size, args.frames, args.seed, sidecar)
+        settings |= {"shots": args.shots} if args.shots > 1 else {}
         claim_destination(args.destination, SETTINGS, settings)
     with locked(args.destination / ".lock", f"{args.destination}: another forge.py is running there"):
-        make_clips(pairing, args.destination, args.size, args.frames, args.seed, args.workers)
+        make_clips(pairing, args)
         finish(pairing, args.destination, recipes)
     reals = sum(clip.method == "real" for clip in pairing.clips)
     print(f"{args.destination}: {reals} real and {len(pairing.clips) - reals} fake clips, each as c23 and c40")
@@ -79,12 +83,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("portraits", type=path, metavar="PORTRAITS", help="folder of photos, one face each")
     parser.add_argument("destination", type=path, metavar="DEST", help="folder to create, or to continue")
     parser.add_argument("--identities", type=positive_int, help="number of people to use (default: all)")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="default: all")
+    parser.add_argument(
+        "--visible",
+        action="store_true",
+        help=f"coarse forgeries that a small network learns; only {' and '.join(VISIBLE_METHODS)}",
+    )
+    parser.add_argument(
+        "--shots", type=positive_int, default=1, help="clips of each photo and method (default: %(default)s)"
+    )
     parser.add_argument("--frames", type=positive_int, default=24, help="frames per clip (default: %(default)s)")
     parser.add_argument("--size", type=positive_int, default=320, help="side of a clip (default: %(default)s pixels)")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: %(default)s)")
     arguments = parser.parse_args(argv)
+    possible = list(VISIBLE_METHODS if arguments.visible else METHODS)
+    if missing := [name for name in arguments.methods or [] if name not in possible]:
+        raise UserError(f"--visible has no {missing[0]} (wanted {' or '.join(possible)})", exit_code=2)
+    arguments.methods = arguments.methods or possible
     if arguments.size % 2 or arguments.size < LEAST_SIZE:
         raise UserError(
             f"--size {arguments.size} (wanted an even number of at least {LEAST_SIZE}: H.264's yuv420p needs even "
@@ -122,19 +138,19 @@ def describe(
     }
 
 
-def make_clips(pairing: Pairing, destination: Path, size: int, frames: int, seed: int, workers: int) -> None:
+def make_clips(pairing: Pairing, args: argparse.Namespace) -> None:
     """Make every clip that is missing."""
     tasks = []
     for clip in pairing.clips:
         target, donor = pairing.portraits[clip.target], pairing.portraits[clip.source]
-        task = ClipTask(clip, target, donor, destination, size, frames, seed)
+        task = ClipTask(clip, target, donor, args.destination, args.size, args.frames, args.seed, args.visible)
         if not all(file.is_file() for file in task.files.values()):
             tasks.append(task)
     if len(tasks) < len(pairing.clips):
         print(f"{len(pairing.clips) - len(tasks)} of {len(pairing.clips)} clips are made already", file=sys.stderr)
     for folder in {file.parent for task in tasks for file in task.files.values()}:
         make_folder(folder)
-    for _ in run_tasks(make_clip, tasks, workers, "making clips"):
+    for _ in run_tasks(make_clip, tasks, args.workers, "making clips"):
         pass
 
 

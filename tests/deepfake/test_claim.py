@@ -10,13 +10,13 @@ import pytest
 
 from deepfake.common.cli import UserError
 from deepfake.evaluating.bootstrap import resample
-from deepfake.reproducing.claim import claim
+from deepfake.reproducing.claim import claim, people_needed
 from deepfake.reproducing.coverage import Coverage
 from deepfake.reproducing.paired_bootstrap import paired_intervals
 from deepfake.reproducing.table_one import Cell, Result
 from tests.deepfake.finished_trainings import result
 
-FFPP = Coverage("f00d", True, True, [], Counter())
+FFPP = Coverage("f00d", True, True, [], Counter(), {})
 OTHER = FFPP._replace(official=False, is_ffpp=False)
 
 
@@ -106,3 +106,37 @@ def test_scores_of_other_images_are_refused(tmp_path):
         paired_intervals([(one, tmp_path / "bad.csv")], ["auc"])
     with pytest.raises(UserError, match=r"gone\.csv"):
         paired_intervals([(one, tmp_path / "gone.csv")], ["auc"])
+
+
+def test_intervals_over_people_are_wider_where_their_videos_are_alike(tmp_path):
+    """Ten videos of each of six people, alike: as many resamples of people as one of each person's would give."""
+    wrong = {3: 0.9, 7: 0.4}  # the fakes of one person and the reals of another are scored worse
+
+    def scores(video, frame):
+        return wrong.get(video % 12, float(video % 2))
+
+    many, few = tmp_path / "many.csv", tmp_path / "few.csv"
+    perfect = write_scores(tmp_path / "perfect.csv", lambda video, frame: float(video % 2))
+    write_scores(many, scores)
+    people = {f"{('real', 'swap')[v % 2]}/{v}": f"person {v % 12 // 2}" for v in range(60)}
+    by_person = paired_intervals([(perfect, many)], ["acc", "auc"], people)
+    write_scores(few, scores, videos=12, frames=1)
+    perfect_few = write_scores(tmp_path / "perfect_few.csv", lambda video, frame: float(video % 2), videos=12, frames=1)
+    assert by_person == paired_intervals([(perfect_few, few)], ["acc", "auc"], people)
+    by_video = paired_intervals([(perfect, many)], ["acc", "auc"])
+    assert np.diff(by_person["acc"]) > np.diff(by_video["acc"])
+
+
+def test_the_people_that_a_difference_needs():
+    """By hand: an interval half as wide needs four times the people."""
+    assert people_needed(1.0, 0.2, 1.8, 15) == "differs from 0" == people_needed(-1.0, -1.8, -0.2, 15)
+    assert people_needed(1.0, -1.0, 3.0, 15) == "cannot be told from 0; it would take about 60 people"
+    assert people_needed(-1.0, -3.0, 1.0, 15) == "cannot be told from 0; it would take about 60 people"
+    for none in (0.0, 1e-3):
+        assert people_needed(none, -1.0, 1.0, 15).endswith("about more than 10000 people")
+
+
+def test_gains_on_data_that_name_people_are_over_people(tmp_path):
+    people = {"real/1": "ann", "FaceSwap/1_2": "ann", "real/2": "bob", "FaceSwap/2_1": "bob"}
+    text = claim(results(tmp_path, "recce", "panet"), {"c23": OTHER._replace(people=people)})
+    assert "over 2 people [" in text and "over videos" not in text

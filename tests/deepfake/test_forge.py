@@ -115,6 +115,7 @@ def test_prepare_reads_the_set_as_ffpp(forged, tmp_path):
         assert {identities[key]["split"] for key in record.path.split("/")[1].split("_")} == {record.split}
     rows = [json.loads(line) for line in (tmp_path / "crops/manifest.jsonl").read_text().splitlines()]
     assert all(row["faces"] for row in rows)
+    assert all(row["person"] == identities[row["video"].split("_")[0]]["person"] for row in rows)
 
 
 def test_readme_says_that_the_set_is_not_ffpp(forged):
@@ -133,6 +134,29 @@ def test_same_bytes_again_and_with_two_workers(forged, people, tmp_path):
     done = run_script(people, tmp_path / "again", *OPTIONS[:-1], 2)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "again") == digests(forged)
+
+
+def test_visible_forgeries_and_several_shots_of_a_photo(forged, people, tmp_path):
+    """Two clips of each photo differ in camera and forgery, and a visible forgery changes more than the others do."""
+    run_here(people, tmp_path / "set", *OPTIONS, "--visible", "--shots", 2, "--methods", "NeuralTextures")
+    listed = json.loads((tmp_path / "set/identities.json").read_text())
+    assert len(listed) == 16 and listed["000"]["portrait"] == listed["001"]["portrait"]
+    videos = tmp_path / "set/original_sequences/youtube/c23/videos"
+    assert len(list(videos.iterdir())) == 16
+    assert (videos / "000.mp4").read_bytes() != (videos / "001.mp4").read_bytes()
+    fakes = sorted((tmp_path / "set/manipulated_sequences").rglob("c23/videos/*.mp4"))
+    assert len(fakes) >= 16 and {file.parts[-4] for file in fakes} == {"NeuralTextures"}
+    assert json.loads((tmp_path / "set/forge.json").read_text())["shots"] == 2
+    with pytest.raises(UserError, match=r"forge\.json"):
+        run_here(people, tmp_path / "set", *OPTIONS, "--visible", "--methods", "NeuralTextures")
+
+
+def test_wrong_choices_are_named(people, tmp_path):
+    with pytest.raises(UserError, match="--visible has no Face2Face"):
+        run_here(people, tmp_path / "set", "--visible", "--methods", "Deepfakes", "Face2Face")
+    with pytest.raises(UserError, match="8 photos x 500 shots"):
+        run_here(people, tmp_path / "set", "--shots", 500)
+    assert not (tmp_path / "set").exists()
 
 
 def test_another_seed_gives_another_set(forged, people, tmp_path):

@@ -17,6 +17,7 @@ from ..common.cli import UserError
 from ..media.image_files import read_rgb
 from ..media.video import write_clip
 from .canvas import Still, similarity, smooth_for_scale, warp
+from .coarse_recipes import VISIBLE_METHODS
 from .pairing import Clip
 from .portrait_files import Portrait
 from .recipes import METHODS, genuine, recolour, resharpen
@@ -50,6 +51,7 @@ class ClipTask:
     size: int
     frames: int
     seed: int
+    visible: bool = False
 
     @property
     def files(self) -> dict[str, Path]:
@@ -65,7 +67,7 @@ class ClipTask:
 def make_clip(task: ClipTask) -> None:
     """Write the missing files of a clip. UserError that names the photos where the recipe fails."""
     target, donor = _load_still(task.target), _load_still(task.donor)
-    forge = METHODS.get(task.clip.method, genuine)
+    forge = (VISIBLE_METHODS if task.visible else METHODS).get(task.clip.method, genuine)
     try:
         canvas = forge(target, donor, OVERSAMPLING * task.size, task.random("forgery", task.clip))
     except ValueError as error:

@@ -57,3 +57,5 @@ COARSE_METHODS: dict[str, Callable[[Still, Still, int, np.random.Generator], np.
     "swap": coarse_swap,
     "self-blend": coarse_self_blend,
 }
+VISIBLE_METHODS = {"Deepfakes": coarse_swap, "NeuralTextures": coarse_self_blend}
+"""The recipe of each folder of forge.py --visible, of the same kinds as the folder's own in recipes.py."""

@@ -16,7 +16,7 @@ from .portrait_files import Photo, Portrait
 SHARE_HELD_OUT = 0.15  # of the people, for val and for test each
 LEAST_PEOPLE = 2  # per split: a fake needs a target and a donor
 CANDIDATES = 8  # a donor is the nearest in tone of this many
-MOST_PORTRAITS = 1000  # ids have three digits, as in FF++
+MOST_CLIPS = 1000  # real ones: ids have three digits, as in FF++
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,28 @@ class Pairing:
     clips: list[Clip]
 
 
-def choose_people(photos: list[Photo], identities: int | None, seed: int) -> list[Photo]:
-    """The photos of `identities` people drawn by the seed (None: all). UserError if there are too few or too many."""
+def choose_people(photos: list[Photo], identities: int | None, seed: int, shots: int = 1) -> list[Photo]:
+    """The photos of `identities` people drawn by the seed (None: all). UserError if there are too few or too many.
+
+    `shots` is the number of real clips of each photo.
+    """
     people = sorted({photo.person for photo in photos})
     if identities is not None and identities > len(people):
         raise UserError(f"--identities {identities}, but the photos show {len(people)} people (choose no more)")
     split_sizes(identities or len(people))
     chosen = set(np.random.default_rng([seed, 0]).permutation(people)[:identities].tolist())
     kept = [photo for photo in photos if photo.person in chosen]
-    if len(kept) > MOST_PORTRAITS:
-        raise UserError(f"{len(kept)} photos (wanted at most {MOST_PORTRAITS}; choose fewer people with --identities)")
+    if len(kept) * shots > MOST_CLIPS:
+        clips = f"{len(kept)} photos" + (f" x {shots} shots" if shots > 1 else "")
+        raise UserError(f"{clips} (wanted at most {MOST_CLIPS}; choose fewer people with --identities)")
     return kept
 
 
 def draw_pairing(portraits: list[Portrait], methods: list[str], seed: int) -> Pairing:
-    """Splits, ids, pairs and clips; the same portraits and seed give the same. UserError with too few people."""
+    """Splits, ids, pairs and clips; the same portraits and seed give the same. UserError with too few people.
+
+    A portrait gets an id for each time that it is listed.
+    """
     rng = np.random.default_rng([seed, 1])
     people = rng.permutation(sorted({portrait.person for portrait in portraits})).tolist()
     split_of: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ..common.markdown import table
@@ -11,6 +12,7 @@ from .paired_bootstrap import paired_intervals
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, Cell, Result, cell, gains, pairs
 
 OTHERS = ("recce", "xception")
+MOST_PEOPLE = 10_000
 
 
 def claim(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> str:
@@ -19,7 +21,8 @@ def claim(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> str:
     trained = any(r.model == "panet" for r in results)
     lines = [figure_line(results, compression) for compression in compared if trained]
     for compression in coverages:
-        lines += [gain_line(results, compression, other, compression in compared) for other in OTHERS]
+        people = coverages[compression].people
+        lines += [gain_line(results, compression, other, compression in compared, people) for other in OTHERS]
     lines = [f"- {line}" for line in lines if line]
     parts = ["## Does the detector reproduce the paper?"]
     if not compared:
@@ -52,19 +55,34 @@ def figure_line(results: Sequence[Result], compression: str) -> str:
     return f"{COMPRESSION_NAMES[compression]}: {'; '.join(said)}." if said else ""
 
 
-def gain_line(results: Sequence[Result], compression: str, other: str, compared: bool) -> str:
-    """PANet's gain over another model: by seed, by video, and how many seeds would show it."""
+def gain_line(
+    results: Sequence[Result], compression: str, other: str, compared: bool, people: Mapping[str, str]
+) -> str:
+    """PANet's gain over another model: by seed, by video or person, and how many seeds or people would show it."""
     paired = pairs(results, compression, other)
     if not paired:
         return ""
-    intervals = paired_intervals([(one.scores, two.scores) for one, two in paired], list(METRIC_NAMES))
+    intervals = paired_intervals([(one.scores, two.scores) for one, two in paired], list(METRIC_NAMES), people)
     said = []
     for metric, name in METRIC_NAMES.items():
         found = gains(results, compression, metric, other)
         assert found is not None
         low, high = (100 * bound for bound in intervals[metric])
-        said.append(f"{name} {_by_seed(found)}, over videos [{low:+.2f}, {high:+.2f}]{_needed(found, compared)}")
+        tested = len(set(people.values()))
+        over = f"over {tested} people" if people else "over videos"
+        wanted = f" ({people_needed(found.mean, low, high, tested)})" if people else ""
+        said.append(f"{name} {_by_seed(found)}, {over} [{low:+.2f}, {high:+.2f}]{wanted}{_needed(found, compared)}")
     return f"{COMPRESSION_NAMES[compression]}, PANet minus {MODELS[other]}: {'; '.join(said)}."
+
+
+def people_needed(difference: float, low: float, high: float, tested: int) -> str:
+    """Whether these people tell a difference from 0, or about how many would: an interval shrinks with their root."""
+    if low > 0 or high < 0:
+        return "differs from 0"
+    nearer = difference - low if difference > 0 else high - difference
+    factor = (nearer / difference) ** 2 if difference else math.inf
+    needed = math.ceil(tested * factor) if factor * tested < MOST_PEOPLE else None
+    return f"cannot be told from 0; it would take about {needed or f'more than {MOST_PEOPLE}'} people"
 
 
 def _by_seed(found: Cell) -> str:

@@ -22,6 +22,7 @@ class Coverage(NamedTuple):
         is_ffpp: whether this is FF++'s test split, but for a few missing videos.
         missing: FF++'s test videos without a crop.
         problems: how many videos and frames have no crop, by reason.
+        people: the person of each test video, if the manifest says it of all; else none.
     """
 
     fingerprint: str
@@ -29,17 +30,27 @@ class Coverage(NamedTuple):
     is_ffpp: bool
     missing: list[ffpp.Video]
     problems: Counter[str]
+    people: dict[str, str]
 
 
 def read_coverage(folder: Path) -> Coverage:
     """The coverage of a prepared folder, from its manifest. UserError if it cannot be read."""
     content = read_bytes(folder / MANIFEST)
     rows = [parse_json(line) for _, line in numbered_lines(decode(content))]
-    tested = {(row["method"], row["video"]) for row in rows if row["split"] == "test" and "path" in row}
+    test_rows = [row for row in rows if row["split"] == "test" and "path" in row]
+    tested = {(row["method"], row["video"]) for row in test_rows}
+    people = {f"{row['method']}/{row['video']}": row.get("person") for row in test_rows}
     official = ffpp.official_test()
     problems = Counter(_kind(row["problem"], row.get("frame")) for row in rows if "path" not in row)
     fingerprint, missing = hashlib.sha256(content).hexdigest(), sorted(official - tested)
-    return Coverage(fingerprint, tested <= official, ffpp.is_test_split(tested), missing, problems)
+    return Coverage(
+        fingerprint,
+        tested <= official,
+        ffpp.is_test_split(tested),
+        missing,
+        problems,
+        people={} if None in people.values() else people,
+    )
 
 
 def _kind(problem: str, frame: int | None) -> str:

@@ -1,10 +1,10 @@
-"""95 % intervals of the difference between two models on the same test videos, by bootstrap over videos."""
+"""95 % intervals of the difference between two models on the same test videos, by bootstrap over videos or people."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,11 +36,14 @@ def read_scores(file: Path) -> Scored:
         raise UserError(f"{file}: not what evaluate.py writes ({error!r}); evaluate the run again") from None
 
 
-def paired_intervals(pairs: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> dict[str, list[float]]:
+def paired_intervals(
+    pairs: Sequence[tuple[Path, Path]], metrics: Sequence[str], people: Mapping[str, str] | None = None
+) -> dict[str, list[float]]:
     """The interval of each metric's difference by frame, first minus second, of the mean over the pairs (seeds).
 
-    A resample draws the same videos for all. It shows how much a difference depends on these videos; how much on the
-    training, the seeds show. UserError if two files have other images.
+    A resample draws the same videos for all, or with `people` (the person of each video) the same people, each with all
+    videos. It shows how much a difference depends on who and what was tested; how much on the training, the seeds show.
+    UserError if two files have other images.
     """
     read = [(read_scores(one), read_scores(other)) for one, other in pairs]
     first = read[0][0]
@@ -48,14 +51,24 @@ def paired_intervals(pairs: Sequence[tuple[Path, Path]], metrics: Sequence[str])
         for file, found in zip(files, scored, strict=True):
             if found.names != first.names:
                 raise UserError(f"{file}: has other images than {pairs[0][0]}")
-    number = {video: i for i, video in enumerate(dict.fromkeys(first.videos))}
-    group = np.array([number[video] for video in first.videos])
-    of_videos = np.zeros(len(number), np.int64)
-    of_videos[group] = first.labels
     drawn: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
-    for counts in draw_all(of_videos, RESAMPLES, SEED, len(group)):
-        weights = counts[:, group]
+    for weights in _draws(first, people):
         found_pairs = [tuple(weighted_metrics(first.labels, s.scores, weights) for s in pair) for pair in read]
         for metric in metrics:
             drawn[metric].append(np.mean([one[metric] - other[metric] for one, other in found_pairs], axis=0))
     return {metric: interval_of(np.concatenate(parts)) for metric, parts in drawn.items()}
+
+
+def _draws(scored: Scored, people: Mapping[str, str] | None) -> Iterator[NDArray[np.float64]]:
+    """How often each image counts in some resamples (R, N): each class of videos is drawn from itself, or people are.
+
+    A person has images of both classes, so that drawing people keeps the classes' shares.
+    """
+    names = [people[video] for video in scored.videos] if people else scored.videos
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    group = np.array([number[name] for name in names])
+    of_groups = np.zeros(len(number), np.int64)
+    if not people:
+        of_groups[group] = scored.labels
+    for counts in draw_all(of_groups, RESAMPLES, SEED, len(group)):
+        yield counts[:, group]

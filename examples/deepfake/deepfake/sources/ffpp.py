@@ -5,23 +5,26 @@ manipulated_sequences/<method>/<compression>/videos/<target>_<source>.mp4, compr
 a, b of a split, a_b and b_a are fakes. The splits are read from splits/*.json in the tree, in FF++'s own format (lists
 of [target, source] pairs). Without them, or where they are the same, FF++'s official splits count (ffpp_splits.csv),
 with the four methods of the published results: folders of other methods are left out, unless they are named.
+Where forge.py made the tree, identities.json names the person of each id.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..common.cli import UserError, to_stderr_once
-from ..common.texts import parse_json, read_text
+from ..common.texts import parse_json, read_json, read_text
 from ..dataset.manifest import SPLITS
 from ..media.found_files import check_readable, find_media, report_left_out
 from .source import Selection, Source, check_methods
 
 ORIGINAL = Path("original_sequences", "youtube")
 MANIPULATED = Path("manipulated_sequences")
+IDENTITIES = "identities.json"
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 OFFICIAL_SPLITS = Path(__file__).with_name("ffpp_splits.csv")
 MOST_MISSING = 0.01  # of FF++'s 700 test videos: so few can change ACC by about one point at most
@@ -51,10 +54,19 @@ def list_sources(root: Path, wanted: Selection) -> list[Source]:
         _report_other_methods(root, other_methods(root))
     split_of = split_of_ids(pairs)
     fakes = [f"{a}_{b}" for listed in pairs.values() for pair in listed for a, b in (pair, pair[::-1])]
+    person_of = _people(root / IDENTITIES) if (root / "forge.json").is_file() else {}
     found = _videos(root / ORIGINAL / wanted.compression / "videos", "real", list(split_of), split_of)
     for method in methods:
         found += _videos(root / MANIPULATED / method / wanted.compression / "videos", method, fakes, split_of)
-    return found
+    return [replace(source, person=person_of.get(source.video.partition("_")[0])) for source in found]
+
+
+def _people(file: Path) -> dict[str, str]:
+    """The person of each id."""
+    try:
+        return {video_id: str(row["person"]) for video_id, row in read_json(file).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: not what forge.py writes ({error!r}); run forge.py again") from None
 
 
 def other_methods(root: Path) -> list[str]:

@@ -38,6 +38,7 @@ class Source:
         frames: numbers of the frames that an index file names; None: the index rule chooses.
         frame_of: for a photo that is a frame of a video, the id of that video. Its face is still found, cropped and
             reported on its own.
+        person: who is shown, if the data say so; of a fake, the target.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Source:
     split: str
     frames: tuple[int, ...] | None = None
     frame_of: str | None = None
+    person: str | None = None
 
     @property
     def manifest_video(self) -> str:
@@ -55,7 +57,8 @@ class Source:
 
     def row(self) -> dict[str, Any]:
         """What every line of the manifest says about it."""
-        return {"label": self.label, "split": self.split, "method": self.method, "video": self.video}
+        person = {} if self.person is None else {"person": self.person}
+        return {"label": self.label, "split": self.split, "method": self.method, "video": self.video, **person}
 
 
 def check_methods(wanted: Collection[str], present: Collection[str], folder: Path) -> None:
