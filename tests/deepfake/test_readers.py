@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deepfake.common.cli import UserError
+from deepfake.common.interrupt import ENDING
 from deepfake.dataset.readers import ReaderEnded, read_ahead
 
 LARGE = (4, 3, 512, 512)  # more than is sent ahead
@@ -111,11 +112,11 @@ def test_no_shared_memory_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_signals_to_all_processes_do_not_end_a_reader() -> None:
-    """Ctrl-C and SIGTERM reach every process of a job; the main one finishes its step first."""
+    """Ctrl-C, SIGTERM and SIGUSR1 reach every process of a job; the main one finishes its step first."""
     batches = read_ahead(Numbered(), range(1000), 2)
     next(batches)
     for process in multiprocessing.active_children():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             os.kill(process.pid or 0, number)
     assert len(list(batches)) == 999
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment: one line, the exit code that schedulers expect, no work lost, no traceback."""
+"""Signals that end a command: one line, the exit code that schedulers expect, no work lost, no traceback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def default_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGUSR1, 138, "terminated")],
 )
 def test_signals_have_their_exit_codes(number: signal.Signals, code: int, line: str, capsys: Any) -> None:
     def main() -> None:
@@ -81,7 +82,10 @@ def test_a_second_ctrl_c_raises_at_once() -> None:
         assert not isinstance(caught.value, Terminated)
 
 
-@pytest.mark.parametrize("sent, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    "sent, raised",
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGUSR1, Terminated)],
+)
 def test_a_signal_to_another_thread_is_held_back_too(sent: signal.Signals, raised: type[BaseException]) -> None:
     """Any thread that does not block a signal may get it, such as a progress bar's; Python acts in the main one."""
     end, reached = threading.Event(), []
@@ -120,7 +124,7 @@ def test_a_worker_of_a_pool_that_is_killed_ends_the_command_in_one_line() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_all_processes_of_a_training_saves_it(
     noise_images: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and exit with what it returns, or 0; after a UserError with its code, and ``error: ...``.
 
-    130 after Ctrl-C, 143 after SIGTERM, with which schedulers end a job.
+    130 after Ctrl-C; 143 after SIGTERM and 138 after SIGUSR1, with which schedulers end a job.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that cannot be printed
@@ -72,9 +72,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         to_stderr(f"error: {error}")
         code = error.exit_code
-    except Terminated:
+    except Terminated as signalled:
         print("terminated", file=sys.stderr)
-        code = 143
+        code = 128 + signalled.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

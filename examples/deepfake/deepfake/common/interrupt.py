@@ -1,4 +1,7 @@
-"""Ctrl-C, and SIGTERM, with which schedulers end a job: as a request between two steps, or as an exception."""
+"""Ctrl-C, and what schedulers send to end a job: as a request between two steps, or as an exception.
+
+They send SIGTERM, or before a job's time is over SIGUSR1 (SLURM's `--signal=USR1@120`).
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,32 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+SCHEDULERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows: one
+ENDING = (signal.SIGINT, *SCHEDULERS)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has arrived. What handles Ctrl-C handles it too; only the exit code differs."""
+    """A scheduler's signal has arrived. What handles Ctrl-C handles it too; only the exit code differs."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exception_of(number: int) -> KeyboardInterrupt:
+    """What a signal of ENDING raises."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 class Interrupt:
-    """While entered, Ctrl-C or SIGTERM only sets ``requested``; a second Ctrl-C raises KeyboardInterrupt at once.
+    """While entered, a signal of ENDING only sets ``requested``; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    A second SIGTERM does not: torchrun passes on what the scheduler has sent to every process already.
+    A second one of a scheduler does not: torchrun passes on what the scheduler has sent to every process already.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._kind: type[KeyboardInterrupt] = KeyboardInterrupt
+        self._request = KeyboardInterrupt()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -42,19 +55,19 @@ class Interrupt:
 
     def leave(self) -> NoReturn:
         """Raise what was requested: KeyboardInterrupt, or Terminated."""
-        raise self._kind
+        raise self._request
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.requested:
-            self._kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            self._request = exception_of(number)
         self.requested = True
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM until the block ends. Processes that it starts get neither while they start."""
+    """Keep the signals of ENDING until the block ends. Processes that it starts get none while they start."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -81,15 +94,16 @@ def _replaced_handlers(handler: Callable[[int, FrameType | None], Any]) -> dict[
 
 @contextmanager
 def raising_signals() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt and SIGTERM Terminated, where a parent process does not ignore them."""
+    """Let Ctrl-C raise KeyboardInterrupt and the others Terminated, where a parent process does not ignore them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in ENDING}
     if before[signal.SIGINT] is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _raise_terminated)
+    for number in SCHEDULERS:
+        if before[number] is signal.SIG_DFL:
+            signal.signal(number, _raise_terminated)
     try:
         yield
     finally:
@@ -99,7 +113,7 @@ def raising_signals() -> Iterator[None]:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(number)
 
 
 def leave_while_importing(commands: Path) -> None:

@@ -38,7 +38,7 @@ def run_tasks(
     """Yield function(task) in the order of the tasks; with 2 or more workers, in that many processes.
 
     An error in a task stops the rest: tasks that run are finished, no other is started. Ctrl-C and
-    SIGTERM stop all at once.
+    what schedulers send stop all at once.
     """
     between = 0.1 if sys.stderr.isatty() else LOG_SECONDS
     with tqdm(total=len(tasks), desc=description, unit="", dynamic_ncols=True, mininterval=between) as bar:

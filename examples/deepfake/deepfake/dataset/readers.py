@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..common.cli import UserError
-from ..common.interrupt import held_back
+from ..common.interrupt import ENDING, held_back
 from ..common.workers import end_with_parent
 
 SENT_AHEAD = 2**20
@@ -76,7 +76,7 @@ def _start(batches: Dataset[Any], steps: Sequence[int]) -> _Reader:
 
 def _read(batches: Dataset[Any], steps: Sequence[int], sending: socket.socket) -> None:
     """Send the batches of these steps, and last an error, if there is one."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; the main one ends the others
+    for number in ENDING:  # they reach every process; the main one ends the others
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     torch.set_num_threads(1)

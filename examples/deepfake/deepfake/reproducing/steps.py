@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.cli import UserError
-from ..common.interrupt import Terminated
+from ..common.interrupt import ENDING, Terminated, exception_of
 
 HERE = Path(__file__).parents[2]
 
@@ -50,16 +50,15 @@ class Step:
         if left:
             raise UserError(f"step {self.name!r} needs step {left[0]!r}, which is not done")
         code = _run([sys.executable, *self.command()])
-        if code in (130, -2):
-            raise KeyboardInterrupt
-        if code in (143, -15):
-            raise Terminated
+        for number in ENDING:
+            if code in (128 + number, -number):
+                raise exception_of(number)
         if code:
             raise UserError(f"step {self.name!r} ended with exit code {code}; repeat the command to continue there")
 
 
 def _run(command: list[str]) -> int:
-    """Run a command; its exit code. Ctrl-C or SIGTERM ends it too, and it gets the time to save what it has done."""
+    """Run a command; its exit code. A signal that ends this process ends it too, once it has saved what it has done."""
     with subprocess.Popen(command) as process:
         try:
             return process.wait()

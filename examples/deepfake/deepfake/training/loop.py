@@ -25,7 +25,7 @@ from .settings import Settings
 
 
 def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt) -> float:
-    """Run the remaining steps of an epoch, then save. KeyboardInterrupt after Ctrl-C or SIGTERM.
+    """Run the remaining steps of an epoch, then save. KeyboardInterrupt after a signal that ends it.
 
     Returns the share of the time spent waiting for images: near 0 if the readers keep up.
     """
