@@ -33,25 +33,43 @@ head:
 def run(folder, *arguments):
     """In a process of its own: importing ultralytics changes torch and the environment, and reads its settings."""
     offline = {"YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(ROOT / "examples/insertion"), str(ROOT)])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, **offline, "PYTHONPATH": path},
+        env={**os.environ, **offline, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
 
 
+def needs(*packages):
+    """Skip where a package is missing; none is imported, since ultralytics would change this process."""
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"needs {package}, of the extra `clients`")
+
+
+def with_data(folder):
+    """Write the YAML, and the data set of ultralytics' own two pictures."""
+    (folder / "yolo11-emam.yaml").write_text(YAML)
+    done = run(folder, "-m", "tests.insertion.bundled_pictures", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_worker_processes_build_train_and_resume_a_model_of_a_yaml(tmp_path):
+    needs("ultralytics", "cloudpickle")
+    with_data(tmp_path)
+    done = run(tmp_path, Path(__file__).with_name("check_workers.py"), tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "all checks passed"
+
+
 @pytest.mark.slow
 def test_the_command_line_trains_from_a_yaml_and_its_checkpoints_work_everywhere(tmp_path):
-    if find_spec("ultralytics") is None:
-        pytest.skip("needs ultralytics, of the extra `clients`")
+    needs("ultralytics", "openvino")
     pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
-    (tmp_path / "yolo11-emam.yaml").write_text(YAML)
-    drawing = "import sys, pathlib, into_yolo; into_yolo.draw_squares(pathlib.Path(sys.argv[1]))"
-    done = run(tmp_path, "-c", drawing, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with_data(tmp_path)
     done = run(
         tmp_path,
         *("-m", "panet_layers.integrations.ultralytics", "train", "model=yolo11n-emam.yaml", "data=data.yaml"),
