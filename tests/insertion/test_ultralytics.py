@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -97,6 +98,57 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(ImportError, match=r"ultralytics can't be imported.*pip install 'panet-layers\[clients\]'"):
         register()
+
+
+def known_parser(d, ch, verbose=True):
+    f = args = None
+    return d, ch, f, args
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Without ultralytics: of it, only what `register` changes."""
+    made = {name: types.ModuleType(f"ultralytics.{name}") for name in ("nn", "nn.tasks", "utils", "utils.dist")}
+    for name, module in made.items():
+        monkeypatch.setitem(sys.modules, f"ultralytics.{name}", module)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(made[parent], child, module)
+    monkeypatch.setitem(sys.modules, "ultralytics", types.ModuleType("ultralytics"))
+    monkeypatch.setattr(torch.serialization, "add_safe_globals", lambda _: None)
+    made["nn.tasks"].parse_model = known_parser
+    return made
+
+
+def test_the_program_of_worker_processes_registers_before_all_else(stand_in, tmp_path):
+    from panet_layers.integrations.ultralytics import register
+
+    program = tmp_path / "program.py"
+    stand_in["utils.dist"].generate_ddp_file = lambda trainer: program.write_text(trainer) and str(program)
+    register(), register()
+    assert stand_in["utils.dist"].generate_ddp_file("print('trains', 'é')\n") == str(program)
+    first, *_, last = program.read_text(encoding="utf-8").split("\n", 4)
+    assert first == "import sys" and last == "print('trains', 'é')\n"
+    code = "import panet_layers.integrations.ultralytics as u, runpy, sys; u.register = lambda: print('registered'); "
+    code += f"runpy.run_path({str(program)!r}, run_name='__main__')"
+    done = run(tmp_path, "-c", code)
+    assert done.stdout.splitlines() == ["registered", "trains é"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: setattr(made["nn.tasks"], "parse_model", lambda d: d), "parses a model's YAML in another way"),
+        (lambda made: None, "starts worker processes in another way"),
+    ],
+)
+def test_an_unknown_version_is_refused_before_anything_is_changed(stand_in, change, message):
+    from panet_layers.integrations.ultralytics import register
+
+    change(stand_in)
+    with pytest.raises(RuntimeError, match=message):
+        register()
+    assert not hasattr(stand_in["nn.tasks"], "EMAM")
 
 
 def test_a_layer_of_a_checkpoint_computes_the_same_without_ultralytics():
