@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -115,11 +115,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.seeds < 2:
         parser.error(f"--seeds {options.seeds} (wanted 2 or more: the table gives a spread)")
     try:
-        rows = results_file.read(options.out, COLUMNS) if options.table else trained(options.seeds)
+        rows: list[Row] = []
+        for new in () if options.table else trained(options.seeds):
+            rows += new
+            results_file.write(options.out, rows, COLUMNS)
+        rows = rows or results_file.read(options.out, COLUMNS)
         if not rows:
             raise results_file.ResultsError(f"{options.out} has no rows")
-        if not options.table:
-            results_file.write(options.out, rows, COLUMNS)
     except results_file.ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -127,19 +129,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def trained(seeds: int) -> list[Row]:
-    """Return a row for each layer, task and seed."""
+def trained(seeds: int) -> Iterator[list[Row]]:
+    """Yield the rows of each layer and task, one for each seed."""
     start, here = time.monotonic(), results_file.provenance("cpu")
-    rows: list[Row] = []
     for name, layer in LAYERS.items():
         for task in TASKS:
             found = [accuracy(task.maps, layer, seed) for seed in range(seeds)]
-            rows += [
+            yield [
                 {"layer": name, "signal": task.title, "seed": str(seed), "accuracy": f"{share:.6f}", **here}
                 for seed, share in enumerate(found)
             ]
             print(f"{time.monotonic() - start:5.0f} s  {name}, {task.title}: {100 * mean(found):.1f}", file=sys.stderr)
-    return rows
 
 
 def markdown(rows: list[Row]) -> str:

@@ -75,6 +75,13 @@ def test_the_table_gives_mean_and_deviation_over_seeds(tmp_path, capsys):
     assert "| EMAM |  | 80.0 ± 10.0 |  |" in capsys.readouterr().out
 
 
+def test_the_docs_show_the_table_of_the_results():
+    rows = results_file.read(known_answers.OUT, known_answers.COLUMNS)
+    if not rows:
+        pytest.skip("not measured yet: python benchmarks/known_answers.py")
+    assert known_answers.markdown(rows) in (results_file.ROOT / "docs/layers.md").read_text(encoding="utf-8")
+
+
 def test_a_file_without_rows_is_an_error(tmp_path, capsys):
     assert known_answers.main(["--table", "--out", str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"

@@ -42,6 +42,32 @@ def test_trainings_are_stored_beside_those_of_other_options(tmp_path, capsys, on
     assert "starts.csv has no rows of 20 images, 3 epochs" in capsys.readouterr().err
 
 
+def page():
+    return (results_file.ROOT / "docs/insertion.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_show_the_accuracies_of_the_results():
+    pytest.importorskip("scipy")
+    rows, _ = starts.divided(starts.RESULTS / "starts.csv", 100, 30)
+    assert len(rows) == 5 * len(starts.ARMS) and starts.accuracies(rows) in page()
+
+
+def test_the_docs_give_the_shares_of_the_longer_trainings():
+    rows, _ = starts.divided(starts.RESULTS / "starts.csv", 100, 120)
+    if not rows:
+        pytest.skip("not measured yet: python benchmarks/starts.py --epochs 120")
+    shares, words = starts.shares_at_the_end(rows), " ".join(page().split())
+    for layer in starts.LAYERS:
+        assert f"at {shares[f'{layer}, identity']} for {layer}" in words
+
+
+def test_the_docs_show_the_costs_of_the_results():
+    rows = results_file.read(starts.RESULTS / "starts-cost.csv")
+    if not rows:
+        pytest.skip("not measured yet: python benchmarks/starts.py --cost")
+    assert starts.costs(rows) in page()
+
+
 @pytest.fixture
 def one_thread():
     threads = torch.get_num_threads()
