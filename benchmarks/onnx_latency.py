@@ -73,7 +73,7 @@ NETWORKS = {"yolo11n": Network(yolo11n, ("model.16", "model.19", "model.22"))}  
 def build(network: Network, contender: str, images: Tensor) -> nn.Module:
     """Return the network in evaluation mode; contenders have the same weights, those of their layers included."""
     torch.manual_seed(0)
-    model = network.build().eval()
+    model = with_statistics(network.build(), images)
     if contender != PLAIN:
         kind = PublishedEMA if contender == PUBLISHED else EMAM
         start = "identity" if contender == SHARED else "layer"
@@ -83,6 +83,16 @@ def build(network: Network, contender: str, images: Tensor) -> nn.Module:
         if name.endswith(".share"):
             nn.init.constant_(parameter, SHARE)
     return model
+
+
+@torch.no_grad()
+def with_statistics(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return the model with the images' own statistics: the features of a new network vanish with its own."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    model.train()(images)
+    return model.eval()
 
 
 def export(model: nn.Module, images: Tensor, path: Path) -> None:
