@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
 if not __package__:  # run as a script
@@ -162,7 +162,7 @@ def rows_of(name: str, size: int, threads: int, rounds: int, folder: Path) -> li
     if not runs:
         return []
     others = OtherProcesses()
-    times = alternately(runs, rounds)
+    times = alternately(runs, rounds, thread_time if threads == 1 else perf_counter)
     here = results_file.provenance("cpu") | {"onnxruntime": machine.version("onnxruntime"), "others": others.share()}
     what = {"network": name, "shape": "x".join(map(str, images.shape)), "threads": str(threads)}
     rows = []
@@ -181,16 +181,19 @@ def rows_of(name: str, size: int, threads: int, rounds: int, folder: Path) -> li
     return rows
 
 
-def alternately(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each contender in each round; a round starts with another contender than the last."""
+def alternately(runs: dict[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Return the seconds of each contender in each round; a round starts with another contender than the last.
+
+    clock: of one thread, its processor's time, which other processes disturb less.
+    """
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for done in range(WARM_UPS + rounds):
         for name in names[done % len(names) :] + names[: done % len(names)]:
-            start = perf_counter()
+            start = clock()
             runs[name]()
             if done >= WARM_UPS:
-                seconds[name].append(perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
