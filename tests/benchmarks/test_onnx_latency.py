@@ -69,3 +69,9 @@ def test_contenders_of_a_network_have_the_same_weights():
     ours, published = (onnx_latency.build(SMALL, name, images).double() for name in ("EMAM", PUBLISHED))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(ours(x), published(x), rtol=1e-10, atol=1e-10)
+
+
+def test_the_docs_show_the_table_of_the_results():
+    rows = results_file.read(onnx_latency.OUT, onnx_latency.COLUMNS)
+    assert len(rows) == len(CONTENDERS)
+    assert onnx_latency.markdown(rows) in (results_file.ROOT / "docs/export.md").read_text(encoding="utf-8")
