@@ -3,6 +3,9 @@
 A map of features, of independent noise, holds one of three signals, or a decoy whose mean over the pixels is the same
 or nearly so. The classifier sees only the means of the channels, as a network's head does, and so depends on the layer
 before it. Each layer is trained in the same way, from several seeds; no image and no face is needed.
+
+python benchmarks/known_answers.py            # train, write the accuracies, print the table
+python benchmarks/known_answers.py --table    # print the table of the file
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 if not __package__:  # run as a script
@@ -22,6 +26,8 @@ from timm.layers import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import results_file
+from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM
 
@@ -30,6 +36,8 @@ PIXELS = SIDE * SIDE
 BATCH, STEPS, TESTED, SEEDS = 64, 500, 4096, 10
 RATE = 0.01
 PATCH = 6  # even, so that the rows and columns of a chequered patch have a mean of 0
+COLUMNS = ("layer", "signal", "seed", "accuracy", *results_file.PROVENANCE)
+OUT = results_file.ROOT / "benchmarks/results/known_answers.csv"
 
 Maps = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -98,22 +106,51 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train every layer on every task; print the accuracies as a table in Markdown."""
+    """Train every layer on every task, write a row for each training, print the table; return 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each layer (default: %(default)s)")
-    seeds = parser.parse_args(arguments).seeds
-    if seeds < 2:
-        parser.error(f"--seeds {seeds} (wanted 2 or more: the table gives a spread)")
-    start, rows = time.monotonic(), []
+    parser.add_argument("--out", type=Path, metavar="CSV", default=OUT, help="default: %(default)s")
+    parser.add_argument("--table", action="store_true", help="train nothing, print the file")
+    options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds {options.seeds} (wanted 2 or more: the table gives a spread)")
+    try:
+        rows: list[Row] = []
+        for new in () if options.table else trained(options.seeds):
+            rows += new
+            results_file.write(options.out, rows, COLUMNS)
+        rows = rows or results_file.read(options.out, COLUMNS)
+        if not rows:
+            raise results_file.ResultsError(f"{options.out} has no rows")
+    except results_file.ResultsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(markdown(rows), end="")
+    return 0
+
+
+def trained(seeds: int) -> Iterator[list[Row]]:
+    """Yield the rows of each layer and task, one for each seed."""
+    start, here = time.monotonic(), results_file.provenance("cpu")
     for name, layer in LAYERS.items():
-        cells = []
         for task in TASKS:
             found = [accuracy(task.maps, layer, seed) for seed in range(seeds)]
-            cells.append(f"{100 * mean(found):.1f} ± {100 * stdev(found):.1f}")
-            print(f"{time.monotonic() - start:5.0f} s  {name}, {task.title}: {cells[-1]}", file=sys.stderr)
-        rows.append((name, *cells))
-    print(markdown_table(("layer", *(task.title for task in TASKS)), rows, 1), end="")
-    return 0
+            yield [
+                {"layer": name, "signal": task.title, "seed": str(seed), "accuracy": f"{share:.6f}", **here}
+                for seed, share in enumerate(found)
+            ]
+            print(f"{time.monotonic() - start:5.0f} s  {name}, {task.title}: {100 * mean(found):.1f}", file=sys.stderr)
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return a table of per cent: a line for each layer, a column for each task, mean ± deviation over the seeds."""
+    cells: dict[str, dict[str, str]] = {}
+    for (layer, signal), group in results_file.grouped(rows, ("layer", "signal")).items():
+        found = [float(row["accuracy"]) for row in group]
+        cells.setdefault(layer, {})[signal] = f"{100 * mean(found):.1f} ± {100 * stdev(found):.1f}"
+    signals = [task.title for task in TASKS]
+    lines = [(layer, *(found.get(signal, "") for signal in signals)) for layer, found in cells.items()]
+    return markdown_table(("layer", *signals), lines, 1)
 
 
 def accuracy(maps: Maps, layer: Callable[[], nn.Module], seed: int) -> float:

@@ -1,11 +1,11 @@
-"""The CSV file of results: one row per measurement; measuring again replaces the row."""
+"""The CSV files of results: one row per measurement; measuring again replaces the row."""
 
 from __future__ import annotations
 
 import csv
 import io
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,8 +30,8 @@ class ResultsError(Exception):
     """Results that cannot be read, written or drawn; the message names the file or what is missing."""
 
 
-def read(path: Path) -> list[Row]:
-    """Return the rows of a file of results; an empty list if there is no file."""
+def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """Return the rows of a file of results with these columns; an empty list if there is no file."""
     if not path.exists():
         return []
     try:
@@ -40,11 +40,11 @@ def read(path: Path) -> list[Row]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultsError(f"cannot read {path}: {error}") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise ResultsError(f"{path} is not a file of these benchmarks: its first line must be {','.join(COLUMNS)}")
+    if tuple(reader.fieldnames or ()) != tuple(columns):
+        raise ResultsError(f"{path} is not a file of these benchmarks: its first line must be {','.join(columns)}")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise ResultsError(f"{path}, line {number} does not have {len(COLUMNS)} fields; correct or delete the line")
+            raise ResultsError(f"{path}, line {number} does not have {len(columns)} fields; correct or delete the line")
     return rows
 
 
@@ -65,10 +65,10 @@ def key(row: Row) -> tuple[str, ...]:
     return tuple(row[column] for column in KEY)
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[Row], columns: Sequence[str] = COLUMNS) -> None:
     """Write the rows as CSV, all or nothing."""
     content = io.StringIO()
-    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(content, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     replace(path, content.getvalue().encode())

@@ -5,6 +5,7 @@ default; with more --epochs they go further.
 
 python benchmarks/starts.py           # fine-tuning: needs scikit-learn, for its digits; about two minutes on one core
 python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with autograd's derivative of lerp
+python benchmarks/starts.py --table   # print the file's table; with --cost that of times, with --epochs 120 those rows
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 if not __package__:  # run as a script
     import checkout  # noqa: F401
@@ -21,15 +24,21 @@ if not __package__:  # run as a script
 import torch
 from torch import Tensor, nn
 
+from benchmarks import results_file
 from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.insertion.share import STARTS, shared
+from panet_layers.measuring.cases import Case
 from panet_layers.measuring.timing import measure
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {"EMAM": EMAM, "SCAM": partial(SCAM, reduction=8)}
 ARMS = ("none", *(f"{layer}, {start}" for layer in LAYERS for start in STARTS))
 MAPS = ((2, 256, 56, 56), (4, 64, 64, 64))
+WAYS = ("copy", "alone", "with share", "autograd's lerp")
+COLUMNS = ("arm", "images", "epochs", "seed", "accuracy", "shares", *results_file.PROVENANCE)
+RESULTS = results_file.ROOT / "benchmarks/results"
 
 
 def network() -> nn.Sequential:
@@ -89,23 +98,37 @@ def fine_tuned(arm: str, pretrained: nn.Module, images: int, epochs: int, seed: 
     return accuracy(model, x[others], y[others]), [share.item() for share in shares]
 
 
-def compare(seeds: int, images: int, epochs: int) -> str:
-    """Return a table: the accuracy of each arm, and its paired difference from the network without layers."""
-    found: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    shares: dict[str, list[float]] = {arm: [] for arm in ARMS}
+def compare(seeds: int, images: int, epochs: int) -> list[Row]:
+    """Return a row for each arm and seed: its accuracy in per cent, and the shares at the end."""
+    here, rows = results_file.provenance("cpu"), []
     for seed in range(seeds):
         torch.manual_seed(seed)
         pretrained = network()
         train(pretrained, *digits(range(5)), epochs=10, rate=1e-3)
         for arm in ARMS:
-            percent, final = fine_tuned(arm, pretrained, images, epochs, seed)
-            found[arm].append(percent)
-            shares[arm] += final
-    rows = [[arm, _mean(found[arm]), _difference(found, arm, "none"), _range(shares[arm])] for arm in ARMS]
+            percent, shares = fine_tuned(arm, pretrained, images, epochs, seed)
+            what = {"arm": arm, "images": str(images), "epochs": str(epochs), "seed": str(seed)}
+            final = " ".join(f"{share:.4f}" for share in shares)
+            rows.append({**what, "accuracy": f"{percent:.4f}", "shares": final, **here})
+    return rows
+
+
+def accuracies(rows: list[Row]) -> str:
+    """Return a table: the accuracy of each arm, and its paired difference from the network without layers."""
+    groups = results_file.grouped(rows, ("arm",)).items()
+    found = {arm: [float(row["accuracy"]) for row in group] for (arm,), group in groups}
+    shares = shares_at_the_end(rows)
+    lines = [[arm, _mean(found[arm]), _difference(found, arm, "none"), shares[arm]] for arm in ARMS]
     for layer in LAYERS:
         arms = [f"{layer}, {start}" for start in STARTS]
-        rows.append([f"{layer}, identity - layer", "", _difference(found, *arms), ""])
-    return markdown_table(("layer, start", "accuracy (%)", "difference (points)", "s at the end"), rows, 1)
+        lines.append([f"{layer}, identity - layer", "", _difference(found, *arms), ""])
+    return markdown_table(("layer, start", "accuracy (%)", "difference (points)", "s at the end"), lines, 1)
+
+
+def shares_at_the_end(rows: list[Row]) -> dict[str, str]:
+    """Return the smallest and the largest share of each arm; "" for an arm without any."""
+    groups = results_file.grouped(rows, ("arm",)).items()
+    return {arm: _range([float(share) for row in group for share in row["shares"].split()]) for (arm,), group in groups}
 
 
 def _mean(values: list[float]) -> str:
@@ -128,17 +151,27 @@ def _range(values: list[float]) -> str:
     return f"{min(values):.2f} to {max(values):.2f}" if values else ""
 
 
-def cost(rounds: int) -> str:
-    """Return a table of milliseconds, all timed alternately: inference, and a training step of one layer."""
+def cost(rounds: int) -> list[Row]:
+    """Return rows of milliseconds, all timed alternately: inference, and a training step of one layer."""
     rows = []
     for name, layer in LAYERS.items():
         for shape in MAPS:
             for training in (False, True):
-                steps = _steps(layer(shape[1]), shape, training)
-                times = {way: timing.milliseconds for way, timing in measure(steps, rounds).items()}
-                case = f"{name}, {'x'.join(map(str, shape))}", "training" if training else "inference"
-                rows.append([*case, *(f"{value:.2f}" for value in times.values())])
-    return markdown_table(("layer, map", "", "copy", "alone", "with share", "autograd's lerp"), rows, 2)
+                module = layer(shape[1])
+                times = measure(_steps(module, shape, training), rounds)
+                case, here = Case(name, shape, getattr(module, "groups", None)), results_file.provenance("cpu")
+                pass_ = "training" if training else "inference"
+                rows += [results_file.new_row(case, pass_, way, here | time.columns()) for way, time in times.items()]
+    return rows
+
+
+def costs(rows: list[Row]) -> str:
+    """Return a table of milliseconds: a line for each layer, map and pass, a column for each of `WAYS`."""
+    lines = []
+    for (layer, shape, pass_), group in results_file.grouped(rows, ("layer", "shape", "pass")).items():
+        times = {row["contender"]: float(row["milliseconds"]) for row in group}
+        lines.append([f"{layer}, {shape}", pass_, *(f"{times[way]:.2f}" for way in WAYS)])
+    return markdown_table(("layer, map", "", *WAYS), lines, 2)
 
 
 def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str, Callable[[], object]]:
@@ -160,18 +193,47 @@ def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str
     return {"copy": lambda: x.detach().clone(), **{name: partial(run, way) for name, way in ways.items()}}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table that was asked for."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what was asked for, write it, print its table; return 0, or 1 where a file can't be read or written."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cost", action="store_true", help="measure time instead")
+    parser.add_argument("--table", action="store_true", help="measure nothing, print the files")
     parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples, for --cost; {DEFAULT}")
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=5, help=DEFAULT)
     parser.add_argument("--images", type=positive, default=100, help=f"to fine-tune on; {DEFAULT}")
     parser.add_argument("--epochs", type=positive, default=30, help=f"of fine-tuning; {DEFAULT}")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="of starts.csv, starts-cost.csv")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(cost(options.rounds) if options.cost else compare(options.seeds, options.images, options.epochs), end="")
+    trainings, times = options.folder / "starts.csv", options.folder / "starts-cost.csv"
+    try:
+        if options.cost:
+            if not options.table:
+                results_file.write(times, results_file.merge(results_file.read(times), cost(options.rounds)))
+            print(costs(results_file.read(times)), end="")
+            return 0
+        if not options.table:
+            new = compare(options.seeds, options.images, options.epochs)
+            _, others = divided(trainings, options.images, options.epochs)
+            results_file.write(trainings, [*others, *new], COLUMNS)
+        rows, _ = divided(trainings, options.images, options.epochs)
+        if not rows:
+            raise results_file.ResultsError(
+                f"{trainings} has no rows of {options.images} images, {options.epochs} epochs"
+            )
+        print(accuracies(rows), end="")
+    except results_file.ResultsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def divided(path: Path, images: int, epochs: int) -> tuple[list[Row], list[Row]]:
+    """Return the rows of a file of trainings that have these options, and the others."""
+    rows = results_file.read(path, COLUMNS)
+    same = [row for row in rows if (row["images"], row["epochs"]) == (str(images), str(epochs))]
+    return same, [row for row in rows if row not in same]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -97,6 +97,14 @@ def cost(layer: nn.Module, shape: tuple[int, ...], share: Tensor | None = None) 
     return Cost(sum(p.numel() for p in parameters) + extra, counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
+def counted_already(layer: nn.Module, counted: set[nn.Parameter]) -> int:
+    """Return how many of the layer's parameters are in `counted`, which gets the others: a layer may serve twice."""
+    own = set(layer.parameters())
+    again = sum(parameter.numel() for parameter in own & counted)
+    counted |= own
+    return again
+
+
 def copied(module: nn.Module) -> nn.Module:
     """Return a deep copy of a module, which may hold tensors that operations returned, such as a pruned weight."""
     with _Detaching():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .changeable import check_changeable
-from .costs import CostReport, Row, cost
+from .costs import CostReport, Row, cost, counted_already
 from .folding import ignore_folding, notice_folding
 from .locations import Location, find_locations
 from .observation import observe
@@ -70,7 +70,8 @@ def insert_attention(
     seen = observe(model, example_input)
     locations = find_locations(at, seen)
     refinements = [(location.module, _refinement(location, model, layer, start)) for location in locations]
-    rows = [_row(location, refinement) for location, (_, refinement) in zip(locations, refinements)]
+    counted: set[nn.Parameter] = set()
+    rows = [_row(location, refinement, counted) for location, (_, refinement) in zip(locations, refinements)]
     attach(refinements)
     names = {location.module: location.name for location in locations}
     notice_folding(names, seen.normalised)
@@ -113,11 +114,12 @@ def _refinement(location: Location, model: nn.Module, layer: Callable[[int], nn.
     return refinement.to(device=like.device, dtype=like.dtype).train(model.training)
 
 
-def _row(location: Location, refinement: Refinement) -> Row:
+def _row(location: Location, refinement: Refinement, counted: set[nn.Parameter]) -> Row:
     layout, layer, share = location.layout, refinement.layer, refinement.share
     shape = (layout.channels, layout.height, layout.width)
     try:
-        counted = cost(layer, shape, share).times(location.calls)
-        return Row(location.name, str(layout), type(layer).__name__, counted, value_of(share))
+        own = cost(layer, shape, share).times(location.calls)
+        own = own._replace(parameters=own.parameters - counted_already(layer, counted))
+        return Row(location.name, str(layout), type(layer).__name__, own, value_of(share))
     except Exception as error:
         raise ValueError(f"the layer for {location.name!r} does not refine a map of {shape}: {error}") from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,12 +20,17 @@ from ..scam import SCAM, ChannelAttention, SpatialAttention
 __all__ = ["register"]
 
 ARGUMENTS = {"EMAM": "groups", "SCAM": "reduction"}
+IN_WORKERS = """import sys
+sys.path = {path!r}
+from panet_layers.integrations.ultralytics import register
+register()
+"""
 
 
 class Registration:
     """Attribute of a layer that was built from a YAML: where the layer is unpickled, the names are registered again.
 
-    So checkpoints and the worker processes of distributed training need no call of `register`.
+    So checkpoints need no call of `register`.
     """
 
     def __reduce__(self) -> tuple[Callable[[], Registration], tuple[()]]:
@@ -58,30 +64,42 @@ def register() -> None:
 
     The argument may be EMAM's groups or SCAM's reduction, `[4]`. The channels are those of the row's input, scaled with
     the model's width. The built model holds `panet_layers.EMAM` and `panet_layers.SCAM` themselves. Its checkpoints
-    register the names where they are loaded. A second call changes nothing.
+    register the names where they are loaded, and so do the worker processes of a training on several GPUs. A second
+    call changes nothing.
 
     Building a model raises ValueError, which names the row, for other arguments, several inputs or none that comes
     before the row, and a layer that does not fit the channels.
-    Raises ImportError where ultralytics is not installed, or RuntimeError where its parser is not the one known here.
+    Raises ImportError where ultralytics is not installed, or RuntimeError where its parser, or how it starts worker
+    processes, is not the one known here.
     """
     try:
         from ultralytics.nn import tasks
+        from ultralytics.utils import dist
     except ImportError as error:
         raise ImportError(
             f"ultralytics can't be imported: {error}; install it with pip install 'panet-layers[clients]'"
         ) from error
-    names: Any = tasks
-    parse = names.parse_model
+    names, workers = cast(Any, tasks), cast(Any, dist)
+    parse, generate = names.parse_model, getattr(workers, "generate_ddp_file", None)
     if getattr(parse, "__module__", None) == __name__:
         return
     if not {"ch", "f", "args"} <= {*parse.__code__.co_varnames, *parse.__code__.co_cellvars}:
         raise RuntimeError("this version of ultralytics parses a model's YAML in another way than 8.3 and 8.4 do")
+    if generate is None:
+        raise RuntimeError("this version of ultralytics starts worker processes in another way than 8.3 and 8.4 do")
 
     def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Build a model as ultralytics does, with EMAM and SCAM among the modules that a row may name."""
         return parse(_with_channels(d), *args, **kwargs)
 
+    def generate_ddp_file(trainer: Any) -> str:
+        """Write the program of ultralytics' worker processes, which registers the names first: it may read a YAML."""
+        program = Path(generate(trainer))
+        program.write_text(IN_WORKERS.format(path=sys.path) + program.read_text(encoding="utf-8"), encoding="utf-8")
+        return str(program)
+
     names.EMAM, names.SCAM, names.parse_model = EMAMInYaml, SCAMInYaml, parse_model
+    workers.generate_ddp_file = generate_ddp_file
     torch.serialization.add_safe_globals([EMAM, SCAM, ChannelAttention, SpatialAttention, registration])
 
 

@@ -1,11 +1,11 @@
-"""benchmarks/known_answers.py: what signals and decoys have in common, and a table of every layer and signal."""
+"""benchmarks/known_answers.py: what signals and decoys have in common, a row for each training, the docs' table."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from benchmarks import known_answers
+from benchmarks import known_answers, results_file
 from benchmarks.known_answers import CHANNELS, SIDE, TASKS, pixel, stripe, texture
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -52,13 +52,39 @@ def test_neighbours_in_a_texture_have_opposite_signs():
     assert (decoy[:, :, 1:] * decoy[:, :, :-1] > 0).any()
 
 
-def test_it_prints_a_row_for_each_layer_and_a_column_for_each_signal(monkeypatch, capsys):
+def test_it_prints_a_row_for_each_layer_and_a_column_for_each_signal(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(known_answers, "STEPS", 2)
     monkeypatch.setattr(known_answers, "TESTED", 4)
-    assert known_answers.main(["--seeds", "2"]) == 0
-    head, _, *rows = capsys.readouterr().out.splitlines()
+    out = ["--out", str(tmp_path / "rows.csv")]
+    assert known_answers.main(["--seeds", "2", *out]) == 0
+    printed = capsys.readouterr().out
+    head, _, *rows = printed.splitlines()
     assert head.count("|") == 2 + len(TASKS)
     assert [row.split(" | ")[0].strip("| ") for row in rows] == list(known_answers.LAYERS)
+    stored = results_file.read(tmp_path / "rows.csv", known_answers.COLUMNS)
+    assert len(stored) == 2 * len(TASKS) * len(known_answers.LAYERS)
+    assert all(row["accuracy"] and row["commit"] and row["hardware"] for row in stored)
+    assert known_answers.main(["--table", *out]) == 0 and capsys.readouterr().out == printed
+
+
+def test_the_table_gives_mean_and_deviation_over_seeds(tmp_path, capsys):
+    empty = dict.fromkeys(known_answers.COLUMNS, "") | {"layer": "EMAM", "signal": "a stripe"}
+    rows = [empty | {"seed": str(seed), "accuracy": share} for seed, share in enumerate(("0.7", "0.8", "0.9"))]
+    results_file.write(tmp_path / "rows.csv", rows, known_answers.COLUMNS)
+    assert known_answers.main(["--table", "--out", str(tmp_path / "rows.csv")]) == 0
+    assert "| EMAM |  | 80.0 ± 10.0 |  |" in capsys.readouterr().out
+
+
+def test_the_docs_show_the_table_of_the_results():
+    rows = results_file.read(known_answers.OUT, known_answers.COLUMNS)
+    if not rows:
+        pytest.skip("not measured yet: python benchmarks/known_answers.py")
+    assert known_answers.markdown(rows) in (results_file.ROOT / "docs/layers.md").read_text(encoding="utf-8")
+
+
+def test_a_file_without_rows_is_an_error(tmp_path, capsys):
+    assert known_answers.main(["--table", "--out", str(tmp_path / "none.csv")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 
 
 def test_training_finds_a_signal_that_the_mean_shows(monkeypatch):

@@ -11,7 +11,7 @@ from timm.layers import SelectiveKernel
 from torch import nn
 from torch.nn.utils import prune
 
-from panet_layers import EMAM, SCAM, profile
+from panet_layers import EMAM, SCAM, insert_attention, profile
 from panet_layers.insertion.costs import cost
 from tests.insertion.lookalikes import EMA
 from tests.insertion.small_hosts import X, insert_alone, resnet
@@ -160,3 +160,33 @@ def test_layers_that_hold_computed_tensors_are_counted(built):
 def test_the_published_ema_costs_what_emams_formulas_cost():
     published, ours = cost(EMA(32), (32, 16, 12)), cost(EMAM(32), (32, 16, 12))
     assert (published.parameters, published.macs) == (ours.parameters, ours.macs)
+
+
+@pytest.mark.parametrize("start", ["identity", "layer"])
+def test_a_layer_at_several_locations_has_a_row_with_its_share_for_each_and_its_parameters_in_the_first(start):
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Conv2d(16, 16, 2, 2), nn.Conv2d(16, 2, 1))
+    plain, layer = sum(p.numel() for p in model.parameters()), EMAM(16)
+    report = insert_attention(model, ["0", "1"], lambda _: layer, example_input=X, start=start)
+    shares = [None, None] if start == "layer" else [0.25, -0.5]
+    for index, share in enumerate(shares):
+        if share is not None:
+            nn.init.constant_(model[index].inserted_attention[0].share, share)
+    first, second = profile(model, X).rows
+    assert [first.name, second.name] == [f"{index}.inserted_attention.0.layer" for index in (0, 1)]
+    assert [first.map, second.map] == ["16x16x12", "16x8x6"] and [first.share, second.share] == shares
+    alone = [cost(layer, shape) for shape in ((16, 16, 12), (16, 8, 6))]
+    assert [first.cost.macs, second.cost.macs] == [each.macs for each in alone]
+    added = sum(p.numel() for p in model.parameters()) - plain
+    assert profile(model, X).total == report.total and report.total.parameters == added
+    assert [row.cost.parameters for row in report.rows] == [first.cost.parameters, second.cost.parameters]
+    assert second.cost.parameters == (0 if start == "layer" else 1)
+
+
+def test_a_layer_that_the_model_calls_itself_too_has_a_row_for_that():
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), EMAM(16), nn.Conv2d(16, 2, 1))
+    insert_attention(model, "0", lambda _: model[1], example_input=X)
+    nn.init.constant_(model[0].inserted_attention[0].share, 0.25)
+    inserted, own = profile(model, X).rows
+    assert (inserted.name, inserted.share) == ("0.inserted_attention.0.layer", 0.25)
+    assert (own.name, own.share) == ("1", None) and own.cost.macs == inserted.cost.macs
+    assert profile(model, X).total.parameters == sum(p.numel() for p in model[1].parameters()) + 1

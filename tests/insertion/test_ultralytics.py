@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,25 +34,43 @@ head:
 def run(folder, *arguments):
     """In a process of its own: importing ultralytics changes torch and the environment, and reads its settings."""
     offline = {"YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(ROOT / "examples/insertion"), str(ROOT)])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, **offline, "PYTHONPATH": path},
+        env={**os.environ, **offline, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
 
 
+def needs(*packages):
+    """Skip where a package is missing; none is imported, since ultralytics would change this process."""
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"needs {package}, of the extra `clients`")
+
+
+def with_data(folder):
+    """Write the YAML, and the data set of ultralytics' own two pictures."""
+    (folder / "yolo11-emam.yaml").write_text(YAML)
+    done = run(folder, "-m", "tests.insertion.bundled_pictures", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_worker_processes_build_train_and_resume_a_model_of_a_yaml(tmp_path):
+    needs("ultralytics", "cloudpickle")
+    with_data(tmp_path)
+    done = run(tmp_path, Path(__file__).with_name("check_workers.py"), tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "all checks passed"
+
+
 @pytest.mark.slow
 def test_the_command_line_trains_from_a_yaml_and_its_checkpoints_work_everywhere(tmp_path):
-    if find_spec("ultralytics") is None:
-        pytest.skip("needs ultralytics, of the extra `clients`")
+    needs("ultralytics", "openvino")
     pytest.importorskip("onnxruntime", reason="ONNX needs the packages of the extra `export`")
-    (tmp_path / "yolo11-emam.yaml").write_text(YAML)
-    drawing = "import sys, pathlib, into_yolo; into_yolo.draw_squares(pathlib.Path(sys.argv[1]))"
-    done = run(tmp_path, "-c", drawing, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with_data(tmp_path)
     done = run(
         tmp_path,
         *("-m", "panet_layers.integrations.ultralytics", "train", "model=yolo11n-emam.yaml", "data=data.yaml"),
@@ -79,6 +98,57 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(ImportError, match=r"ultralytics can't be imported.*pip install 'panet-layers\[clients\]'"):
         register()
+
+
+def known_parser(d, ch, verbose=True):
+    f = args = None
+    return d, ch, f, args
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Without ultralytics: of it, only what `register` changes."""
+    made = {name: types.ModuleType(f"ultralytics.{name}") for name in ("nn", "nn.tasks", "utils", "utils.dist")}
+    for name, module in made.items():
+        monkeypatch.setitem(sys.modules, f"ultralytics.{name}", module)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(made[parent], child, module)
+    monkeypatch.setitem(sys.modules, "ultralytics", types.ModuleType("ultralytics"))
+    monkeypatch.setattr(torch.serialization, "add_safe_globals", lambda _: None)
+    made["nn.tasks"].parse_model = known_parser
+    return made
+
+
+def test_the_program_of_worker_processes_registers_before_all_else(stand_in, tmp_path):
+    from panet_layers.integrations.ultralytics import register
+
+    program = tmp_path / "program.py"
+    stand_in["utils.dist"].generate_ddp_file = lambda trainer: program.write_text(trainer) and str(program)
+    register(), register()
+    assert stand_in["utils.dist"].generate_ddp_file("print('trains', 'é')\n") == str(program)
+    first, *_, last = program.read_text(encoding="utf-8").split("\n", 4)
+    assert first == "import sys" and last == "print('trains', 'é')\n"
+    code = "import panet_layers.integrations.ultralytics as u, runpy, sys; u.register = lambda: print('registered'); "
+    code += f"runpy.run_path({str(program)!r}, run_name='__main__')"
+    done = run(tmp_path, "-c", code)
+    assert done.stdout.splitlines() == ["registered", "trains é"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: setattr(made["nn.tasks"], "parse_model", lambda d: d), "parses a model's YAML in another way"),
+        (lambda made: None, "starts worker processes in another way"),
+    ],
+)
+def test_an_unknown_version_is_refused_before_anything_is_changed(stand_in, change, message):
+    from panet_layers.integrations.ultralytics import register
+
+    change(stand_in)
+    with pytest.raises(RuntimeError, match=message):
+        register()
+    assert not hasattr(stand_in["nn.tasks"], "EMAM")
 
 
 def test_a_layer_of_a_checkpoint_computes_the_same_without_ultralytics():

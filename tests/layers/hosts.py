@@ -23,6 +23,7 @@ NETWORKS = {
     "inserted": lambda: with_layers(resnet()),
     "panet": lambda: PANet(variant="tiny", drop_rate=0.0, noise_std=0.0),
 }
+MIXED = {"mixed": lambda: with_shares(with_layers(resnet(), start="identity"))}
 
 
 class Block(nn.Module):
@@ -45,9 +46,17 @@ def resnet(**options: Any) -> nn.Module:
     return timm.create_model("resnet18", num_classes=3, layers=(1, 1, 1, 1), channels=(16, 16, 32, 32), **options)
 
 
-def with_layers(model: nn.Module) -> nn.Module:
-    insert_attention(model, "stages", lambda channels: EMAM(channels, 4), start="layer")
-    insert_attention(model, "layer3.0.conv1", lambda channels: SCAM(channels, 4), start="layer")
+def with_layers(model: nn.Module, start: str = "layer") -> nn.Module:
+    insert_attention(model, "stages", lambda channels: EMAM(channels, 4), start=start)
+    insert_attention(model, "layer3.0.conv1", lambda channels: SCAM(channels, 4), start=start)
+    return model
+
+
+def with_shares(model: nn.Module) -> nn.Module:
+    """The model as after a training: shares of 0, below and above a half, and negative."""
+    shares = [parameter for name, parameter in model.named_parameters() if name.endswith(".share")]
+    for share, value in zip(shares, (0.3, 0.0, -0.2, 0.8, 0.6, 1.0), strict=True):
+        nn.init.constant_(share, value)
     return model
 
 
@@ -56,7 +65,7 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
     if name in LAYERS:
         return randomised(LAYERS[name](), 0).to(dtype).eval()
-    network = NETWORKS[name]().to(dtype)
+    network = (NETWORKS | MIXED)[name]().to(dtype)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)  # some start at zero, which hides their branch
