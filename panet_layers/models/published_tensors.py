@@ -30,13 +30,10 @@ def published_tensors(checkpoint: Mapping[str, Any], network: str) -> dict[str, 
 def without_prefix(tensors: Mapping[str, Tensor], anchor: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return (the network's tensors under its own names, the others under theirs).
 
-    The network is what has the prefix of the first name that ends in `anchor`, one of the network's own names. Raises
-    ValueError where a name is there twice, with and without that prefix.
+    The network is what has the prefix of the first name that ends in `anchor`, one of the network's own names. An other
+    tensor whose name is one of these says in its name that it has no prefix, so that no tensor is lost.
     """
     prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), "")
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     others = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
-    twice = [name for name in others if name in own]
-    if twice:
-        raise ValueError(f"{len(twice)} tensors are there with the prefix {prefix} and without: {', '.join(twice[:3])}")
-    return own, others
+    return own, {f"{name} without {prefix}" if name in own else name: value for name, value in others.items()}

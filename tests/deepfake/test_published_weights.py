@@ -177,6 +177,10 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     (tmp_path / "code.pth").write_bytes(pickle.dumps(evaluate.main, protocol=2))
     with pytest.raises(UserError, match=r"code\.pth (refused|is damaged)"):
         load_published(tmp_path / "code.pth", "recce", CPU)
+    with pytest.raises(
+        UserError, match=r"numpy\.bin refused: .* holds code; if you trust who made it, store its state_dict"
+    ):
+        load_published(saved(tmp_path / "numpy.bin", {"best_metric": np.float64(0.9), "model": {}}), "recce", CPU)
     with pytest.raises(UserError, match=r"list\.pth: holds a list \(wanted a state_dict"):
         load_published(saved(tmp_path / "list.pth", [1]), "xception", CPU)
     with pytest.raises(UserError, match=r"none\.pth: .* missing"):

@@ -49,7 +49,7 @@ def load_published(file: Path, network: str, device: torch.device) -> Published:
     UserError that names the file: it cannot be read or would run code, it is no such checkpoint, or a tensor of it is
     missing, unknown, of another shape or not finite.
     """
-    checkpoint = load_saved(file)
+    checkpoint = _load(file)
     if not isinstance(checkpoint, Mapping):
         raise UserError(f"{file}: holds a {type(checkpoint).__name__} (wanted a state_dict, or one under model)")
     convert = recce_state_dict if network == "recce" else xception_state_dict
@@ -64,6 +64,16 @@ def load_published(file: Path, network: str, device: torch.device) -> Published:
     model = place(model.eval(), device, choose_channels_last(None, device))
     about = {"file": str(file), "sha256": digest_of(file), "network": network, "code": code.name}
     return Published(fold_batch_norm(model), code, about | {"unused": len(unused)})
+
+
+def _load(file: Path) -> Any:
+    try:
+        return load_saved(file)
+    except UserError as error:
+        if "holds code" not in str(error):
+            raise
+        alone = "torch.save(torch.load(FILE, weights_only=False)['model'], NEW)"  # NumPy's numbers count as code
+        raise UserError(f"{error}; if you trust who made it, store its state_dict alone: {alone}") from error
 
 
 def _check_numbers(file: Path, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
