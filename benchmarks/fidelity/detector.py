@@ -89,7 +89,8 @@ def _randomise(model: nn.Module) -> None:
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for tensor, centre in ((norm.weight, 1), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
-                nn.init.uniform_(tensor, centre - 0.2, centre + 0.2)
+                if tensor is not None:
+                    nn.init.uniform_(tensor, centre - 0.2, centre + 0.2)
 
 
 @torch.no_grad()
