@@ -12,10 +12,22 @@ from .published_names import rename_channel_keys, rename_scam_keys, rename_spati
 def recce_state_dict(state_dict: Mapping[str, Any]) -> Any:
     """Return (state_dict, unused): a published RECCE state_dict under the names of `PANet(emam=None, scam=None)`.
 
-    The state_dict loads strictly; `unused` lists the names that PANet does not use. Raises ValueError, naming the keys,
-    where a tensor is missing, unknown or of the wrong shape.
+    Its layout is that of RECCE's own repository or of DeepfakeBench. The converted one loads strictly; `unused` lists
+    the names that PANet does not use. Raises ValueError, naming the keys, where a tensor is missing, unknown or of the
+    wrong shape.
     """
     # Not at the top: the models import timm.
     from .models.recce import recce_state_dict as convert
+
+    return convert(state_dict)
+
+
+def xception_state_dict(state_dict: Mapping[str, Any]) -> Any:
+    """Return (state_dict, unused): a state_dict of DeepfakeBench's Xception under the names of `XceptionBaseline`.
+
+    The converted one loads strictly; `unused` lists the names that the classifier does not use. Raises ValueError,
+    naming the keys, where a tensor is missing, unknown or of the wrong shape.
+    """
+    from .models.xception_weights import xception_state_dict as convert
 
     return convert(state_dict)

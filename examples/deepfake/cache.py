@@ -25,8 +25,9 @@ from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.data import open_split
 from deepfake.dataset.cached_pixels import array_file, description, is_cached
-from deepfake.dataset.images import Images, square
+from deepfake.dataset.images import Images
 from deepfake.dataset.manifest import SPLITS
+from deepfake.dataset.resizing import square
 from deepfake.demo.options import is_demo
 from deepfake.media.image_files import read_rgb
 from deepfake.training.settings import Settings

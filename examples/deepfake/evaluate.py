@@ -16,6 +16,11 @@ images called fake. `lightness` has {"n_real", "n_fake", "n_videos", "auc", "ci9
 of the "lighter" faces (evaluating/lightness.py); it is null if no image is known to be cut around a face's box. A
 figure is null if a class that it needs is missing; its interval also if that class has one video only.
 
+--recce-weights FILE and --xception-weights FILE evaluate weights that others have published, without a RUN: RECCE's own
+checkpoints and DeepfakeBench's, at the size and with the resizing of that code (training/published.py). Such weights
+tell a wrong preparation of the crops from a wrong training. `weights` in metrics.json says which they were;
+reproduce.py's report begins with the results in OUT/published/.
+
 --robustness writes robustness.json and .png (evaluating/robustness.py), --calibration calibration.json and .png
 (evaluating/calibration.py). With several RUNs, or several folders after --data, each run is evaluated on each folder;
 cross.json, .md and .png then show all results, method by method (evaluating/cross_tables.py).
@@ -26,12 +31,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from deepfake.common import cli
 from deepfake.common.cli import Parser, UserError, non_negative_int, reading_input
 from deepfake.common.files import make_folder
 from deepfake.data import open_split
 from deepfake.dataset.images import Images
 from deepfake.dataset.manifest import SPLITS
+from deepfake.dataset.resizing import Resize, square
 from deepfake.evaluating import cross_tables
 from deepfake.evaluating.bootstrap import RESAMPLES, SEED
 from deepfake.evaluating.evaluation import Options, optional_val, results_folder, write_results
@@ -39,17 +47,29 @@ from deepfake.evaluating.scoring import add_amp_option, add_compute_options, add
 from deepfake.evaluating.summary_table import model_name, name_of
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
+from deepfake.training.published import load_published
 from panet_layers.models import fold_batch_norm
+
+PUBLISHED = {"recce": "RECCE", "xception": "Xception"}
+"""The networks whose published weights can be evaluated, and their names in the paper's Table I."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     args = vars(_parser().parse_args(argv))
     runs, data, split, out = (args.pop(name) for name in ("run", "data", "split", "out"))
+    files = {network: args.pop(f"{network}_weights") for network in PUBLISHED}
     if args["calibration"] and split == "val":
         raise UserError("--calibration fits its temperature on val: choose another --split to apply it to", 2)
     options = Options(**{**args, "device": pick_device(args["device"])})
-    if len(runs) == len(data) == 1:
+    network = next((network for network, file in files.items() if file is not None), None)
+    if network is not None:
+        if runs or len(data) > 1 or out is None:
+            raise UserError(f"--{network}-weights takes no RUN, one folder after --data, and needs --out", 2)
+        evaluate_published(files[network], network, data[0], split, out, options)
+    elif not runs:
+        raise UserError(f"give a RUN, or {' or '.join(f'--{network}-weights' for network in PUBLISHED)} FILE", 2)
+    elif len(runs) == len(data) == 1:
         evaluate(runs[0], data[0], split, out, options)
     else:
         evaluate_each(runs, data, split, out, options)
@@ -61,29 +81,55 @@ def evaluate(run: Path, data: str, split: str, out: Path | None, options: Option
         model, config = load_run(run, options.device)
         model = fold_batch_norm(model)
         images = open_split(data, split, config["image_size"])
-        val = _open_val(data, split, config["image_size"], options)
+        val = _open_val(data, split, options, config["image_size"])
     trained = config.get("data") or {}  # written by train.py; save_pretrained writes none
     about = {
         "run": str(run),
         "model": model_name(config["model"]),
         "checkpoint_epoch": config.get("best", {}).get("epoch"),
-        "data": data,
-        "description": images.description,
-        "fingerprint": images.fingerprint,
-        "split": split,
-        "image_size": config["image_size"],
+        **_about(data, split, images),
         "trained_on": {"fingerprint": trained.get("fingerprint"), "methods": trained.get("methods")},
     }
     return write_results(model, about, images, val, make_folder(out or results_folder(run, data, split)), options)
 
 
-def _open_val(data: str, split: str, image_size: int, options: Options) -> Images | None:
+def evaluate_published(file: Path, network: str, data: str, split: str, out: Path, options: Options) -> dict[str, Any]:
+    """Evaluate published weights of "recce" or "xception" on one split; returns what metrics.json holds."""
+    cv2.setNumThreads(1)  # OpenCV's threads do not survive the fork of the processes that read images
+    with reading_input():
+        model, code, weights = load_published(file, network, options.device)
+        images = open_split(data, split, code.image_size, resize=code.resize)
+        val = _open_val(data, split, options, code.image_size, code.resize)
+    about = {
+        "run": str(file),
+        "model": f"{PUBLISHED[network]}, published weights",
+        "checkpoint_epoch": None,
+        **_about(data, split, images),
+        "trained_on": {"fingerprint": None, "methods": None},
+        "weights": weights,
+    }
+    print(f"{file}: in the layout of {code.name}, so {code.image_size} x {code.image_size}; sha256 {weights['sha256']}")
+    return write_results(model, about, images, val, make_folder(out), options)
+
+
+def _about(data: str, split: str, images: Images) -> dict[str, Any]:
+    """What metrics.json says of the images."""
+    return {
+        "data": data,
+        "description": images.description,
+        "fingerprint": images.fingerprint,
+        "split": split,
+        "image_size": images.image_size,
+    }
+
+
+def _open_val(data: str, split: str, options: Options, image_size: int, resize: Resize = square) -> Images | None:
     """The val split of the same data; None, and a line that says why, if no threshold can be fitted on it."""
     if split == "val":
         print("no threshold from val: val itself is evaluated")
         return None
     with optional_val(options):
-        return open_split(data, "val", image_size)
+        return open_split(data, "val", image_size, resize=resize)
     return None
 
 
@@ -121,8 +167,16 @@ def _distinct(names: list[str], what: str) -> list[str]:
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument(
-        "run", type=cli.path, nargs="+", metavar="RUN", help="run folder of train.py, or one of save_pretrained"
+        "run", type=cli.path, nargs="*", metavar="RUN", help="run folder of train.py, or one of save_pretrained"
     )
+    published = parser.add_mutually_exclusive_group()
+    for network, name in PUBLISHED.items():
+        published.add_argument(
+            f"--{network}-weights",
+            type=cli.path,
+            metavar="FILE",
+            help=f"instead of RUN: {name}'s published checkpoint; needs --out",
+        )
     parser.add_argument(
         "--data",
         type=cli.non_empty,

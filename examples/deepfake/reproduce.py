@@ -8,7 +8,8 @@ RECCE's (--profile recce). --train and --prepare change both, for all models ali
 validation split. A preflight tries first what could fail after hours. After a stop, the same command continues:
 finished steps are not repeated, and an interrupted training is resumed. Machines that share OUT can each run one step
 (--step N), as the jobs of a SLURM array do: first those that prepare, then (with --cache) those that decode, those that
-train, those that evaluate. --processes K trains on K GPUs.
+train, those that evaluate. --processes K trains on K GPUs. The report begins with the evaluations of published weights
+that evaluate.py --recce-weights FILE --data OUT/data/c23 --out OUT/published/NAME has written.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ try:
     from .losses import PANetLoss, PANetLosses
     from .panet import PANet
     from .recce import RecceWeights, recce_state_dict
+    from .xception_weights import XceptionWeights, xception_state_dict
 except ModuleNotFoundError as error:
     package = str(error.name).partition(".")[0]  # the name may be that of a module, such as safetensors.torch
     if package not in ("timm", "huggingface_hub", "safetensors"):
@@ -24,6 +25,8 @@ __all__ = [
     "PANetOutput",
     "RecceWeights",
     "XceptionBaseline",
+    "XceptionWeights",
     "fold_batch_norm",
     "recce_state_dict",
+    "xception_state_dict",
 ]

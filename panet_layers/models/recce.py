@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from .detector import check_weights_fit
+from .published_tensors import published_tensors, without_prefix
+from .xception_weights import is_stored_xception
 
 # RECCE's prefixes of names -> ours.
 _PREFIXES = {
@@ -34,8 +36,9 @@ _PREFIXES = {
     "attention.h.": "guided_attention.transform.",
     "fc.": "classifier.",
 }
+_ANCHOR = "encoder.conv1.weight"
 _UNUSED_PREFIX = "encoder.fc."  # the encoder's ImageNet classifier, which RECCE stores and never calls
-_WRAPPERS = ("model", "state_dict")
+_BACKBONE = "backbone."  # an Xception that DeepfakeBench's RECCE stores and never calls
 
 
 class RecceWeights(NamedTuple):
@@ -48,24 +51,24 @@ class RecceWeights(NamedTuple):
 def recce_state_dict(state_dict: Mapping[str, Tensor]) -> RecceWeights:
     """Return the tensors of a published RECCE checkpoint under PANet's names.
 
-    The checkpoint may be the state_dict itself or hold it under "model" or "state_dict", with or without DDP's prefix
-    "module.". Raises ValueError, naming them, for tensors that are missing, unknown or of another shape.
+    The checkpoint is RECCE's own or DeepfakeBench's (`model.encoder.conv1.weight`, ...): the state_dict itself, or one
+    under "model" or "state_dict", with or without DDP's prefix "module.". Raises ValueError, naming them, for tensors
+    that are missing, unknown or of another shape.
     """
-    for wrapper in _WRAPPERS:
-        if isinstance(state_dict.get(wrapper), Mapping):
-            state_dict = state_dict[wrapper]  # type: ignore[assignment]
-    weights = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(f"a RECCE state_dict must map names to tensors; these are no tensors: {', '.join(others[:5])}")
-    unused = [name for name in weights if name.startswith(_UNUSED_PREFIX)]
-    used = {name: value for name, value in weights.items() if name not in unused}
+    own, others = without_prefix(published_tensors(state_dict, "RECCE"), _ANCHOR)
+    unused = [name for name in own if name.startswith(_UNUSED_PREFIX)]
+    unused += [name for name in others if _is_backbone(name)]
+    used = {name: value for name, value in (own | others).items() if name not in unused}
 
     wanted = dict(_recce_shapes())
     classes = used["fc.bias"].shape[:1] if "fc.bias" in used and used["fc.bias"].ndim == 1 else torch.Size([1])
     wanted["fc.weight"], wanted["fc.bias"] = classes + wanted["fc.weight"][1:], classes
     check_weights_fit(wanted, used, "this RECCE state_dict")
     return RecceWeights({_renamed(name, _PREFIXES): value for name, value in used.items()}, unused)
+
+
+def _is_backbone(name: str) -> bool:
+    return name.startswith(_BACKBONE) and is_stored_xception(name.removeprefix(_BACKBONE))
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:

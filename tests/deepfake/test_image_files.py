@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import square
+from deepfake.dataset.resizing import square
 from deepfake.media.image_files import read_rgb
 
 

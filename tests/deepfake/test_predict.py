@@ -10,7 +10,8 @@ from skimage.data import astronaut
 
 import explain
 import predict
-from deepfake.dataset.images import square, to_unit_range
+from deepfake.dataset.images import to_unit_range
+from deepfake.dataset.resizing import square
 from deepfake.media.faces import FaceDetector, square_crop
 from deepfake.media.video import decode_frames, write_clip
 from deepfake.predicting.annotation import FAKE_COLOUR, REAL_COLOUR, annotated

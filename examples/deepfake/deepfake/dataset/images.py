@@ -1,7 +1,8 @@
 """The images of one split, from memory or from a folder.
 
 Every image reaches the network the same way: turned upright by its EXIF tag, converted to RGB, cut to its central
-square, and resized with an antialiasing filter. Face crops (prepare.py) are square already and lose nothing.
+square, and resized with an antialiasing filter (for published weights, as their own code does: resizing.py). Face
+crops (prepare.py) are square already and lose nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..media.image_files import opened, read_rgb
 from .cached_pixels import CachedPixels, description, open_cached
 from .manifest import MANIFEST, check_links, list_images, select
+from .resizing import Resize, square
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -37,6 +38,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         files: each image's file; empty for the demo.
         pixels: the images in memory or in a cache; None: they are read from the files.
         rows: the row in `pixels` of each image; None: all, in order.
+        resize: how an image reaches the size S.
     """
 
     labels: np.ndarray
@@ -50,6 +52,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     files: list[str] = field(default_factory=list)
     pixels: np.ndarray | CachedPixels | None = None
     rows: Sequence[int] | None = None
+    resize: Resize = square
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels, dtype=np.int64)
@@ -60,7 +63,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         index = range(len(self))[index]
-        pixels = square(self.crop(index), self.image_size)
+        pixels = self.resize(self.crop(index), self.image_size)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index]), index
 
     def crop(self, index: int) -> np.ndarray:
@@ -94,17 +97,6 @@ def open_folder(root: Path, split: str, image_size: int, cache: Path | None = No
         files=files,
         pixels=pixels,
     )
-
-
-def square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The central square of uint8 pixels (H, W, 3), resized to (size, size, 3) with an antialiasing filter."""
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels = pixels[top : top + side, left : left + side]
-    if side == size:
-        return np.ascontiguousarray(pixels)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from ..common.workers import cores
-from ..dataset.images import Images, square
+from ..dataset.images import Images
 from ..dataset.manifest import SPLITS
+from ..dataset.resizing import square
 from ..forging.portrait_files import SIDECAR, Portrait
 from ..media.faces import DARK
 from .people import FOLDER, SEED, folds, photos_of, portraits

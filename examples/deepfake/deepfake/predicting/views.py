@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..common.cli import UserError, to_stderr
-from ..dataset.images import square
+from ..dataset.resizing import square
 from ..evaluating.metrics import verdict
 from ..evaluating.scoring import check_finite
 from ..media.detectors import DEFAULT, DETECTORS

@@ -17,6 +17,7 @@ from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .claim import claim
 from .coverage import Coverage, read_coverage
+from .published_weights import FOLDER, published_section, read_published
 from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
@@ -24,13 +25,16 @@ from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Re
 def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any]) -> Path:
     """Write report.md and its pictures to the folder `out`; returns the path of report.md.
 
+    It begins with the evaluations of published weights in `published/` beside `out`, if there are any.
+
     Args:
         data: the folder of crops of each compression.
         recipe: what reproduce.json holds.
     """
     coverages = {compression: read_coverage(folder) for compression, folder in data.items()}
     check_same_data(results, coverages)
-    text = report(results, coverages, recipe)
+    published = published_section(read_published(out.parent / FOLDER), coverages)
+    text = report(results, coverages, recipe, published)
     make_folder(out)
     save_figure(figures_plot(results, coverages), out / "figures.png")
     save_figure(curves_plot(results, coverages), out / "curves.png")
@@ -53,9 +57,11 @@ def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]
             )
 
 
-def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any]) -> str:
-    """The whole report in Markdown."""
-    parts = ["# Table I: Xception, RECCE and PANet", _what(results, coverages, recipe)]
+def report(
+    results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any], published: str = ""
+) -> str:
+    """The whole report in Markdown; `published` is its first section."""
+    parts = ["# Table I: Xception, RECCE and PANet", published, _what(results, coverages, recipe)]
     for compression, coverage in coverages.items():
         here = [r for r in results if r.compression == compression]
         parts += [f"## {COMPRESSION_NAMES[compression]}", _baselines(here), _without_crop(coverage)]
