@@ -17,6 +17,7 @@ table.csv, runs.csv and differences.png. docs/does_it_help.md says how to read t
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with reading_input():
         check_destination(args.out, CONFIG)
         setup = _setup(args)
-        print(f"{setup.network.name} on {setup.pictures.name}: layers go here, as EMAM shows:")
         config = _config(args, setup)
         claim_destination(args.out, CONFIG, config)
     with locked(args.out / ".lock", f"{args.out}: another process works there"):
@@ -107,7 +107,8 @@ def _setup(args: Any) -> Setup:
 def _config(args: Any, setup: Setup) -> dict[str, Any]:
     """What decides the results, the criterion included. Tries every arm, and prints where layers go."""
     reports = {arm: setup.network.arm(arm, 0)[1] for arm in setup.arms}
-    one = reports["emam" if "emam" in reports else setup.arms[-1]]
+    one = reports[setup.arms[1]]
+    print(f"{args.network} on {setup.pictures.name}: layers go here, as {ARMS[setup.arms[1]].title} shows:")
     print(one, flush=True)
     pictures = setup.pictures
     return {
@@ -135,14 +136,15 @@ def _config(args: Any, setup: Setup) -> dict[str, Any]:
 
 def _train_all(setup: Setup, out: Path, spent: budget.Budget, left: Sequence[runs.Run]) -> None:
     """Do the runs that are left, and store each when it is finished."""
-    total = sum(spent.steps[arm] for arm, _ in left)
+    total, began = sum(spent.steps[arm] for arm, _ in left), time.monotonic()
     with tqdm(total=total, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
         for number, (arm, seed) in enumerate(left, start=1):
             bar.set_description(f"{number} of {len(left)}: {ARMS[arm].title}, seed {seed}")
             steps = spent.steps[arm]
             found = train(setup.network, setup.pictures, setup.recipe, arm, seed, steps, setup.device, bar.update)
             runs.store(out, (arm, seed), found)
-            after = shown(spent.seconds(left[number:]))
+            pace = (time.monotonic() - began) / spent.seconds(left[:number])  # above 1 if the machine has become slower
+            after = shown(pace * spent.seconds(left[number:]))
             line = f"{number} of {len(left)}: seed {seed}, {ARMS[arm].title}: {found['accuracy']:.2f} %, "
             tqdm.write(f"{line}{found['seconds']:.0f} s; about {after} left", file=sys.stdout)
             sys.stdout.flush()

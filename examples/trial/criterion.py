@@ -7,6 +7,7 @@ and the same batches.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -116,10 +117,9 @@ def seeds_needed(gain: float, spread: float | None, level: float) -> int | None:
     """
     if not spread or not gain:
         return None
-    for count in range(2, MOST_SEEDS + 1):
-        if power(abs(gain) / spread, count, level) >= POWER:
-            return count
-    return None
+    counts = range(2, MOST_SEEDS + 1)
+    first = bisect_left(counts, POWER, key=lambda count: power(abs(gain) / spread, count, level))
+    return counts[first] if first < len(counts) else None
 
 
 def power(effect: float, count: int, level: float) -> float:

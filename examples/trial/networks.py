@@ -64,12 +64,13 @@ class Network(NamedTuple):
         raise UserError(f"{self.name}, {ARMS[name].title}: {first_line(error)}; --at says where layers go", 2)  # type: ignore[arg-type]
 
     def check(self) -> None:
-        """UserError unless the network takes RGB images of this size and returns a number for each class."""
+        """UserError unless the network starts from its seed, takes images of this size and returns a number a class."""
+        first = self.plain(0)
+        if digest(first) != digest(self.plain(0)):
+            raise UserError(f"{self.name}: its weights differ with the same torch.manual_seed, wanted the same", 2)
         try:
             with torch.no_grad():
-                out = self.plain(0).eval()(torch.zeros(2, 3, self.image_size, self.image_size))
-        except UserError:
-            raise
+                out = first.eval()(torch.zeros(2, 3, self.image_size, self.image_size))
         except Exception as error:  # anything can be inside
             size = f"3x{self.image_size}x{self.image_size}"
             raise UserError(f"{self.name}: does not take images of {size}: {first_line(error)}", 2) from error
