@@ -35,7 +35,6 @@ from deepfake.common.destination import check_destination, claim_destination
 from deepfake.common.files import remove_partial_files, replacing
 from deepfake.common.lock import locked
 from deepfake.common.markdown import write_markdown
-from deepfake.common.workers import cores
 from deepfake.evaluating.plots import save_figure
 from deepfake.reproducing.estimates import shown
 from deepfake.training.distributed import pick_device
@@ -121,6 +120,7 @@ def _config(args: Any, setup: Setup) -> dict[str, Any]:
         "classes": pictures.classes,
         "train_images": len(pictures.train.labels),
         "test_images": len(pictures.test.labels),
+        "most_common_class": round(100 * pictures.test.labels.bincount().max().item() / len(pictures.test.labels), 2),
         "image_size": args.image_size,
         "arms": setup.arms,
         "seeds": args.seeds,
@@ -185,8 +185,8 @@ def _parser() -> Parser:
         help="of each class, where there is no test/ (default: 0.2)")  # fmt: skip
     add("--split-seed", type=cli.non_negative_int, default=0, help="draws this share (default: 0)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one (default: auto)")
-    add("--workers", type=cli.non_negative_int, default=min(4, cores()), help="processes that read images (default: "
-        "one for each core, at most 4)")  # fmt: skip
+    add("--workers", type=cli.non_negative_int, help="processes that read images (default: one for each core, at "
+        "most 4; none for few images)")  # fmt: skip
     add("--threads", type=positive_int, help="CPU threads (default: OMP_NUM_THREADS, or one for each core)")
     add("--estimate", action="store_true", help="print the time that it takes, and train nothing")
     return parser

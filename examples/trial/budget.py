@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import torch
 
-from deepfake.common.cli import UserError
+from deepfake.common.cli import UserError, first_line
 from deepfake.common.files import put_if_absent, write_json
 from deepfake.common.texts import read_json
 from deepfake.training.placing import place
 from panet_layers.measuring.timing import measure
 
-from .arms import NOTHING
+from .arms import ARMS, NOTHING
 from .networks import Network, trained_parameters
 from .pictures import Pictures
 from .training import TEST_BATCH, Recipe, new_optimiser, test, to_device, training_step
@@ -64,6 +64,7 @@ def _measured(
         model = place(network.arm(arm, 0)[0], device, channels_last=False)
         parameters[arm] = trained_parameters(model)
         training = partial(training_step, model, new_optimiser(model, recipe), train_batch)
+        _try(training, f"{network.name}, {ARMS[arm].title}")
         works[f"train {arm}"] = _whole(lambda model=model, step=training: (model.train(), step()), device)
         works[f"test {arm}"] = _whole(partial(test, model, tested, device), device)
     timed = {name: timing.milliseconds / 1e3 for name, timing in measure(works, ROUNDS[match]).items()}
@@ -79,6 +80,13 @@ def matched(steps: int, step_seconds: Mapping[str, float], match: str) -> dict[s
         return dict.fromkeys(step_seconds, steps)
     whole = steps * step_seconds[NOTHING]
     return {arm: max(1, round(whole / seconds)) for arm, seconds in step_seconds.items()}
+
+
+def _try(step: Callable[[], object], name: str) -> None:
+    try:
+        step()
+    except Exception as error:  # anything can be inside a network
+        raise UserError(f"{name}: a step of training failed: {first_line(error)}", 2) from error
 
 
 def _whole(work: Callable[[], object], device: torch.device) -> Callable[[], object]:

@@ -16,6 +16,7 @@ from .criterion import LEVEL, MOST_SEEDS, POWER, Judged, judge
 from .runs import COLUMNS
 
 GATES = {CONSTANT: "constant gate", FROZEN: "frozen gate"}
+CEILING = 99.0  # %
 MOST = f"over {MOST_SEEDS}"
 
 
@@ -64,13 +65,13 @@ def cost_table(budget: Budget, runs: Sequence[Mapping[str, Any]]) -> str:
 def report(config: Mapping[str, Any], budget: Budget, runs: Sequence[Mapping[str, Any]]) -> str:
     """The whole report. `config` is what config.json holds."""
     found = judged(runs)
-    failed = sum(run["test_loss"] is None for run in runs)
     parts = [
         f"# Does it help? {config['network']} on {config['data']}",
         f"{config['seeds']} seeds, {config['train_images']} images to train and {config['test_images']} to test, "
         f"{len(config['classes'])} classes, {config['image_size']}x{config['image_size']} pixels, {config['epochs']} "
         f"epochs, arms matched by {config['match']}; start {config['start']!r}, layers at "
         f"{', '.join(config['locations'])}; torch {config['torch']}, on {config['device']}.",
+        *(f"**{warning}**" for warning in warnings(config, found[0].accuracy.mean, runs)),
         results_table(found),
         "Accuracy: mean ± standard deviation over the seeds. Differences are paired by seed, in points, with 95 % "
         "intervals (Student's t),\nwhich are not corrected; p is that of the difference from nothing, after Holm's "
@@ -82,9 +83,22 @@ def report(config: Mapping[str, Any], budget: Budget, runs: Sequence[Mapping[str
         cost_table(budget, runs),
         "The time of a step is relative to that without layers; s is the share of each layer (start 'identity').",
     ]
-    if failed:
-        parts.append(f"**{failed} of {len(runs)} trainings ended with a loss that is not finite. They count too.**")
     return "\n\n".join(parts) + "\n"
+
+
+def warnings(config: Mapping[str, Any], plain: float, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why this trial can show little, in a sentence each; `plain`: accuracy of the network without layers, in %."""
+    found = []
+    if plain <= config["most_common_class"]:
+        found.append(
+            f"Nothing was learned: always naming the most common class reaches {config['most_common_class']:.2f} %. "
+            "Such a trial shows nothing about layers; train for more --epochs."
+        )
+    if plain > CEILING:
+        found.append(f"Without layers the network reaches {plain:.2f} %: there is little room for a layer to help.")
+    if failed := sum(run["test_loss"] is None for run in runs):
+        found.append(f"{failed} of {len(runs)} trainings ended with a loss that is not finite. They count too.")
+    return found
 
 
 def runs_csv(runs: Sequence[Mapping[str, Any]]) -> bytes:
@@ -119,6 +133,8 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _with_interval(cell: Cell | None) -> str:
     if cell is None:
         return ""
+    if not cell.spread:
+        return f"{cell.mean:+.2f} (all equal)"
     half = cell.interval or 0.0
     return f"{cell.mean:+.2f} ({cell.mean - half:+.2f} to {cell.mean + half:+.2f})"
 

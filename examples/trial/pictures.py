@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepfake.common.cli import UserError
-from deepfake.common.workers import run_tasks
+from deepfake.common.workers import cores, run_tasks
 from deepfake.dataset.batches import seed_for
 from deepfake.dataset.images import square
 from deepfake.media.found_files import check_readable, find_media, report_left_out
@@ -21,6 +21,7 @@ from deepfake.media.image_files import read_rgb
 
 DIGITS = "digits"
 TRAIN, TEST = "train", "test"
+FEW = 2000  # images: other processes that read them take longer to start
 
 
 class Split(NamedTuple):
@@ -50,10 +51,11 @@ class Pictures(NamedTuple):
         return found.hexdigest()[:16]
 
 
-def open_pictures(data: str, size: int, test_share: float, split_seed: int, workers: int) -> Pictures:
+def open_pictures(data: str, size: int, test_share: float, split_seed: int, workers: int | None) -> Pictures:
     """The images, cut to their central square and resized to `size`. UserError if they cannot be used.
 
     Where the data have no train/ and test/, `test_share` of each class, drawn by `split_seed`, is for the test.
+    workers: processes that read the files; None: one for each core, at most 4, or none for few files.
     """
     if data == DIGITS:
         return _digits(size, test_share, split_seed)
@@ -73,7 +75,7 @@ def _digits(size: int, test_share: float, split_seed: int) -> Pictures:
     return Pictures("scikit-learn's digits", classes, *_divided(everything, classes, test_share, split_seed))
 
 
-def _folder(root: Path, size: int, test_share: float, split_seed: int, workers: int) -> Pictures:
+def _folder(root: Path, size: int, test_share: float, split_seed: int, workers: int | None) -> Pictures:
     if not root.is_dir():
         raise UserError(f"--data {root}: no such folder (wanted a folder with a folder for each class, or {DIGITS})", 2)
     if (root / TRAIN).is_dir():
@@ -82,11 +84,11 @@ def _folder(root: Path, size: int, test_share: float, split_seed: int, workers: 
         if (root / TEST).is_dir():
             if _classes(root / TEST) != classes:
                 raise UserError(f"{root / TEST}: has other classes than {TRAIN}/; wanted {', '.join(classes)}", 2)
-            return Pictures(str(root), classes, train, _read(root / TEST, classes, size, workers))
+            return Pictures(root.resolve().name, classes, train, _read(root / TEST, classes, size, workers))
     else:
         classes = _classes(root)
         train = _read(root, classes, size, workers)
-    return Pictures(str(root), classes, *_divided(train, classes, test_share, split_seed))
+    return Pictures(root.resolve().name, classes, *_divided(train, classes, test_share, split_seed))
 
 
 def _classes(folder: Path) -> list[str]:
@@ -98,7 +100,7 @@ def _classes(folder: Path) -> list[str]:
     return names
 
 
-def _read(folder: Path, classes: Sequence[str], size: int, workers: int) -> Split:
+def _read(folder: Path, classes: Sequence[str], size: int, workers: int | None) -> Split:
     files, labels = [], []
     for label, name in enumerate(classes):
         found = find_media(folder / name, ("image",))
@@ -108,6 +110,8 @@ def _read(folder: Path, classes: Sequence[str], size: int, workers: int) -> Spli
             raise UserError(f"{folder / name}: has no images; remove the folder, or put images into it", 2)
         files += found.files
         labels += [label] * len(found.files)
+    if workers is None:
+        workers = min(4, cores()) if len(files) > FEW else 0
     images = list(run_tasks(partial(_read_one, size=size), files, workers, f"images of {folder.name}"))
     return _split_of(np.stack(images), labels)
 

@@ -145,6 +145,20 @@ def test_a_damaged_result_is_named(folder: Path, tmp_path: Path, capsys: Any, da
     assert code == 1 and "emam-seed1.json" in error
 
 
+def test_ctrl_c_while_the_command_imports_is_one_line(tmp_path: Path) -> None:
+    """A stand-in for torch, the first large package that it imports, sends it."""
+    lines = "import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "while True: time.sleep(0.01)"
+    (tmp_path / "torch.py").write_text("\n".join(lines))
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "examples/does_it_help.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.communicate()[1] == "interrupted\n" and process.returncode == 130
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     """As a user does it, in processes of their own; 8 arms of a timm network, killed after the third result."""
