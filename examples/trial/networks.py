@@ -102,9 +102,22 @@ def _of_timm(name: str, pretrained: bool, classes: int) -> nn.Module:
     if not timm.is_model(name):
         raise UserError(f"--network {name}: not a name of timm (wanted one, or module:function)", 2)
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=classes)
+        model = timm.create_model(name, pretrained=pretrained, num_classes=classes)
     except Exception as error:  # of the download or the family's own arguments
         raise UserError(f"--network {name}: {first_line(error)}", 2) from error
+    return standardising(model) if pretrained else model
+
+
+def standardising(model: nn.Module) -> nn.Module:
+    """A network of timm that takes images in [-1, 1] and gives its weights the mean and deviation they know."""
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))  # type: ignore[index]
+
+    def scale(model: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        images = (inputs[0] + 1) / 2
+        return ((images - mean.to(images.device)) / std.to(images.device),)
+
+    model.register_forward_pre_hook(scale)
+    return model
 
 
 def _of_function(name: str, classes: int) -> nn.Module:

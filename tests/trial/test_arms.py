@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import timm
 import torch
 
 from deepfake.common.cli import UserError
+from trial import networks
 from trial.arms import ARMS, NOTHING, ConstantGate, FrozenGate
 from trial.networks import Network, digest, shares, trained_parameters
 from trial.pictures import Pictures, Split
@@ -111,6 +113,16 @@ def test_a_location_without_a_map_is_refused_in_one_line(at: str, said: str) -> 
     with pytest.raises(UserError, match="--at says where layers go") as refused:
         TINY._replace(at=at).arm("emam", 0)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_pretrained_weights_see_the_mean_and_deviation_that_they_know() -> None:
+    model = networks.standardising(timm.create_model("test_resnet")).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    seen: list[torch.Tensor] = []
+    next(model.children()).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = torch.rand(1, 3, 32, 32)
+    model(2 * x - 1)
+    torch.testing.assert_close(seen[0], (x - mean) / std)
 
 
 def test_a_map_that_could_be_read_in_two_ways_is_read_at_other_proportions() -> None:
