@@ -16,6 +16,8 @@ from panet_layers import EMAM, SCAM
 class ConstantGate(nn.Module):
     """x times one half, about what fresh gates of a sigmoid do to a map: a damped start and nothing else."""
 
+    gate: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("gate", torch.tensor(0.5))

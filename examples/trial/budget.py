@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from deepfake.common.cli import UserError, first_line
 from deepfake.common.files import put_if_absent, write_json
@@ -63,9 +64,9 @@ def _measured(
     for arm in arms:
         model = place(network.arm(arm, 0)[0], device, channels_last=False)
         parameters[arm] = trained_parameters(model)
-        training = partial(training_step, model, new_optimiser(model, recipe), train_batch)
+        training = partial(_one_step, model, new_optimiser(model, recipe), train_batch)
         _try(training, f"{network.name}, {ARMS[arm].title}")
-        works[f"train {arm}"] = _whole(lambda model=model, step=training: (model.train(), step()), device)
+        works[f"train {arm}"] = _whole(training, device)
         works[f"test {arm}"] = _whole(partial(test, model, tested, device), device)
     timed = {name: timing.milliseconds / 1e3 for name, timing in measure(works, ROUNDS[match]).items()}
     a_step = {arm: timed[f"train {arm}"] for arm in arms}
@@ -80,6 +81,10 @@ def matched(steps: int, step_seconds: Mapping[str, float], match: str) -> dict[s
         return dict.fromkeys(step_seconds, steps)
     whole = steps * step_seconds[NOTHING]
     return {arm: max(1, round(whole / seconds)) for arm, seconds in step_seconds.items()}
+
+
+def _one_step(model: nn.Module, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
+    training_step(model.train(), optimiser, batch)
 
 
 def _try(step: Callable[[], object], name: str) -> None:

@@ -34,7 +34,8 @@ def store(folder: Path, run: Run, found: dict[str, Any]) -> None:
 
 def read_all(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
     """Every run. UserError if one is missing, damaged, or did not start from the weights of the others of its seed."""
-    found, starts = [], {}
+    found: list[dict[str, Any]] = []
+    starts: dict[int, str] = {}
     for arm, seed in runs:
         file = _file(folder, (arm, seed))
         value = read_json(file)
