@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = _config(args, setup)
         claim_destination(args.out, CONFIG, config)
     with locked(args.out / ".lock", f"{args.out}: another process works there"):
-        remove_partial_files(args.out)
+        for folder in (args.out, args.out / runs.RUNS):
+            remove_partial_files(folder)
         spent = budget.settle(
             args.out, setup.network, setup.pictures, setup.recipe, setup.arms, args.epochs, args.match, setup.device
         )

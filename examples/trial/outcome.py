@@ -30,7 +30,7 @@ def judged(runs: Sequence[Mapping[str, Any]]) -> list[Judged]:
 
 def results_table(found: Sequence[Judged]) -> str:
     """Accuracy of each arm, its differences from nothing and from the placebos, and its verdict."""
-    placebos = [judged.arm for judged in found if judged.arm in PLACEBOS]
+    placebos = [arm.arm for arm in found if arm.arm in PLACEBOS]
     head = ["arm", "accuracy, %", "minus nothing", "p", *(f"minus {GATES[name]}" for name in placebos), "verdict"]
     rows = []
     for arm in found:
