@@ -19,7 +19,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,10 @@ from trial.arms import ARMS, NOTHING
 from trial.criterion import CRITERION
 from trial.drawing import differences_figure
 from trial.networks import Network
-from trial.pictures import Pictures, open_pictures
-from trial.training import Recipe, train
+from trial.pictures import open_pictures
+from trial.training import Recipe, Setup, train
 
 CONFIG = "config.json"
-
-
-@dataclass
-class Setup:
-    """Everything that a training needs."""
-
-    network: Network
-    pictures: Pictures
-    recipe: Recipe
-    arms: list[str]
-    device: torch.device
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,13 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with locked(args.out / ".lock", f"{args.out}: another process works there"):
         for folder in (args.out, args.out / runs.RUNS):
             remove_partial_files(folder)
-        spent = budget.settle(
-            args.out, setup.network, setup.pictures, setup.recipe, setup.arms, args.epochs, args.match, setup.device
-        )
+        spent = budget.settle(args.out, setup, args.epochs, args.match)
         every = runs.in_order(setup.arms, args.seeds)
         left = [run for run in every if not runs.is_done(args.out, run)]
-        done = f"; {len(every) - len(left)} of {len(every)} trainings are done" if len(left) < len(every) else ""
-        print(f"{len(left)} trainings to do{done}: about {shown(spent.seconds(left))} on {setup.device}", flush=True)
+        about = shown(spent.seconds(left))
+        print(f"trainings to do: {len(left)} of {len(every)}, about {about} on {setup.device}", flush=True)
         if args.estimate:
             return
         _train_all(setup, args.out, spent, left)
@@ -106,7 +92,7 @@ def _setup(args: Any) -> Setup:
 
 def _config(args: Any, setup: Setup) -> dict[str, Any]:
     """What decides the results, the criterion included. Tries every arm, and prints where layers go."""
-    reports = {arm: setup.network.arm(arm, 0)[1] for arm in setup.arms}
+    reports = budget.try_arms(setup)
     one = reports[setup.arms[1]]
     print(f"{args.network} on {setup.pictures.name}: layers go here, as {ARMS[setup.arms[1]].title} shows:")
     print(one, flush=True)
@@ -141,8 +127,7 @@ def _train_all(setup: Setup, out: Path, spent: budget.Budget, left: Sequence[run
     with tqdm(total=total, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
         for number, (arm, seed) in enumerate(left, start=1):
             bar.set_description(f"{number} of {len(left)}: {ARMS[arm].title}, seed {seed}")
-            steps = spent.steps[arm]
-            found = train(setup.network, setup.pictures, setup.recipe, arm, seed, steps, setup.device, bar.update)
+            found = train(setup, arm, seed, spent.steps[arm], bar.update)
             runs.store(out, (arm, seed), found)
             pace = (time.monotonic() - began) / spent.seconds(left[:number])  # above 1 if the machine has become slower
             after = shown(pace * spent.seconds(left[number:]))

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deepfake.common.cli import UserError, first_line
 from deepfake.common.files import put_if_absent, write_json
 from deepfake.common.texts import read_json
 from deepfake.training.placing import place
+from panet_layers.insertion.costs import CostReport
 from panet_layers.measuring.timing import measure
 
 from .arms import ARMS, NOTHING
-from .networks import Network, trained_parameters
-from .pictures import Pictures
-from .training import TEST_BATCH, Recipe, new_optimiser, test, to_device, training_step
+from .networks import trained_parameters
+from .training import TEST_BATCH, Setup, new_optimiser, test, to_device, training_step
 
 FILE = "budget.json"
 ROUNDS = {"epochs": 3, "time": 15}  # timed steps of an arm: where they decide the budget, more
@@ -38,35 +38,40 @@ class Budget(NamedTuple):
         return sum(self.steps[arm] * self.step_seconds[arm] + self.test_seconds[arm] for arm, _ in runs)
 
 
-def settle(
-    folder: Path, network: Network, pictures: Pictures, recipe: Recipe, arms: Sequence[str], epochs: int, match: str,
-    device: torch.device,
-) -> Budget:  # fmt: skip
+def try_arms(setup: Setup) -> dict[str, CostReport | None]:
+    """Train every arm for a step, and return where its layers are. UserError if one cannot be trained."""
+    reports = {}
+    for arm in setup.arms:
+        model, reports[arm] = setup.network.arm(arm, 0)
+        try:
+            _step(place(model, setup.device, channels_last=False), setup)()
+        except Exception as error:  # anything can be inside a network
+            name = f"{setup.network.name}, {ARMS[arm].title}"
+            raise UserError(f"{name}: a step of training failed: {first_line(error)}", 2) from error
+    return reports
+
+
+def settle(folder: Path, setup: Setup, epochs: int, match: str) -> Budget:
     """The budget in the folder; a new one is measured and stored, so that a resumed trial has the same."""
     file = folder / FILE
     if not file.is_file():
-        found = _measured(network, pictures, recipe, arms, epochs, match, device)
+        found = _measured(setup, epochs, match)
         write_json(file, found._asdict(), put_if_absent)
     stored = read_json(file)
-    if set(stored) != set(Budget._fields) or any(set(value) != set(arms) for value in stored.values()):
+    if set(stored) != set(Budget._fields) or any(set(value) != set(setup.arms) for value in stored.values()):
         raise UserError(f"{file}: not what this command wrote; choose a new folder")
     return Budget(**stored)
 
 
-def _measured(
-    network: Network, pictures: Pictures, recipe: Recipe, arms: Sequence[str], epochs: int, match: str,
-    device: torch.device,
-) -> Budget:  # fmt: skip
+def _measured(setup: Setup, epochs: int, match: str) -> Budget:
+    network, pictures, recipe, arms, device = setup
     works: dict[str, Callable[[], object]] = {}
     parameters = {}
-    train_batch = to_device(pictures.train, slice(recipe.batch_size), device)
     tested = pictures.test._replace(images=pictures.test.images[:TEST_BATCH], labels=pictures.test.labels[:TEST_BATCH])
     for arm in arms:
         model = place(network.arm(arm, 0)[0], device, channels_last=False)
         parameters[arm] = trained_parameters(model)
-        training = partial(_one_step, model, new_optimiser(model, recipe), train_batch)
-        _try(training, f"{network.name}, {ARMS[arm].title}")
-        works[f"train {arm}"] = _whole(training, device)
+        works[f"train {arm}"] = _whole(_step(model, setup), device)
         works[f"test {arm}"] = _whole(partial(test, model, tested, device), device)
     timed = {name: timing.milliseconds / 1e3 for name, timing in measure(works, ROUNDS[match]).items()}
     a_step = {arm: timed[f"train {arm}"] for arm in arms}
@@ -83,15 +88,11 @@ def matched(steps: int, step_seconds: Mapping[str, float], match: str) -> dict[s
     return {arm: max(1, round(whole / seconds)) for arm, seconds in step_seconds.items()}
 
 
-def _one_step(model: nn.Module, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
-    training_step(model.train(), optimiser, batch)
-
-
-def _try(step: Callable[[], object], name: str) -> None:
-    try:
-        step()
-    except Exception as error:  # anything can be inside a network
-        raise UserError(f"{name}: a step of training failed: {first_line(error)}", 2) from error
+def _step(model: nn.Module, setup: Setup) -> Callable[[], None]:
+    """A step of training on the first images."""
+    optimiser = new_optimiser(model, setup.recipe)
+    batch = to_device(setup.pictures.train, slice(setup.recipe.batch_size), setup.device)
+    return lambda: training_step(model.train(), optimiser, batch)
 
 
 def _whole(work: Callable[[], object], device: torch.device) -> Callable[[], object]:

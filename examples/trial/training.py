@@ -29,17 +29,21 @@ class Recipe(NamedTuple):
     weight_decay: float
 
 
+class Setup(NamedTuple):
+    """What all trainings have in common, and the names of the arms."""
+
+    network: Network
+    pictures: Pictures
+    recipe: Recipe
+    arms: list[str]
+    device: torch.device
+
+
 def train(
-    network: Network,
-    pictures: Pictures,
-    recipe: Recipe,
-    arm: str,
-    seed: int,
-    steps: int,
-    device: torch.device,
-    after_step: Callable[[], object] = lambda: None,
+    setup: Setup, arm: str, seed: int, steps: int, after_step: Callable[[], object] = lambda: None
 ) -> dict[str, Any]:
     """Train an arm for that many steps, and return what is stored of it: JSON's kinds of values."""
+    network, pictures, recipe, _, device = setup
     model, _ = network.arm(arm, seed)
     start = digest(model)
     model = place(model, device, channels_last=False).train()

@@ -13,16 +13,17 @@ from trial import networks
 from trial.arms import ARMS, NOTHING, ConstantGate, FrozenGate
 from trial.networks import Network, digest, shares, trained_parameters
 from trial.pictures import Pictures, Split
-from trial.training import Recipe, batches, train
+from trial.training import Recipe, Setup, batches, train
 
 TINY = Network("tests.trial.odd_networks:tiny", False, ["1", "3"], "identity", 12, 2)
-CPU = torch.device("cpu")
 
 
-def pictures(count: int = 8) -> Pictures:
+def setup(weight_decay: float = 0.0) -> Setup:
+    """Eight images of noise, for both splits."""
     draw = torch.Generator().manual_seed(0)
-    split = Split(torch.randint(256, (count, 3, 12, 12), generator=draw, dtype=torch.uint8), torch.arange(count) % 2)
-    return Pictures("drawn", ["a", "b"], split, split)
+    split = Split(torch.randint(256, (8, 3, 12, 12), generator=draw, dtype=torch.uint8), torch.arange(8) % 2)
+    pictures = Pictures("drawn", ["a", "b"], split, split)
+    return Setup(TINY, pictures, Recipe(4, 0.01, weight_decay), list(ARMS), torch.device("cpu"))
 
 
 def test_all_arms_start_from_the_same_weights_and_outputs() -> None:
@@ -65,7 +66,7 @@ def test_training_changes_a_placebo_s_share_and_nothing_else_of_it(
     assert trained_parameters(before) - trained_parameters(TINY.plain(0)) == 2 * (trained + 1)
     after, report = TINY.arm(arm, 0)
     monkeypatch.setattr(Network, "arm", lambda *_: (after, report))
-    train(TINY, pictures(), Recipe(4, 0.01, 0.1), arm, 0, 3, CPU)
+    train(setup(weight_decay=0.1), arm, 0, 3)
     changed = {
         name.partition("inserted_attention.0.")[2]
         for name, value in before.state_dict().items()
@@ -75,9 +76,9 @@ def test_training_changes_a_placebo_s_share_and_nothing_else_of_it(
 
 
 def test_a_training_is_the_same_every_time() -> None:
-    found = [train(TINY, pictures(), Recipe(4, 0.01, 0.0), "both", 1, 5, CPU) for _ in range(2)]
+    found = [train(setup(), "both", 1, 5) for _ in range(2)]
     assert {**found[0], "seconds": 0} == {**found[1], "seconds": 0}
-    assert train(TINY, pictures(), Recipe(4, 0.01, 0.0), "both", 2, 5, CPU)["start"] != found[0]["start"]
+    assert train(setup(), "both", 2, 5)["start"] != found[0]["start"]
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:

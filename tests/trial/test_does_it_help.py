@@ -59,7 +59,7 @@ def test_a_stopped_trial_ends_with_the_table_of_one_that_was_not(
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     code, printed, _ = call(does_it_help.main, capsys, *options(folder, whole))
-    assert code == 0 and "4 trainings to do: about" in printed and "| EMAM |" in printed
+    assert code == 0 and "trainings to do: 4 of 4, about" in printed and "| EMAM |" in printed
     assert all((whole / name).stat().st_size for name in FILES)
 
     done: list[tuple[str, int]] = []
@@ -67,7 +67,7 @@ def test_a_stopped_trial_ends_with_the_table_of_one_that_was_not(
     def stopping(*args: Any) -> Any:
         if len(done) == 3:
             raise KeyboardInterrupt
-        done.append(args[3:5])
+        done.append(args[1:3])
         return train(*args)
 
     train = does_it_help.train
@@ -78,7 +78,7 @@ def test_a_stopped_trial_ends_with_the_table_of_one_that_was_not(
 
     done.clear()
     code, printed, _ = call(does_it_help.main, capsys, *options(folder, stopped))
-    assert code == 0 and done == [("emam", 1)] and "1 trainings to do; 3 of 4 trainings are done" in printed
+    assert code == 0 and done == [("emam", 1)] and "trainings to do: 1 of 4, about" in printed
     assert (stopped / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
     assert results(stopped) == results(whole)
     done.clear()
@@ -92,7 +92,7 @@ def test_a_stopped_trial_ends_with_the_table_of_one_that_was_not(
 
 def test_the_criterion_is_written_before_anything_is_trained(folder: Path, tmp_path: Path, capsys: Any) -> None:
     code, printed, _ = call(does_it_help.main, capsys, *options(folder, tmp_path / "out"), "--estimate")
-    assert code == 0 and "4 trainings to do: about" in printed and "NCHW 16x12x12" in printed
+    assert code == 0 and "trainings to do: 4 of 4, about" in printed and "NCHW 16x12x12" in printed
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["criterion"]["level"] == 0.05 and "Holm" in config["criterion"]["correction"]
     assert config["locations"] == ["1", "3"] and not (tmp_path / "out/runs").exists()
@@ -123,6 +123,7 @@ def test_a_trial_matched_by_time_does_the_steps_that_were_stored(folder: Path, t
         ({"epochs": "0"}, "'0' is not a whole number of at least 1"),
         ({"batch-size": "17"}, "--batch-size 17: is more than the 16 images to train"),
         ({"network": "no_such_network"}, "--network no_such_network: not a name of timm"),
+        ({"network": "tests.trial.odd_networks:of_no_training"}, "nothing: a step of training failed: is finished"),
         ({"data": "/nowhere"}, "--data /nowhere: no such folder"),
         ({"device": "tpu9"}, "--device tpu9 cannot be used here"),
         ({"test-share": "1"}, "'1' is not a number from 0.01 to 0.99"),
@@ -134,6 +135,11 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     code, error = refused(capsys, *options(folder, tmp_path / "out", **changed))
     assert code == 2 and said in error
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_alone_is_no_trial(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    code, error = refused(capsys, *options(folder, tmp_path / "out"), "--arms", "nothing")
+    assert code == 2 and "--arms nothing: is compared with itself" in error
 
 
 @pytest.mark.parametrize("damage", ["{", '{"arm": "emam"}'])
