@@ -17,6 +17,7 @@ from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
 from ..training.checkpoint import CONFIG
 from .claim import claim
 from .coverage import Coverage, read_coverage
+from .qualitative_grids import Grid, qualitative_grid
 from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
@@ -30,8 +31,12 @@ def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], re
     """
     coverages = {compression: read_coverage(folder) for compression, folder in data.items()}
     check_same_data(results, coverages)
-    text = report(results, coverages, recipe)
+    grids = {compression: qualitative_grid(results, compression, folder) for compression, folder in data.items()}
+    text = report(results, coverages, recipe, grids)
     make_folder(out)
+    for compression, grid in grids.items():
+        if grid.figure is not None:
+            save_figure(grid.figure, out / _grid_file(compression))
     save_figure(figures_plot(results, coverages), out / "figures.png")
     save_figure(curves_plot(results, coverages), out / "curves.png")
     write_markdown(out / "report.md", text)
@@ -53,7 +58,12 @@ def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]
             )
 
 
-def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any]) -> str:
+def report(
+    results: Sequence[Result],
+    coverages: Mapping[str, Coverage],
+    recipe: dict[str, Any],
+    grids: Mapping[str, Grid],
+) -> str:
     """The whole report in Markdown."""
     parts = ["# Table I: Xception, RECCE and PANet", _what(results, coverages, recipe)]
     for compression, coverage in coverages.items():
@@ -65,6 +75,7 @@ def report(results: Sequence[Result], coverages: Mapping[str, Coverage], recipe:
             parts.append(_chosen_on_test(here))
     parts.append(claim(results, coverages))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
+    parts += [_grid(compression, grid) for compression, grid in grids.items()]
     parts += ["## How it was made", _how(results, recipe)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -188,6 +199,15 @@ def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) ->
         for name, of_seeds in found.items()
         if of_seeds
     ]
+
+
+def _grid(compression: str, grid: Grid) -> str:
+    """A compression's grid with its caption, or why there is none."""
+    return grid.text if grid.figure is None else f"![{grid.text}]({_grid_file(compression)})\n\n*{grid.text}*"
+
+
+def _grid_file(compression: str) -> str:
+    return f"grid_{compression}.png"
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:
