@@ -9,13 +9,23 @@ from torch import nn
 
 import explain
 from deepfake.common.cli import UserError
-from deepfake.dataset.images import Images, open_folder
+from deepfake.dataset.batches import stack
+from deepfake.dataset.images import Images, open_folder, to_unit_range
 from deepfake.dataset.landmarks import GROWTH, in_square, regions
 from deepfake.demo import shots
 from deepfake.demo.people import photos_of
 from deepfake.demo.shots import SIZE, nearest_donors, shoot
 from deepfake.evaluating import focus as measured
-from deepfake.evaluating.focus import ALL, REGIONS, _draws, _means, faces_of, on_regions, too_coarse
+from deepfake.evaluating.focus import (
+    ALL,
+    REGIONS,
+    _draws,
+    _means,
+    faces_of,
+    on_regions,
+    too_coarse,
+    with_own_statistics,
+)
 from deepfake.evaluating.heatmaps import EMAM_GATE, GRAD_CAM, Seen
 from tests.deepfake.scripts import call_json
 from tests.deepfake.tiny_runs import IMAGE_SIZE, build, save_images, save_run
@@ -137,6 +147,19 @@ def test_a_network_that_looks_at_mouths_is_found_out(monkeypatch):
     text = measured.focus_table(found)
     assert "| Grad-CAM, 5 x 5 | too coarse to say: the smallest region covers" in text
     assert text.count("\n") == 1 + len(REGIONS) + 1 and ALL in text
+
+
+def test_an_untrained_network_gets_the_images_statistics_and_no_other_change():
+    images = faces(64)
+    of = faces_of(images)
+    model = with_own_statistics(build("panet"), images, of, 4)
+    assert not any(module.training for module in model.modules())
+    with torch.no_grad():
+        first = model.encoder.conv1(to_unit_range(stack(images, of.indices)[0]))
+    batches = [first[:4].mean((0, 2, 3)), first[4:8].mean((0, 2, 3)), first[8:].mean((0, 2, 3))]
+    torch.testing.assert_close(model.encoder.bn1.running_mean, torch.stack(batches).mean(0))
+    for name, weight in build("panet").named_parameters():
+        assert torch.equal(weight, model.get_parameter(name))
 
 
 def data_with_landmarks(folder, landmarks):
