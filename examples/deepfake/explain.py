@@ -91,7 +91,9 @@ def measure_focus(run: Path, data: str, split: str, out: Path, batch_size: int, 
     make_folder(out)
     write_json(out / "focus.json", found)
     write_markdown(out / "focus.md", text + "\n")
-    print(f"{text}\n{found['images']} images of {found['people']} people; wrote focus.json and focus.md to {out}")
+    auc = found.get("auc")
+    of = f"{found['images']} images of {found['people']} people" + (f", AUC {auc:.3f}" if auc is not None else "")
+    print(f"{text}\n{of}; wrote focus.json and focus.md to {out}")
 
 
 def _parser() -> Parser:

@@ -138,7 +138,7 @@ def faces(size, people=6):
 def test_a_network_that_looks_at_mouths_is_found_out(monkeypatch):
     monkeypatch.setattr(measured, "heat_maps", lambda network, images: network.looks(images))
     found = measured.focus(Network(True), lambda seed: Network(False), faces(160), 4, (1, 2))
-    assert (found["images"], found["people"]) == (11, 6)
+    assert (found["images"], found["people"], found["auc"]) == (11, 6, 0.5)
     gate = found["maps"][EMAM_GATE]["regions"]
     assert gate["mouth"]["trained"][1] > 1.5 and gate["mouth"]["difference"][1] > 0.5
     assert gate["eyes"]["trained"][2] < 1 and gate["eyes"]["untrained"] == pytest.approx([1, 1, 1])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
 
@@ -51,11 +52,12 @@ class Faces(NamedTuple):
 
 class Looks(NamedTuple):
     """What one network does on N faces: of each of its maps the concentration on REGIONS, (N, 4), NaN where the map is
-    zero on the face; means on all regions and on the rest of the face, (N, 2); and its size in cells."""
+    zero on the face; means on all regions and on the rest of the face, (N, 2); its size in cells. And N logits."""
 
     concentration: dict[str, Floats]
     means: dict[str, Floats]
     cells: dict[str, tuple[int, int]]
+    logits: list[float]
 
 
 def faces_of(images: Images) -> Faces:
@@ -89,6 +91,7 @@ def focus(
     if all(reasons.values()):
         return found
     trained = _looks(model, images, faces, batch_size)
+    found["auc"] = _auc(images.labels[faces.indices], trained.logits)
     others = []
     for seed in seeds:
         network = with_own_statistics(untrained(seed), images, faces, batch_size)
@@ -113,6 +116,11 @@ def focus(
     return found
 
 
+def _auc(labels: NDArray[np.int64], logits: Sequence[float]) -> float | None:
+    """AUC on these images, as a network that has learnt nothing shows nothing; None if a class is missing."""
+    return float(roc_auc_score(labels, logits)) if len(set(labels.tolist())) == 2 else None
+
+
 def too_coarse(cells: tuple[int, int], image_size: int, smallest: float) -> str | None:
     """Why a map of so many cells cannot tell the regions apart, or None; `smallest` is a share of the image."""
     if image_size < LEAST_INPUT:
@@ -124,13 +132,14 @@ def too_coarse(cells: tuple[int, int], image_size: int, smallest: float) -> str 
 def _looks(model: nn.Module, images: Images, faces: Faces, batch_size: int, most: int | None = None) -> Looks:
     """The maps of a network in eval mode, of the first `most` faces or of all."""
     device = next(model.parameters()).device
-    found = Looks({}, {}, {})
+    found = Looks({}, {}, {}, [])
     concentration: dict[str, list[Floats]] = {}
     means: dict[str, list[Floats]] = {}
     chosen = faces.indices[:most]
     for first in tqdm(range(0, len(chosen), batch_size), "maps", leave=False, disable=None, unit="batch"):
         pixels = stack(images, chosen[first : first + batch_size])[0]
         for seen, masks in zip(heat_maps(model, to_unit_range(pixels).to(device)), faces.masks[first:], strict=False):
+            found.logits.append(seen.logit)
             for name in MAPS:
                 if name in seen.maps:
                     values = on_regions(seen.maps[name], masks)
