@@ -59,7 +59,8 @@ def measure(settings: Settings, processes: int) -> Measured:
         )
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "Error: " in line]
-            reason = errors[0][:200] if errors else f"exit code {done.returncode}"
+            errors.sort(key=lambda line: "UserError: " not in line)  # this project's own words first
+            reason = errors[0].partition("Error: ")[2][:200] if errors else f"exit code {done.returncode}"
             raise UserError(f"a training step of {processes} processes fails here: {reason}")
         return Measured(**read_json(result))
 
