@@ -70,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_plan(steps)
     if show_only:
         print_data(data_of(experiment, tasks), recipe)
+    epochs: dict[str, float] = {}
     if estimate:
         workers = prepare_arguments(experiment, experiment.compressions[0], experiment.prepare).workers
-        print_estimate(experiment, steps, tasks, workers)
+        epochs = print_estimate(experiment, steps, tasks, workers)
     if not show_only:
         preflight(experiment, chosen)
-        run_steps(steps)
+        run_steps(steps, epochs)
         written = write_report(experiment.out / "report", experiment.results(), experiment.data_folders, recipe)
         print(f"== report: {written}")
 

@@ -132,7 +132,7 @@ def test_the_command_draws_images_and_videos(kind, tmp_path, capsys):
 
 def test_the_words_of_a_narrow_picture_are_inside():
     image = np.zeros((8, 8, 3), np.float32)
-    seen = Seen(image, -1.4, None, {"Grad-CAM": image[..., 0]})
+    seen = Seen(image, -1.4, None, {"Grad-CAM": image[..., 0]}, {})
     for figure in (heat_figure([("fake", seen)], "a title"), grid_figure([Example(0, 0.2, seen)] * 2, "a title")):
         FigureCanvasAgg(figure).draw()
         places = [text.get_window_extent() for text in figure.texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -24,6 +25,7 @@ import prepare
 from deepfake.common.cli import UserError
 from deepfake.common.texts import read_json
 from deepfake.dataset.manifest import list_images
+from deepfake.media.image_files import read_rgb
 from deepfake.media.video import sample_frames
 from deepfake.preparing import tasks
 from deepfake.preparing.crops import is_done
@@ -109,6 +111,28 @@ def test_killed_run_leaves_no_manifest_and_continues(tree, prepared, tmp_path):
     done = run_script(tree, tmp_path / "crops", *OPTIONS, "--workers", 1)
     assert done.returncode == 0 and "prepared already" in done.stderr
     assert (tmp_path / "crops/manifest.jsonl").read_bytes() == (prepared / "manifest.jsonl").read_bytes()
+
+
+def test_a_full_disk_leaves_no_half_picture_and_the_next_run_continues(tree, prepared, tmp_path, monkeypatch):
+    write, left = Path.write_bytes, [3]
+
+    def until_full(path, content):
+        if path.suffix == ".png" and not left[0]:
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= path.suffix == ".png"
+        return write(path, content)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", until_full)
+        with pytest.raises(UserError, match=r"^cannot write .*: No space left on device$"):
+            run_here(tree, out, *OPTIONS, "--workers", 1)
+    pictures = sorted(out.rglob("*.png"))
+    assert len(pictures) == 2 and all(read_rgb(picture).shape == (96, 96, 3) for picture in pictures)
+    assert not (out / "manifest.jsonl").exists() and not list(out.rglob("*.partial"))
+    run_here(tree, out, *OPTIONS, "--workers", 1)
+    assert (out / "manifest.jsonl").read_bytes() == (prepared / "manifest.jsonl").read_bytes()
 
 
 def test_changed_video_is_prepared_again(tree, tmp_path):

@@ -35,6 +35,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         fingerprint: sha256 of the list of images of all splits.
         image_size: S.
         face_in_middle: bool array (N,), whether the image is known to be cut around a face's box.
+        landmarks: of each image, points (P, 2), x and y in pixels of `crop`, or None; empty if they are not known.
         files: each image's file; empty for the demo.
         pixels: the images in memory or in a cache; None: they are read from the files.
         rows: the row in `pixels` of each image; None: all, in order.
@@ -49,6 +50,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     fingerprint: str
     image_size: int
     face_in_middle: np.ndarray = field(default_factory=lambda: np.array(False))
+    landmarks: Sequence[np.ndarray | None] = ()
     files: list[str] = field(default_factory=list)
     pixels: np.ndarray | CachedPixels | None = None
     rows: Sequence[int] | None = None
@@ -94,6 +96,7 @@ def open_folder(root: Path, split: str, image_size: int, cache: Path | None = No
         fingerprint=fingerprint,
         image_size=image_size,
         face_in_middle=np.array([record.has_box for record in records]),
+        landmarks=[record.landmarks for record in records] if pixels is None else (),
         files=files,
         pixels=pixels,
     )

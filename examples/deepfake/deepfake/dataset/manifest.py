@@ -2,9 +2,10 @@
 
 A manifest has one JSON object per line. `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train,
 val or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are optional.
-prepare.py writes more: `box`, if it is not null, says that the image was cut around this box of a face; frame, score,
-faces, detector and sha256 are for people to read. A line with `problem` and without `path` reports a video or frame
-that yielded no image, and why.
+`landmarks`, a list of [x, y] in pixels of the image in one of the orders of landmarks.py, is read by explain.py
+--focus. prepare.py writes more: `box`, if it is not null, says that the image was cut around this box of a face; frame,
+score, faces, detector and sha256 are for people to read. A line with `problem` and without `path` reports a video or
+frame that yielded no image, and why.
 
 A folder without a manifest holds real/ and fake/, either directly or under train/, val/ (or valid/, validation/) and
 test/. A folder inside fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames
@@ -20,9 +21,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..common.cli import UserError
 from ..common.files import read_bytes
@@ -35,6 +38,7 @@ MANIFEST = "manifest.jsonl"
 LEADS_OUT = f"a link that leads out of the folder with the {MANIFEST} (the whole folder may be a link)"
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The split of each name of a folder."""
+FARTHEST = 1e5  # pixels from an image's corner to a landmark
 SHARE_TRAIN, SHARE_VAL = 0.7, 0.15  # of the groups, if the folder itself has no splits
 
 
@@ -48,6 +52,7 @@ class Record:
     method: str
     video: str
     has_box: bool = False  # the image is cut around the box of a face
+    landmarks: np.ndarray | None = field(default=None, compare=False)  # (P, 2), in pixels of the image
 
 
 def list_images(root: Path) -> tuple[list[Record], str]:
@@ -260,7 +265,9 @@ def _parse(line: str, where: str) -> tuple[Record, str] | None:
             f'{where}: method {method[:100]!r} with label {label} (wanted "real" for 0, another name for 1)'
         )
     video = _text(row, "video", where, default=path)
-    return Record(path, label, row["split"], method, f"{method}/{video}", _has_box(row, where)), video
+    return Record(
+        path, label, row["split"], method, f"{method}/{video}", _has_box(row, where), _landmarks(row, where)
+    ), video
 
 
 def _has_box(row: dict[str, Any], where: str) -> bool:
@@ -272,6 +279,17 @@ def _has_box(row: dict[str, Any], where: str) -> bool:
     if not numbers or not (box[0] < box[2] and box[1] < box[3]):
         raise UserError(f"{where}: box {repr(box)[:100]} (wanted [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null)")
     return True
+
+
+def _landmarks(row: dict[str, Any], where: str) -> np.ndarray | None:
+    """The points (P, 2) of a line, None if it has none."""
+    points = row.get("landmarks")
+    if points is None:
+        return None
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    if not pairs or not all(type(value) in (int, float) and abs(value) <= FARTHEST for xy in points for value in xy):
+        raise UserError(f"{where}: landmarks {repr(points)[:100]} (wanted [[x, y], ...] in pixels, or null)")
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
 
 
 def _text(row: dict[str, Any], key: str, where: str, default: str | None = None) -> str:

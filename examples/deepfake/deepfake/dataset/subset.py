@@ -28,6 +28,7 @@ def of_methods(images: Images, methods: str | None) -> Images:
         methods=[images.methods[index] for index in kept],
         names=[images.names[index] for index in kept],
         face_in_middle=images.face_in_middle[kept],
+        landmarks=[images.landmarks[index] for index in kept if images.landmarks],
         files=[images.files[index] for index in kept if images.files],
         description=f"{images.description}; {len(kept)} of them real or {', '.join(sorted(wanted))}",
         rows=kept,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..common.workers import cores
 from ..dataset.images import Images
+from ..dataset.landmarks import in_square
 from ..dataset.manifest import SPLITS
 from ..dataset.resizing import square
 from ..forging.portrait_files import SIDECAR, Portrait
@@ -37,9 +38,10 @@ def demo_images(split: str, fold: int, image_size: int) -> Images:
     donors = {photo: nearest_donors(photo, photos) for photo in photos}
     side = min(SIZE, image_size)
 
-    def draw(one: tuple[Portrait, int]) -> tuple[np.ndarray, np.ndarray, str]:
+    def draw(one: tuple[Portrait, int]) -> Shot:
         shot = _shot(split, *one, donors[one[0]])
-        return square(shot.real, side), square(shot.fake, side), shot.method
+        points = None if shot.landmarks is None else in_square(shot.landmarks, shot.real.shape, side)
+        return Shot(square(shot.real, side), square(shot.fake, side), shot.method, points)
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool's threads use all cores
@@ -48,7 +50,7 @@ def demo_images(split: str, fold: int, image_size: int) -> Images:
             drawn = list(pool.map(draw, wanted))
     finally:
         cv2.setNumThreads(threads)
-    methods = [method for *_, forged in drawn for method in ("real", forged)]
+    methods = [method for shot in drawn for method in ("real", shot.method)]
     names = [f"{photo.path.stem}_{number}" for photo, number in wanted for _ in range(2)]
     return Images(
         labels=np.array([0, 1] * len(drawn)),
@@ -59,7 +61,8 @@ def demo_images(split: str, fold: int, image_size: int) -> Images:
         fingerprint=fingerprint(fold),
         image_size=image_size,
         face_in_middle=np.array(True),
-        pixels=np.stack([pixels for real, fake, _ in drawn for pixels in (real, fake)]),
+        pixels=np.stack([pixels for shot in drawn for pixels in (shot.real, shot.fake)]),
+        landmarks=[shot.landmarks for shot in drawn for _ in range(2)],
     )
 
 
@@ -80,7 +83,7 @@ def fingerprint(fold: int) -> str:
         photos = photos_of(split, fold)
         donors = nearest_donors(photos[0], photos)
         for number in range(SHOTS[split]):
-            real, fake, _ = _shot(split, photos[0], number, donors)
+            real, fake, *_ = _shot(split, photos[0], number, donors)
             digest.update(real.tobytes() + fake.tobytes())
     return digest.hexdigest()
 

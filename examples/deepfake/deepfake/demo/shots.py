@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..forging.camera import Camera, film
-from ..forging.canvas import CANVAS_PER_BOX, Still
+from ..forging.camera import Camera, camera_moves, film
+from ..forging.canvas import CANVAS_PER_BOX, Still, canvas_transform
 from ..forging.coarse_recipes import COARSE_METHODS
 from ..forging.portrait_files import Portrait
 from ..forging.recipes import genuine
@@ -22,17 +22,23 @@ from .people import SEED
 
 SIZE = 64  # side of a shot in pixels: CROP_SCALE times the face's box
 CANVAS = 128  # side of the canvas in pixels: 1.3 canvas pixels for each of a shot's
+FRAME = round(SIZE * CANVAS_PER_BOX / CROP_SCALE)  # side of the frame that a shot is cut from
+START = (FRAME - SIZE) // 2
 NEAREST = 4  # a donor is one of so many people, the nearest in tone
 CAMERA = Camera(light=0.15, tint=0.04, focus=0.5, noise=(0.3, 2.0))
 QUALITY = (60, 98)  # of JPEG
 
 
 class Shot(NamedTuple):
-    """A real image, its forgery, both uint8 RGB (SIZE, SIZE, 3), and the name of the forgery's method."""
+    """A real image, its forgery, both uint8 RGB (SIZE, SIZE, 3), and the name of the forgery's method.
+
+    landmarks: (P, 2), x and y in pixels of both, as those of a forged face lie on the target's; None if unknown.
+    """
 
     real: np.ndarray
     fake: np.ndarray
     method: str
+    landmarks: np.ndarray | None
 
 
 def shoot(target: Portrait, number: int, donors: Sequence[Portrait], varied_light: bool = False) -> Shot:
@@ -49,7 +55,7 @@ def shoot(target: Portrait, number: int, donors: Sequence[Portrait], varied_ligh
     if varied_light and rng.random() < 0.5:
         real, fake = vary_light((real, fake), rng)
     seed = int(rng.integers(2**31))  # the same camera for real and fake
-    return Shot(_photograph(real, seed), _photograph(fake, seed), method)
+    return Shot(_photograph(real, seed), _photograph(fake, seed), method, _landmarks(_still(target), seed))
 
 
 def canvases(
@@ -75,9 +81,16 @@ def nearest_donors(target: Portrait, photos: Sequence[Portrait]) -> list[Portrai
 def _photograph(canvas: np.ndarray, seed: int) -> np.ndarray:
     """The face crop of one frame of the camera, compressed: uint8 RGB (SIZE, SIZE, 3)."""
     motion, picture, compression = (np.random.default_rng([seed, purpose]) for purpose in range(3))
-    side = round(SIZE * CANVAS_PER_BOX / CROP_SCALE)
-    frame = next(film(canvas, side, 1, motion, picture, CAMERA))
-    start = (side - SIZE) // 2
-    crop = frame[start : start + SIZE, start : start + SIZE, ::-1]
+    frame = next(film(canvas, FRAME, 1, motion, picture, CAMERA))
+    crop = frame[START : START + SIZE, START : START + SIZE, ::-1]
     _, code = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, int(compression.integers(*QUALITY))])
     return np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1])
+
+
+def _landmarks(still: Still, seed: int) -> np.ndarray | None:
+    """A photo's landmarks in the shot that `_photograph` makes of its canvas with this seed."""
+    if still.landmarks is None:
+        return None
+    move = next(camera_moves(CANVAS, FRAME, 1, np.random.default_rng([seed, 0])))
+    transform = move @ canvas_transform(still, CANVAS)
+    return np.asarray(still.landmarks @ transform[:2, :2].T + transform[:2, 2] - START)

@@ -24,19 +24,21 @@ from .scoring import only_logit
 
 ERROR, GUIDED = "|difference|", "guided attention"
 """Names of maps: the reconstruction's error, as a share of the full range, and the guided attention."""
+EMAM_GATE, SCAM_GATE, GRAD_CAM = "EMAM's gate", "SCAM's spatial gate", "Grad-CAM"
 
 
 class Seen(NamedTuple):
     """One image as a detector sees it.
 
     image: (S, S, 3) in [0, 1]; logit: of being fake; reconstruction: like the image, None for a model without decoder;
-    maps: (S, S) each, by name, those that the model has.
+    maps: (S, S) each, by name, those that the model has; cells: (h, w) of each as the model has it.
     """
 
     image: NDArray[np.float32]
     logit: float
     reconstruction: NDArray[np.float32] | None
     maps: Mapping[str, NDArray[np.float32]]
+    cells: Mapping[str, tuple[int, int]]
 
 
 def heat_maps(model: nn.Module, images: Tensor) -> list[Seen]:
@@ -58,8 +60,8 @@ def heat_maps(model: nn.Module, images: Tensor) -> list[Seen]:
     hooks = [
         module.register_forward_hook(partial(keep_gate, name, gate))
         for name, module, gate in (
-            ("EMAM's gate", getattr(model, "emam", None), emam_gates),
-            ("SCAM's spatial gate", getattr(model, "scam", None), scam_gate),
+            (EMAM_GATE, getattr(model, "emam", None), emam_gates),
+            (SCAM_GATE, getattr(model, "scam", None), scam_gate),
         )
         if module is not None
     ]
@@ -80,12 +82,13 @@ def heat_maps(model: nn.Module, images: Tensor) -> list[Seen]:
             maps[ERROR] = (images - output.reconstruction).abs().mean(1, keepdim=True) / 2
             maps[GUIDED] = model.attention_map(images, output.reconstruction)
         maps |= gates
-        maps["Grad-CAM"] = grad_cam(features[0], gradient, logits)
+        maps[GRAD_CAM] = grad_cam(features[0], gradient, logits)
+        cells = {name: (values.shape[2], values.shape[3]) for name, values in maps.items()}
         resized = {name: _to_size(values, (images.shape[2], images.shape[3])) for name, values in maps.items()}
         shown = _to_pictures(images)
         rebuilt = [None] * len(shown) if output.reconstruction is None else _to_pictures(output.reconstruction)
     return [
-        Seen(shown[i], logit, rebuilt[i], {name: values[i] for name, values in resized.items()})
+        Seen(shown[i], logit, rebuilt[i], {name: values[i] for name, values in resized.items()}, cells)
         for i, logit in enumerate(logits.detach().double().tolist())
     ]
 

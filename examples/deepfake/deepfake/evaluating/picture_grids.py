@@ -1,4 +1,4 @@
-"""Grids of pictures: evaluate.py's examples, like the paper's Fig. 4, and the heat maps of explain.py."""
+"""Grids of pictures: examples of answers, like the paper's Fig. 4 and 5, and the heat maps of explain.py."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ HEAT_LEGEND = "over the grey image: dark is a map's lowest, yellow its highest v
 
 
 class Example(NamedTuple):
-    """One column of the grid: an image with its label and its fake probability."""
+    """One column of the grid: an image with its label, its fake probability and, if it is to be shown, its method."""
 
     label: int
     score: float
     seen: Seen
+    method: str = ""
 
 
 def choose_examples(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> list[int]:
@@ -76,6 +77,8 @@ def _show_input(axes: Axes, example: Example) -> None:
     axes.imshow(example.seen.image)
     truth, predicted = CLASSES[example.label], verdict(example.score)
     text = f"GT {truth}\nPred {predicted} ({shown(example.score)})"
+    if example.method not in ("", truth):
+        text = f"{example.method}\n{text}"
     if predicted == truth:
         axes.set_title(text, fontsize=8, loc="center")
     else:

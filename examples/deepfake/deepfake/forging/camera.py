@@ -100,11 +100,16 @@ def film(
     lit = recolour(canvas, picture, camera.light, camera.tint)
     sharp = smooth_for_scale(resharpen(lit, picture.uniform(-camera.focus, camera.focus), side), size / side)
     noise = picture.uniform(*camera.noise) / 255
-    for zoom, angle, shift in _camera_path(frames, motion):
-        move = np.diag([size / side, size / side, 1]) @ similarity(zoom, angle, shift * side, side)
+    for move in camera_moves(side, size, frames, motion):
         frame = warp(sharp, move, size)
         frame += picture.normal(0, noise, frame.shape).astype(np.float32)
         yield np.round(np.clip(frame, 0, 1) * 255).astype(np.uint8)
+
+
+def camera_moves(side: int, size: int, frames: int, motion: np.random.Generator) -> Iterator[np.ndarray]:
+    """The transform (3, 3) of each frame of a clip, from a canvas's pixels to those of the frame."""
+    for zoom, angle, shift in _camera_path(frames, motion):
+        yield np.diag([size / side, size / side, 1]) @ similarity(zoom, angle, shift * side, side)
 
 
 def _camera_path(frames: int, rng: np.random.Generator) -> Iterator[tuple[float, float, np.ndarray]]:

@@ -18,10 +18,10 @@ ANNOTATED, EXPLAINED = ".annotated", ".explained"
 LONGEST_STEM = LONGEST_NAME - 30  # leaves room for the longest ending and a number
 
 
-def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """RUN, PATH..., --crop and --detector."""
+def add_input_options(parser: argparse.ArgumentParser, paths: str = "+") -> None:
+    """RUN, PATH..., --crop and --detector; `paths` "*": a command that also works without PATH."""
     parser.add_argument("run", type=cli.path, metavar="RUN", help="run folder of train.py, or one of save_pretrained")
-    parser.add_argument("paths", type=cli.path, nargs="+", metavar="PATH", help="images, videos, or folders of them")
+    parser.add_argument("paths", type=cli.path, nargs=paths, metavar="PATH", help="images, videos, or folders of them")
     parser.add_argument(
         "--crop",
         choices=("face", "none"),

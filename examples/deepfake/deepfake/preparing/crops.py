@@ -75,27 +75,39 @@ def _read_images(folder: Path, numbers: tuple[int, ...]) -> Frames:
 
 
 def write_folder(task: Task, frames: Frames, unreadable: str | None) -> None:
-    """Write crops and record beside the task's folder first, then rename it, so that it appears complete."""
+    """Write crops and record beside the task's folder first, then rename it, so that it appears complete or not at all.
+
+    Where a file cannot be written, what was written goes: on a full disk it would take the room of another source.
+    """
     digest = hashlib.sha256(os.fsencode(task.folder.name)).hexdigest()
     partial = task.folder.with_name(f".{digest[:16]}.partial")  # a longer name than the folder's may be impossible
     for old in (partial, task.folder):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
-    rows, problems = write_crops(task, frames, partial)
+    try:
+        record = _write_files(task, frames, unreadable, partial)
+        (partial / RECORD).write_text(json.dumps(record))
+        os.replace(partial, task.folder)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_files(task: Task, frames: Frames, unreadable: str | None, folder: Path) -> dict[str, Any]:
+    """Write the crops of a source; returns its record."""
+    rows, problems = write_crops(task, frames, folder)
     if unreadable:
         file = str(task.source.path)  # left out: it differs between machines, and the manifest must not
         reason = unreadable.removeprefix(f"{file}: ").replace(f"{file}{os.sep}", "")
         problems = [task.source.row() | {"problem": reason}]
-    record = {
+    return {
         "task": _record_of(task),
         "source": _file_state(task.source.path),
         "unreadable": bool(unreadable),
         "rows": rows,
-        "bytes": [(partial / Path(row["path"]).name).stat().st_size for row in rows],
+        "bytes": [(folder / Path(row["path"]).name).stat().st_size for row in rows],
         "problems": problems,
     }
-    (partial / RECORD).write_text(json.dumps(record))
-    os.replace(partial, task.folder)
 
 
 def write_crops(task: Task, frames: Frames, folder: Path) -> tuple[Rows, Rows]:

@@ -6,13 +6,9 @@ import dataclasses
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
-
-from panet_layers.models import PANetLoss
 
 from ..common.cli import UserError
 from ..common.files import free_space
@@ -22,48 +18,58 @@ from ..media.faces import face_detector
 from ..preparing.crops import RECORD, prepare_one
 from ..preparing.tasks import Task
 from ..training.distributed import pick_device
-from ..training.placing import choose_channels_last, place
-from ..training.run import build_model
 from ..training.settings import Settings
 from .plan import Experiment
+from .reading_times import seconds_to_read, step_with_reading
+from .step_times import Measured, measure
 from .steps import Step
 
-TIMED_STEPS, MOST_SAMPLES = 3, 5
+MOST_SAMPLES = 5
 
 
-class Measured(NamedTuple):
-    """Of one model: seconds of a training step, seconds to score a batch, and bytes of a run."""
+class Preparing(NamedTuple):
+    """Seconds and bytes to prepare all sources of a compression, and seconds to read one of its crops in a training."""
 
-    training: float
-    scoring: float
+    seconds: float
     room: int
+    reading: float
 
 
-def print_estimate(experiment: Experiment, steps: Sequence[Step], tasks: dict[str, list[Task]], workers: int) -> None:
-    """Print time and space of the steps that are not done. UserError if the disk has too little space.
+def print_estimate(
+    experiment: Experiment, steps: Sequence[Step], tasks: dict[str, list[Task]], workers: int
+) -> dict[str, float]:
+    """Print time and space of the steps that are not done; returns the seconds of an epoch of each training left.
 
-    `tasks` are the videos to prepare, by compression; `workers` are prepare.py's processes.
+    `tasks` are the videos to prepare, by compression; `workers` are prepare.py's processes. UserError if the disk has
+    too little space.
     """
-    left = [step.name.split() for step in steps if not step.done()]
+    names = [step.name for step in steps if not step.done()]
+    left = [name.split() for name in names]
     if not left:
-        return
+        return {}
     counts = {compression: _images(experiment, compression, tasks) for compression in experiment.compressions}
     wanted = {name[2] for name in left if len(name) > 2}
     settings = {model: settings.over(experiment.processes) for model, settings in experiment.models.items()}
-    measured = {model: measure(settings[model], experiment.processes) for model in settings if model in wanted}
+    measured = {model: _measure(settings[model], experiment.processes) for model in settings if model in wanted}
+    compressions = list(dict.fromkeys(name[1] for name in left))
+    preparations = {name: preparing(tasks[name], workers, experiment.image_size) for name in compressions
+                    if name in tasks}  # fmt: skip
+    reading = {name: preparations[name].reading if name in tasks else _reading(experiment, name)
+               for name in compressions}  # fmt: skip
     found: dict[str, tuple[float, float]] = {}
     for kind, compression, *of in left:
         name = " ".join([kind, compression, *of[:1]])
         if name not in found:
             images = counts[compression]
             if kind == "prepare":
-                found[name] = preparing(tasks[compression], workers)
+                found[name] = preparations[compression][:2]
             elif kind == "cache":
                 found[name] = 0.0, sum(3 * experiment.image_size**2 * images[part] for part in experiment.cached_splits)
             else:
-                found[name] = estimate_run(experiment, kind, settings[of[0]], measured[of[0]], images)
+                of_model = settings[of[0]], measured[of[0]], images, reading[compression]
+                found[name] = estimate_run(experiment, kind, *of_model)
             seconds, size = found[name]
-            about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to read images is not estimated
+            about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to fill a cache is not estimated
             print(f"{name}{' once' if of else ''}: {about}{gigabytes(size)}")
     totals = [found[" ".join(name[:3])] for name in left]
     seconds, room = (sum(values) for values in zip(*totals, strict=True))
@@ -71,17 +77,53 @@ def print_estimate(experiment: Experiment, steps: Sequence[Step], tasks: dict[st
     free = free_space(experiment.out)
     if free < room:
         raise UserError(f"{experiment.out}: {gigabytes(free)} free, about {gigabytes(room)} needed")
+    trainings = [(name, of) for name, of in zip(names, left, strict=True) if of[0] == "train"]
+    return {name: found[" ".join(of[:3])][0] / settings[of[2]].epochs for name, of in trainings}
+
+
+def _measure(settings: Settings, processes: int) -> Measured:
+    """`measure`; where this machine cannot run so many processes, of one process, with a line that says so."""
+    try:
+        return measure(settings, processes)
+    except UserError as error:
+        if processes == 1:
+            raise
+        print(f"what {processes} processes wait for each other is not counted: {error}")
+        return measure(dataclasses.replace(settings, batch_size=max(1, settings.batch_size // processes)), 1)
+
+
+def _reading(experiment: Experiment, compression: str) -> float:
+    """Seconds to read an image of a prepared compression; 0, and a line that says why, where that cannot be timed."""
+    folder = experiment.data_folders[compression]
+    files = [folder / record.path for record in list_images(folder)[0] if record.split == "train"]
+    try:
+        return seconds_to_read(files, experiment.image_size) if files else 0.0
+    except UserError as error:
+        print(f"reading images is not counted: {error}")
+        return 0.0
 
 
 def estimate_run(
-    experiment: Experiment, kind: str, settings: Settings, measured: Measured, images: Counter[str]
+    experiment: Experiment, kind: str, settings: Settings, measured: Measured, images: Counter[str], reading: float
 ) -> tuple[float, float]:
-    """Seconds and bytes of a training or an evaluation."""
+    """Seconds and bytes of a training or an evaluation; `reading`: seconds in which one process reads an image.
+
+    A cache is read in no time, and by trainings only.
+    """
+    if experiment.cache and kind == "train":
+        reading = 0.0
+    together = 1 if kind == "evaluate" else experiment.processes  # however many train, one process evaluates
+    device, batch = pick_device(settings.device), settings.batch_size / experiment.processes
+    workers = settings.workers if kind == "train" else None  # evaluate.py gets no --workers
+    training, scoring = (
+        step_with_reading(step, batch, reading, workers, together, device)
+        for step in (measured.training, measured.scoring)
+    )
+    if kind == "evaluate":
+        return (images["test"] + images["val"]) / batch * scoring, 0.0
     batches = {split: count / settings.batch_size for split, count in images.items()}
-    if kind == "evaluate":  # in one process, however many train
-        return (batches["test"] + batches["val"]) * measured.scoring * experiment.processes, 0.0
     scored = batches["val"] + (batches["test"] if experiment.also_chosen_on_test else 0)
-    return settings.epochs * (batches["train"] * measured.training + scored * measured.scoring), measured.room
+    return settings.epochs * (batches["train"] * training + scored * scoring), measured.room
 
 
 def _images(experiment: Experiment, compression: str, tasks: dict[str, list[Task]]) -> Counter[str]:
@@ -95,8 +137,8 @@ def _images(experiment: Experiment, compression: str, tasks: dict[str, list[Task
     return counts
 
 
-def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
-    """Seconds and bytes to prepare all sources, extrapolated from one video, which is prepared now."""
+def preparing(tasks: Sequence[Task], workers: int, image_size: int) -> Preparing:
+    """What it takes to prepare all sources, extrapolated from one video, which is prepared now."""
     face_detector()  # loads the detector, so that it is not part of the time
     for sample in samples(tasks):
         with tempfile.TemporaryDirectory() as folder:
@@ -104,13 +146,14 @@ def preparing(tasks: Sequence[Task], workers: int) -> tuple[float, int]:
             started = time.monotonic()
             prepare_one(task)
             seconds = time.monotonic() - started
-            crops = len(read_json(task.folder / RECORD)["rows"])
+            files = [task.folder / Path(row["path"]).name for row in read_json(task.folder / RECORD)["rows"]]
+            crops, reading = len(files), seconds_to_read(files, image_size) if files else 0.0
             size = sum(file.stat().st_size for file in task.folder.iterdir())
         if crops:
             break
     crops = max(1, crops)
     images = round(sum(task.count or crops for task in tasks) * crops / (sample.count or crops))
-    return seconds / crops * images / max(1, min(workers, len(tasks))), size // crops * images
+    return Preparing(seconds / crops * images / max(1, min(workers, len(tasks))), size // crops * images, reading)
 
 
 def samples(tasks: Sequence[Task]) -> Sequence[Task]:
@@ -121,48 +164,6 @@ def samples(tasks: Sequence[Task]) -> Sequence[Task]:
     near = [task for task, count in zip(tasks, counts, strict=True) if count == nearest]
     middle = len(near) // 2
     return near[middle : middle + MOST_SAMPLES]
-
-
-def measure(settings: Settings, processes: int) -> Measured:
-    """Time steps on random images (no image is read from disk), and count the bytes of last.pt and best/.
-
-    On a CPU the paper's variant is timed on a part of a batch, since a whole batch takes long.
-    """
-    device = pick_device(settings.device)
-    batch = max(1, settings.batch_size // processes)
-    timed = batch if device.type == "cuda" or settings.variant == "tiny" else min(batch, 4)
-    channels_last = choose_channels_last(settings.channels_last, device)
-    model = place(build_model(settings, pretrained=False), device, channels_last)
-    loss, labels = PANetLoss(), torch.arange(timed, device=device) % 2
-    images = torch.rand(timed, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
-    if channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-
-    def train() -> None:
-        loss(model.train()(images), images, labels).total.backward()
-
-    @torch.inference_mode()
-    def score() -> None:
-        model.eval()(images)
-
-    training, scoring = (_seconds(work, device) * batch / timed for work in (train, score))
-    return Measured(training, scoring, _run_size(model))
-
-
-def _run_size(model: torch.nn.Module) -> int:
-    """Bytes of the weights, twice (last.pt and best/), and of Adam's two moments of each parameter."""
-    weights, moments = model.state_dict().values(), 2 * list(model.parameters())
-    return sum(2 * tensor.nbytes for tensor in weights) + sum(tensor.nbytes for tensor in moments)
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    for step in range(TIMED_STEPS + 1):
-        if step == 1:  # the first step allocates memory and chooses algorithms
-            started = time.monotonic()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return (time.monotonic() - started) / TIMED_STEPS
 
 
 def shown(seconds: float) -> str:

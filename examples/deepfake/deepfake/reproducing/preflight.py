@@ -21,8 +21,8 @@ from ..training.distributed import pick_device
 from ..training.placing import choose_channels_last
 from ..training.run import build_model
 from ..training.settings import Settings
-from .estimates import measure
 from .plan import Experiment
+from .step_times import measure
 from .steps import Step
 
 AMP = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}

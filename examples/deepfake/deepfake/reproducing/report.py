@@ -18,6 +18,7 @@ from ..training.checkpoint import CONFIG
 from .claim import claim
 from .coverage import Coverage, read_coverage
 from .published_weights import FOLDER, published_section, read_published
+from .qualitative_grids import Grid, qualitative_grid
 from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
@@ -34,8 +35,12 @@ def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], re
     coverages = {compression: read_coverage(folder) for compression, folder in data.items()}
     check_same_data(results, coverages)
     published = published_section(read_published(out.parent / FOLDER), coverages)
-    text = report(results, coverages, recipe, published)
+    grids = {compression: qualitative_grid(results, compression, folder) for compression, folder in data.items()}
+    text = report(results, coverages, recipe, grids, published)
     make_folder(out)
+    for compression, grid in grids.items():
+        if grid.figure is not None:
+            save_figure(grid.figure, out / _grid_file(compression))
     save_figure(figures_plot(results, coverages), out / "figures.png")
     save_figure(curves_plot(results, coverages), out / "curves.png")
     write_markdown(out / "report.md", text)
@@ -58,7 +63,11 @@ def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]
 
 
 def report(
-    results: Sequence[Result], coverages: Mapping[str, Coverage], recipe: dict[str, Any], published: str = ""
+    results: Sequence[Result],
+    coverages: Mapping[str, Coverage],
+    recipe: dict[str, Any],
+    grids: Mapping[str, Grid],
+    published: str = "",
 ) -> str:
     """The whole report in Markdown; `published` is its first section."""
     parts = ["# Table I: Xception, RECCE and PANet", published, _what(results, coverages, recipe)]
@@ -71,6 +80,7 @@ def report(
             parts.append(_chosen_on_test(here))
     parts.append(claim(results, coverages))
     parts += ["## Pictures", "![Figures of each seed](figures.png)", "![Validation AUC by epoch](curves.png)"]
+    parts += [_grid(compression, grid) for compression, grid in grids.items()]
     parts += ["## How it was made", _how(results, recipe)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -194,6 +204,15 @@ def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) ->
         for name, of_seeds in found.items()
         if of_seeds
     ]
+
+
+def _grid(compression: str, grid: Grid) -> str:
+    """A compression's grid with its caption, or why there is none."""
+    return grid.text if grid.figure is None else f"![{grid.text}]({_grid_file(compression)})\n\n*{grid.text}*"
+
+
+def _grid_file(compression: str) -> str:
+    return f"grid_{compression}.png"
 
 
 def _how(results: Sequence[Result], recipe: dict[str, Any]) -> str:

@@ -6,12 +6,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.cli import UserError
 from ..common.interrupt import ENDING, Terminated, exception_of
+from ..training.log import ESTIMATED_EPOCH
 
 HERE = Path(__file__).parents[2]
 
@@ -44,12 +45,16 @@ class Step:
         resume = ["--resume"] if self.started_file is not None and self.started_file.exists() else []
         return [*launcher, os.path.relpath(HERE / self.script), *map(str, self.arguments), *resume]
 
-    def run(self) -> None:
-        """Run the command. UserError where it fails or an earlier step that it needs is not done."""
+    def run(self, epoch: float | None = None) -> None:
+        """Run the command. UserError where it fails or an earlier step that it needs is not done.
+
+        `epoch`: the estimate of a training's seconds an epoch, which train.py compares with the first.
+        """
         left = [step.name for step in self.needs if not step.done()]
         if left:
             raise UserError(f"step {self.name!r} needs step {left[0]!r}, which is not done")
-        code = _run([sys.executable, *self.command()])
+        given = {} if epoch is None else {ESTIMATED_EPOCH: str(epoch)}
+        code = _run([sys.executable, *self.command()], os.environ | given)
         for number in ENDING:
             if code in (128 + number, -number):
                 raise exception_of(number)
@@ -57,9 +62,9 @@ class Step:
             raise UserError(f"step {self.name!r} ended with exit code {code}; repeat the command to continue there")
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], environment: Mapping[str, str]) -> int:
     """Run a command; its exit code. A signal that ends this process ends it too, once it has saved what it has done."""
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, env=environment) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as request:
@@ -76,14 +81,14 @@ def print_plan(steps: Sequence[Step]) -> None:
         print(f"{number:>4}  {done}  {step.name:<34} python {shlex.join(step.command())}")
 
 
-def run_steps(steps: Sequence[Step]) -> None:
-    """Run the steps that are not done, in order."""
+def run_steps(steps: Sequence[Step], epochs: Mapping[str, float]) -> None:
+    """Run the steps that are not done, in order; `epochs` are the estimated seconds an epoch of trainings, by name."""
     for number, step in enumerate(steps, 1):
         if step.done():
             print(f"== {number}/{len(steps)} {step.name}: done already", flush=True)
             continue
         print(f"== {number}/{len(steps)} {step.name}: python {shlex.join(step.command())}", flush=True)
-        step.run()
+        step.run(epochs.get(step.name))
 
 
 def numbered(steps: Sequence[Step], number: int) -> Step:

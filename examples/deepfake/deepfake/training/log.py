@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 import threading
 import time
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from ..common.cli import first_line
 from ..common.files import replacing
 
+ESTIMATED_EPOCH = "PANET_ESTIMATED_EPOCH"
+"""The environment variable by which reproduce.py passes its estimate, in seconds."""
 Row = dict[str, float | int]
 PARTS = ("loss", "classification", "reconstruction", "metric", "acc")
 """Averaged over the steps of an epoch; in the order in which ``train_step`` returns them."""
@@ -78,6 +81,9 @@ class RunLog:
             if board:
                 board.flush()
         self.say(self._line(row))
+        estimated = os.environ.get(ESTIMATED_EPOCH)
+        if estimated and row["epoch"] == self.finished + 1:  # the first of this session
+            self.say(error_of_estimate(float(estimated), float(row["seconds"])))
 
     @contextmanager
     def _board_may_fail(self) -> Iterator[None]:
@@ -105,6 +111,11 @@ class RunLog:
         with self._board_may_fail():
             if self.board:
                 self.board.close()
+
+
+def error_of_estimate(estimated: float, taken: float) -> str:
+    """One line that compares the time of an epoch with its estimate, both in seconds."""
+    return f"an epoch: estimated {estimated:.1f} s, taken {taken:.1f} s, ratio {taken / estimated:.2f}"
 
 
 def _tensorboard(folder: Path, first_epoch: int) -> Any:

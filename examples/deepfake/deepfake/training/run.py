@@ -138,15 +138,27 @@ def start(settings: Settings, processes: Processes, images: Images, saved: dict[
     else:
         _check_same(saved, config)
         config |= {"encoder_weights": saved.get("encoder_weights"), "earlier": earlier_sessions(saved, config)}
+    run = assemble(settings, processes, model, config, None if saved is None else Path(settings.out) / STATE)
+    steps = len(images) // settings.batch_size
+    if run.progress.step > steps:
+        raise UserError(f"{Path(settings.out) / STATE} is after step {run.progress.step} of an epoch of {steps}")
+    return run
+
+
+def assemble(
+    settings: Settings,
+    processes: Processes,
+    model: nn.Module,
+    config: dict[str, Any] | None = None,
+    state: Path | None = None,
+) -> Run:
+    """The run of a model: loss, optimizer and wrapped model as the settings say, at the beginning or from a `state`."""
     fused = processes.device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=fused)
     scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.amp == "fp16")
     loss = PANetLoss(settings.lambda_reconstruction, settings.lambda_metric, flood=settings.flood or None)
-    progress = Progress() if saved is None else _restore(Path(settings.out) / STATE, model, optimizer, scaler)
-    steps = len(images) // settings.batch_size
-    if progress.step > steps:
-        raise UserError(f"{Path(settings.out) / STATE} is after step {progress.step} of an epoch of {steps}")
-    return Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config)
+    progress = Progress() if state is None else _restore(state, model, optimizer, scaler)
+    return Run(settings, processes, model, processes.parallel(model), loss, optimizer, scaler, progress, config or {})
 
 
 def build_model(settings: Settings, pretrained: bool) -> nn.Module:
