@@ -15,7 +15,7 @@ from torch import Tensor
 from deepfake.common.cli import UserError
 from deepfake.common.workers import cores, run_tasks
 from deepfake.dataset.batches import seed_for
-from deepfake.dataset.images import square
+from deepfake.dataset.resizing import square
 from deepfake.media.found_files import check_readable, find_media, report_left_out
 from deepfake.media.image_files import read_rgb
 

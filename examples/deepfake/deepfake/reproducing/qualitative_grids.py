@@ -12,8 +12,9 @@ import torch
 from matplotlib.figure import Figure
 
 from ..common.cli import UserError
-from ..dataset.images import square, to_unit_range
+from ..dataset.images import to_unit_range
 from ..dataset.manifest import Record, check_links, list_images, select
+from ..dataset.resizing import square
 from ..evaluating.heatmaps import heat_maps
 from ..evaluating.picture_grids import Example, grid_figure
 from ..evaluating.scoring import to_probabilities
