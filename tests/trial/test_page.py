@@ -12,7 +12,7 @@ from trial import outcome
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("start", ["identity"])
+@pytest.mark.parametrize("start", ["identity", "layer"])
 def test_the_tables_are_those_of_the_stored_trainings(start: str) -> None:
     with (ROOT / f"benchmarks/results/does_it_help_digits_{start}.csv").open(encoding="utf-8") as file:
         runs = list(csv.DictReader(file))
