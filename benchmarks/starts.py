@@ -4,7 +4,7 @@ The shares at the end say little: each moves by about Adam's learning rate a ste
 default; with more --epochs they go further.
 
 python benchmarks/starts.py           # fine-tuning: needs scikit-learn, for its digits; about two minutes on one core
-python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with autograd's derivative of lerp
+python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with two kinds of lerp after it
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.timing import measure
+from panet_layers.mixing import mixed
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {"EMAM": EMAM, "SCAM": partial(SCAM, reduction=8)}
 ARMS = ("none", *(f"{layer}, {start}" for layer in LAYERS for start in STARTS))
-MAPS = ((2, 256, 56, 56), (4, 64, 64, 64))
+MAPS = ((2, 256, 56, 56), (8, 728, 19, 19))
 
 
 def network() -> nn.Sequential:
@@ -138,7 +139,9 @@ def cost(rounds: int) -> str:
                 times = {way: timing.milliseconds for way, timing in measure(steps, rounds).items()}
                 case = f"{name}, {'x'.join(map(str, shape))}", "training" if training else "inference"
                 rows.append([*case, *(f"{value:.2f}" for value in times.values())])
-    return markdown_table(("layer, map", "", "copy", "alone", "with share", "autograd's lerp"), rows, 2)
+    return markdown_table(
+        ("layer, map", "", "copy", "alone", "with share", "lerp after it", "autograd's lerp"), rows, 2
+    )
 
 
 def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str, Callable[[], object]]:
@@ -148,6 +151,7 @@ def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "alone": layer,
         "with share": lambda x: shared(x, layer, share),
+        "lerp after it": lambda x: mixed(x, layer, share, own=True),
         "autograd's lerp": lambda x: torch.lerp(x, layer(x), share),
     }
 

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from panet_layers import EMAM, SCAM, insert_attention, mixing, profile, remove_attention, use_backend
 from panet_layers.insertion.refinement import Refinement
-from panet_layers.insertion.share import shared
+from panet_layers.insertion.share import STARTS, shared
 from panet_layers.ops.native import library
 from tests.insertion.small_hosts import Returns, X, create, resnet
 
@@ -231,14 +231,20 @@ def test_the_report_and_profile_show_the_share_and_its_cost():
     for row, other in zip(report.rows, without.rows):
         assert (row.share, other.share) == (0.0, None)
         assert row.cost.parameters == other.cost.parameters + 1 and row.cost.macs == other.cost.macs
-    channels, side = 96, 5
-    assert report.rows[1].cost.activation_bytes - without.rows[1].cost.activation_bytes == 4 * channels * side * side
+        assert library.why_not() or row.cost.activation_bytes == other.cost.activation_bytes
     set_shares(model, 0.25)
     rows = profile(model).rows
     assert [row.share for row in rows] == [0.25, 0.25]
     assert [row.cost for row in rows] == [row.cost for row in report.rows]
     assert str(profile(model)).splitlines()[0].endswith(" s") and "0.250" in str(profile(model))
     assert not str(profile(alone)).splitlines()[0].endswith(" s")
+
+
+def test_the_output_of_a_layer_that_no_kernel_mixes_is_kept():
+    channels, side = 96, 5
+    rows = [insert_attention(resnet(), "layer4", lambda c: nn.Tanh(), start=start).rows[0] for start in STARTS]
+    identity, alone = (row.cost.activation_bytes for row in rows)
+    assert identity - alone == 4 * channels * side * side
 
 
 def test_models_on_meta_have_shares_too():
