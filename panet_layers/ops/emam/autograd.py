@@ -53,6 +53,7 @@ class _EMAM(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w1, b1, w3, b3, gamma, beta, share, *saved = ctx.saved_tensors
         params = Parameters(w1, b1, w3, b3, gamma, beta)
+        gradients: Any
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
 
             def plain(x: Tensor, *flat: Tensor) -> Tensor:

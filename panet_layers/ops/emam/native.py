@@ -19,6 +19,7 @@ from ..native.tensors import (
     dense,
     entry,
     like,
+    like_share,
     number,
     ready,
     threads_for,
@@ -88,7 +89,7 @@ def backward(
     of_share = None if share is None else share.new_empty(share.shape, dtype=plan.dtype)
     pointers = addresses(x, grad, dx, *params, *gradients, of_share, saved.statistics, scratch)
     entry("emam_backward", x.dtype)(_POINTERS.pack(*pointers) + plan.sizes + _SHARE.pack(number(share)))
-    return like(given, dx), (*gradients.like(given_params), of_share if share is None else of_share.to(share.dtype))
+    return like(given, dx), (*gradients.like(given_params), like_share(of_share, share))
 
 
 def empty_native_saved(x: Tensor, groups: int) -> NativeSaved:

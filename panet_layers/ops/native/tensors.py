@@ -49,6 +49,11 @@ def number(share: Tensor | None) -> float:
     return 1.0 if share is None else share.item()
 
 
+def like_share(gradient: Tensor | None, share: Tensor | None) -> Tensor | None:
+    """Return the share's gradient in the share's dtype; None without a share."""
+    return None if gradient is None or share is None else gradient.to(share.dtype)
+
+
 def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Return gradients of zero for these tensors, None for None."""
     return tuple(None if t is None else t.new_zeros(t.shape) for t in tensors)

@@ -18,6 +18,7 @@ from ..native.tensors import (
     dense,
     entry,
     like,
+    like_share,
     number,
     ready,
     threads_for,
@@ -87,7 +88,7 @@ def backward(
     of_share = None if share is None else share.new_empty(share.shape, dtype=dtype)
     pointers = addresses(x, *saved, scratch, *params, None, None, grad, dx, *gradients, of_share)
     entry("scam_backward", dtype)(_BACKWARD.pack(*pointers[:13], *sizes, number(share), *pointers[13:]))
-    return like(given, dx), (*gradients.like(given_params), of_share if share is None else of_share.to(share.dtype))
+    return like(given, dx), (*gradients.like(given_params), like_share(of_share, share))
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:
