@@ -4,7 +4,7 @@ The shares at the end say little: each moves by about Adam's learning rate a ste
 default; with more --epochs they go further.
 
 python benchmarks/starts.py           # fine-tuning: needs scikit-learn, for its digits; about two minutes on one core
-python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with autograd's derivative of lerp
+python benchmarks/starts.py --cost    # time of a layer alone, with its share, and with two kinds of lerp after it
 python benchmarks/starts.py --table   # print the file's table; with --cost that of times, with --epochs 120 those rows
 """
 
@@ -32,11 +32,12 @@ from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.timing import measure
+from panet_layers.mixing import mixed
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {"EMAM": EMAM, "SCAM": partial(SCAM, reduction=8)}
 ARMS = ("none", *(f"{layer}, {start}" for layer in LAYERS for start in STARTS))
-MAPS = ((2, 256, 56, 56), (4, 64, 64, 64))
-WAYS = ("copy", "alone", "with share", "autograd's lerp")
+MAPS = ((2, 256, 56, 56), (8, 728, 19, 19))
+WAYS = ("copy", "alone", "with share", "lerp after it", "autograd's lerp")
 COLUMNS = ("arm", "images", "epochs", "seed", "accuracy", "shares", *results_file.PROVENANCE)
 RESULTS = results_file.ROOT / "benchmarks/results"
 
@@ -181,6 +182,7 @@ def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "alone": layer,
         "with share": lambda x: shared(x, layer, share),
+        "lerp after it": lambda x: mixed(x, layer, share, own=True),
         "autograd's lerp": lambda x: torch.lerp(x, layer(x), share),
     }
 

@@ -33,6 +33,12 @@ def check_devices(x: Tensor, parameters: Iterable[Tensor | None], names: Iterabl
             )
 
 
+def check_share(share: Tensor | None) -> None:
+    """Raise ValueError where the share of lerp(x, out, share) is not one number, with one dimension or none."""
+    if share is not None and (share.dim() > 1 or share.numel() != 1):
+        raise ValueError(f"share must be one number, of shape () or (1,), got shape {tuple(share.shape)}")
+
+
 def suggest_divisor(groups: int, channels: int) -> str:
     """Return the end of an error message where groups does not divide channels: the next smaller number that does."""
     return f"choose a divisor, such as {next(n for n in range(min(groups, channels), 0, -1) if channels % n == 0)}"

@@ -94,10 +94,17 @@ class EMAM(nn.Module):
         if part := self.called_part():
             check_can_call(self.backend, self, part)
             return calling.emam(x, self)
+        return self.mixed(x, None)
+
+    def mixed(self, x: Tensor, share: Tensor | None) -> Tensor:
+        """Return lerp(x, self(x), share), or self(x) without a share, where `called_part` returns "".
+
+        It runs no hooks.
+        """
         own: Any = self._modules  # quicker than attributes
         conv1x1, conv3x3, gn = own["conv1x1"], own["conv3x3"], own["gn"]
         weights = (*parts.weight_and_bias(conv1x1), *parts.weight_and_bias(conv3x3), *parts.weight_and_bias(gn))
-        return functional.emam(x, *weights, groups=self.groups, eps=gn.eps, backend=self.backend)
+        return functional.emam(x, *weights, groups=self.groups, eps=gn.eps, backend=self.backend, share=share)
 
     def called_part(self) -> str:
         """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from . import tracing
 from .backends import check_can_call, resolve_backend
-from .checks import check_batch_statistics, check_devices, check_input
+from .checks import check_batch_statistics, check_devices, check_input, check_share
 from .compatibility import transformed
+from .mixing import mixed, traced
 from .ops.emam import autograd as emam_autograd
 from .ops.emam import collapsed as emam_collapsed
 from .ops.emam import reference as emam_reference
@@ -56,6 +57,7 @@ def emam(
     eps: float = 1e-5,
     *,
     backend: str | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     """Return the efficient multi-scale attention of x (B, C, H, W), as `panet_layers.EMAM` computes it.
 
@@ -67,18 +69,24 @@ def emam(
         groups: G.
         eps: added to the variance.
         backend: as in `EMAM`.
+        share: None, or s, one number, which may be learned: then lerp(x, the attention of x, s) is returned, which is
+            x, bit for bit, where s = 0. The compiled kernels compute it without another pass over the map.
 
-    Returns a tensor like x. Raises what `EMAM` raises.
+    Returns a tensor like x. Raises what `EMAM` raises, and ValueError where the share is not one number.
     """
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
     check_devices(x, params, EMAM_NAMES, "EMAM")
+    check_share(share)
     chosen = resolve_backend(backend, x, has_cuda=True)
+    if share is not None and not _is_mixed_by_kernels(chosen, x, share):
+        weights = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
+        return mixed(x, lambda x: emam(x, *weights, groups, eps, backend=backend), share, own=True)
     if chosen == "reference" or (chosen == "collapsed" and _is_small(x, params, SMALL_EMAM)):
         return no_view(in_full_precision(emam_reference.emam, x, params, groups, eps))
     if chosen == "plain" or transformed():
         return no_view(in_full_precision(emam_collapsed.emam, x, params, groups, eps))
-    return emam_autograd.emam(x, params, groups, eps, chosen)
+    return emam_autograd.emam(x, params, groups, eps, chosen, share)
 
 
 @takes_subclasses
@@ -92,6 +100,7 @@ def scam(
     norm: nn.BatchNorm2d | None = None,
     *,
     backend: str | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     """Return the spatial and channel attention of x (B, C, H, W), as `panet_layers.SCAM` computes it.
 
@@ -102,23 +111,28 @@ def scam(
         conv_weight: (1, 2, k, k), over the maps [mean, max].
         norm: a one-channel batch normalisation after the convolution, or None. Training updates its running statistics.
         backend: as in `SCAM`.
+        share: as in `emam`.
 
-    Returns a tensor like x. Raises what `SCAM` raises.
+    Returns a tensor like x. Raises what `SCAM` raises, and ValueError where the share is not one number.
     """
     check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     check_devices(x, (*mlp, conv_weight, *_tensors(norm)), SCAM_NAMES, "SCAM")
+    check_share(share)
     chosen = resolve_backend(backend, x)
+    read = is_batch_norm(norm)
+    if share is not None and not (read and _is_mixed_by_kernels(chosen, x, share)):
+        weights = (fc1_weight, fc2_weight, conv_weight, fc1_bias, fc2_bias)
+        return mixed(x, lambda x: scam(x, *weights, norm, backend=backend), share, own=True)
     if chosen == "collapsed" and _is_small(x, (*mlp, conv_weight), SMALL_SCAM):
         chosen = "plain"
-    read = is_batch_norm(norm)
     if norm is not None and not read:
         check_can_call(backend, norm, "")
     if chosen in ("reference", "plain") or transformed() or not read:
         return in_full_precision(scam_reference.scam, x, *mlp, conv_weight, norm=norm and _in_own_precision(norm))
     check_batch_statistics(x, norm)
     affine = (None, None) if norm is None else (norm.weight, norm.bias)
-    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, chosen)
+    return scam_autograd.scam(x, ScamParameters(*mlp, conv_weight, *affine), norm, chosen, share)
 
 
 @takes_subclasses
@@ -158,6 +172,11 @@ def _in_own_precision(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return the module as a function that computes in its parameters' dtype and returns its input's."""
     dtypes = [p.dtype for p in module.parameters() if p.is_floating_point()]
     return (lambda x: module(x.to(dtypes[0])).to(x.dtype)) if dtypes else module
+
+
+def _is_mixed_by_kernels(backend: str, x: Tensor, share: Tensor) -> bool:
+    """Return whether a backend has kernels that mix the attention in, and they may: not in traced graphs."""
+    return backend == "native" and type(share) in (Tensor, nn.Parameter) and share.device == x.device and not traced(x)
 
 
 def _is_small(x: Tensor, params: Sequence[Tensor | None], limits: Small) -> bool:

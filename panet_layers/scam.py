@@ -173,11 +173,19 @@ class SCAM(nn.Module):
         if part := self.called_part():
             check_can_call(self.backend, self, part)
             return self.spatial(self.channel(x))
+        return self.mixed(x, None)
+
+    def mixed(self, x: Tensor, share: Tensor | None) -> Tensor:
+        """Return lerp(x, self(x), share), or self(x) without a share, where `called_part` returns "".
+
+        It runs no hooks.
+        """
         own: Any = self._modules  # quicker than attributes
         channel, spatial = own["channel"]._modules, own["spatial"]._modules
         (fc1, fc1_bias), (fc2, fc2_bias) = map(parts.weight_and_bias, (channel["fc1"], channel["fc2"]))
         conv, _ = parts.weight_and_bias(spatial["conv"])
-        return functional.scam(x, fc1, fc2, conv, fc1_bias, fc2_bias, spatial.get("bn"), backend=self.backend)
+        biases_and_norm = fc1_bias, fc2_bias, spatial.get("bn")
+        return functional.scam(x, fc1, fc2, conv, *biases_and_norm, backend=self.backend, share=share)
 
     def called_part(self) -> str:
         """Return the name of a part that must be called as a module, or "every part"; "" where all weights are read."""

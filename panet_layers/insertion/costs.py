@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from ..backends import use_backend
+from .share import shared
 
 BATCH = 2  # batch normalisation in training mode needs more than one value
 
@@ -73,7 +76,7 @@ class CostReport(NamedTuple):
 def cost(layer: nn.Module, shape: tuple[int, ...], share: Tensor | None = None) -> Cost:
     """Return the cost of `layer` on one image's map of `shape` (C, H, W), measured on a copy.
 
-    share: of the layer in the output, as in `Refinement`: one parameter, and the layer's output is kept too.
+    share: of the layer in the output, as in `Refinement`: one parameter, and the layer's output may be kept too.
 
     The MACs of EMAM and SCAM are those of the reference backend. Raises ValueError where the layer changes the map's
     shape or dtype or, where it has a share, its input in place.
@@ -88,13 +91,17 @@ def cost(layer: nn.Module, shape: tuple[int, ...], share: Tensor | None = None) 
         if hasattr(part, "backend"):
             part.backend = None  # type: ignore[assignment]
     with use_backend("auto"):  # the layer's own backend may need a device that the model is not on yet
-        kept = _kept(layer, x, {p.untyped_storage()._cdata for p in parameters}, share is not None)
+        _check_output(layer, x, share)
+        call: Callable[[Tensor], Tensor] = layer
+        if share is not None:
+            parameters.append(nn.Parameter(x.new_zeros(1)))  # not the share itself, which may be sharded
+            call = partial(shared, layer=layer, share=parameters[-1])
+        kept = _kept(call, x, {p.untyped_storage()._cdata for p in parameters})
     counter = FlopCounterMode(display=False)
     # Only the part that counts: the rest hooks all modules, and fails at views made where no gradient is recorded.
     with use_backend("reference"), torch.no_grad(), _FlopCounterMode(counter):
         layer(x.detach())
-    extra = 0 if share is None else share.numel()
-    return Cost(sum(p.numel() for p in parameters) + extra, counter.get_total_flops() // 2 // BATCH, kept // BATCH)
+    return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() // 2 // BATCH, kept // BATCH)
 
 
 def counted_already(layer: nn.Module, counted: set[nn.Parameter]) -> int:
@@ -120,11 +127,24 @@ class _Detaching(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _kept(layer: nn.Module, x: Tensor, parameters: set[int], with_output: bool) -> int:
-    """Return the bytes that autograd keeps of the layer's forward pass, without those of its parameters.
+@torch.no_grad()
+def _check_output(layer: nn.Module, x: Tensor, share: Tensor | None) -> None:
+    """Raise ValueError where the layer returns no map like x or, where it has a share, changes its input in place."""
+    given = x.clone()
+    out: Any = layer(given)
+    if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
+        returned = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        wanted = f"{tuple(x.shape)} in {x.dtype}"
+        raise ValueError(f"{type(layer).__name__} returned {returned} for {wanted}; it must keep shape and dtype")
+    if share is not None and given._version:
+        raise ValueError(
+            f'{type(layer).__name__} changes its input in place, of which start="identity" needs the values; use '
+            'start="layer"'
+        )
 
-    with_output: count input and output too, which must be two tensors.
-    """
+
+def _kept(layer: Callable[[Tensor], Tensor], x: Tensor, parameters: set[int]) -> int:
+    """Return the bytes that autograd keeps of the layer's forward pass, without those of its parameters."""
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -132,19 +152,7 @@ def _kept(layer: nn.Module, x: Tensor, parameters: set[int], with_output: bool) 
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
-        given = x.clone()  # of a leaf, autograd refuses changes in place
-        out: Any = layer(given)
-    if not isinstance(out, Tensor) or (out.shape, out.dtype) != (x.shape, x.dtype):
-        returned = f"{tuple(out.shape)} in {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
-        wanted = f"{tuple(x.shape)} in {x.dtype}"
-        raise ValueError(f"{type(layer).__name__} returned {returned} for {wanted}; it must keep shape and dtype")
-    if with_output:
-        if given._version:
-            raise ValueError(
-                f'{type(layer).__name__} changes its input in place, of which start="identity" needs the values; use '
-                'start="layer"'
-            )
-        note(given), note(out)
+        layer(x.clone())  # of a leaf, autograd refuses changes in place
     return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in parameters)
 
 

@@ -68,6 +68,7 @@ def _in_a_row(function: Callable) -> Callable:
         at += width
 
     def run(*row: Any) -> tuple[Tensor, ...]:
+        row += (None,) * (at - len(row))  # the dispatcher leaves out arguments with their default, None
         first, others = function(*[make(row[part]) for make, part in parts])
         # An operator returns no None: the gradient of a missing parameter is empty.
         # Not `new_empty`: a subclass of Tensor may have a method of this name.

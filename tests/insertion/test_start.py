@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from panet_layers import EMAM, SCAM, insert_attention, profile, remove_attention
-from panet_layers.insertion import share as share_module
+from panet_layers import EMAM, SCAM, insert_attention, mixing, profile, remove_attention, use_backend
 from panet_layers.insertion.refinement import Refinement
-from panet_layers.insertion.share import shared
+from panet_layers.insertion.share import STARTS, shared
+from panet_layers.ops.native import library
 from tests.insertion.small_hosts import Returns, X, create, resnet
 
 FORMS = {
@@ -82,13 +82,14 @@ def test_outputs_and_gradients_are_those_of_lerp(value, layer, memory_format):
 def form_of_the_share(request, monkeypatch):
     """On a CPU the share is used as a number, on other devices as a tensor."""
     if request.param == "as a tensor":
-        monkeypatch.setattr(share_module, "_number", lambda share: None)
+        monkeypatch.setattr(mixing, "_number", lambda share: None)
 
 
 @pytest.mark.usefixtures("form_of_the_share")
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("layer", [EMAM(16), SCAM(16), nn.Tanh(), Bad()], ids=["EMAM", "SCAM", "another", "overflow"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@use_backend("collapsed")  # compiled kernels round once, not twice
 def test_outputs_are_the_same_without_gradients_and_for_every_form_of_the_share(value, layer, memory_format):
     x = torch.randn(2, 16, 24, 20).relu().neg().to(memory_format=memory_format)  # with negative zeros
     share = nn.Parameter(torch.full((1,), value))
@@ -230,14 +231,20 @@ def test_the_report_and_profile_show_the_share_and_its_cost():
     for row, other in zip(report.rows, without.rows):
         assert (row.share, other.share) == (0.0, None)
         assert row.cost.parameters == other.cost.parameters + 1 and row.cost.macs == other.cost.macs
-    channels, side = 96, 5
-    assert report.rows[1].cost.activation_bytes - without.rows[1].cost.activation_bytes == 4 * channels * side * side
+        assert library.why_not() or row.cost.activation_bytes == other.cost.activation_bytes
     set_shares(model, 0.25)
     rows = profile(model).rows
     assert [row.share for row in rows] == [0.25, 0.25]
     assert [row.cost for row in rows] == [row.cost for row in report.rows]
     assert str(profile(model)).splitlines()[0].endswith(" s") and "0.250" in str(profile(model))
     assert not str(profile(alone)).splitlines()[0].endswith(" s")
+
+
+def test_the_output_of_a_layer_that_no_kernel_mixes_is_kept():
+    channels, side = 96, 5
+    rows = [insert_attention(resnet(), "layer4", lambda c: nn.Tanh(), start=start).rows[0] for start in STARTS]
+    identity, alone = (row.cost.activation_bytes for row in rows)
+    assert identity - alone == 4 * channels * side * side
 
 
 def test_models_on_meta_have_shares_too():
@@ -291,6 +298,50 @@ def test_autocast():
         assert torch.equal(model(X), plain)
         set_shares(model, 0.3)(X).sum().backward()
     assert all(r.share.grad.isfinite().all() for r in refinements(model))
+
+
+class Derived(EMAM):
+    """A subclass, whose forward may be another."""
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda module, args, output: None)
+    return layer
+
+
+def compiled_in_place(layer):
+    layer.compile(backend="eager")
+    return layer
+
+
+def parametrised(layer):
+    torch.nn.utils.parametrizations.weight_norm(layer.conv3x3)
+    return layer
+
+
+@pytest.mark.skipif(library.why_not() is not None, reason="no compiled kernels")
+@pytest.mark.parametrize(
+    ("layer", "by_kernels"),
+    [
+        (EMAM(16), True),
+        (SCAM(16), True),
+        (copy.deepcopy(EMAM(16)), True),
+        (EMAM(16, backend="collapsed"), False),
+        (hooked(EMAM(16)), False),
+        (hooked(SCAM(16)), False),
+        (parametrised(EMAM(16)), False),
+        (compiled_in_place(EMAM(16)), False),
+        (Derived(16), False),
+        (nn.Tanh(), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_kernels_mix_a_layer_that_is_as_it_was_made(layer, by_kernels):
+    x = torch.randn(2, 16, 24, 20, requires_grad=True)
+    share = torch.full((1,), 0.3, requires_grad=True)
+    out = shared(x, layer, share)
+    assert out.grad_fn.name() == (f"_{type(layer).__name__}Backward" if by_kernels else "_JoinBackward")
+    torch.testing.assert_close(out, torch.lerp(x, layer(x), share))
 
 
 def of_the_part(layer, seen):

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from tests.layers.cases import Case, EmamCase
 
 
-def arguments(case: Case, layer: nn.Module, x: Tensor, grad: Tensor, suffix: str = "") -> tuple[tuple, tuple, str]:
+def arguments(
+    case: Case, layer: nn.Module, x: Tensor, grad: Tensor, suffix: str = "", share: Tensor | None = None
+) -> tuple[tuple, tuple, str]:
     """What the forward and the backward operator take, and the name before `_forward`; `suffix` is "" or "_fused"."""
     if isinstance(case, EmamCase):
         name = "emam" + suffix
@@ -23,12 +25,16 @@ def arguments(case: Case, layer: nn.Module, x: Tensor, grad: Tensor, suffix: str
         batch_statistics = bool(norm) and case.training
         running = (norm.running_mean, norm.running_var) if norm and not batch_statistics else (None, None)
         forward, settings = (x, *params, *running, batch_statistics, 1e-5), (batch_statistics, 1e-5)
+    if share is not None:
+        forward, settings = (*forward, share), (*settings, share)
     _, *saved = getattr(torch.ops.panet_layers, f"{name}_forward")(*forward)
     return forward, (grad, x, *params, *saved, *settings), name
 
 
-def opcheck(case: Case, layer: nn.Module, x: Tensor, grad: Tensor, suffix: str = "") -> None:
+def opcheck(
+    case: Case, layer: nn.Module, x: Tensor, grad: Tensor, suffix: str = "", share: Tensor | None = None
+) -> None:
     """Forward and backward pass torch's own check of schema, fake tensors and dispatch."""
-    forward, backward, name = arguments(case, layer, x, grad, suffix)
+    forward, backward, name = arguments(case, layer, x, grad, suffix, share)
     torch.library.opcheck(getattr(torch.ops.panet_layers, f"{name}_forward").default, forward)
     torch.library.opcheck(getattr(torch.ops.panet_layers, f"{name}_backward").default, backward)

@@ -43,6 +43,10 @@ class Setting:
             x = x.mT.contiguous().mT
         return guarded(x, self.end)
 
+    def share(self, draw):
+        share = draw(st.sampled_from([None, 0.0, 0.3, 1.0]))
+        return None if share is None else guarded(torch.full((1,), share), self.end)
+
     def parameters(self, *shapes):
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         return (guarded(torch.randn(shape, dtype=dtype), self.end) for shape in shapes)
@@ -71,11 +75,12 @@ def test_emam(use_threads, data, batch, groups, k, height, width):
     drawn = Setting(data.draw)
     use_threads(drawn.threads)
     x, grad = (drawn.maps(batch, groups * k, height, width) for _ in range(2))
+    share = drawn.share(data.draw)
     params = EmamParameters(*drawn.parameters((k, k, 1, 1), (k,), (k, k, 3, 3), (k,), (k,), (k,)))
     with guarded_allocations(drawn.end):
-        out, saved = emam.forward(x, params, groups, 1e-5)
-        dx, gradients = emam.backward(grad, x, params, saved, groups)
-    assert all(result.isfinite().all() for result in (out, dx, *gradients)), drawn
+        out, saved = emam.forward(x, params, groups, 1e-5, share)
+        dx, gradients = emam.backward(grad, x, params, saved, groups, share)
+    assert all(result.isfinite().all() for result in (out, dx, *gradients) if result is not None), drawn
 
 
 @settings(max_examples=200)
@@ -91,8 +96,9 @@ def test_scam(use_threads, data, batch, channels, height, width, norm):
     fc1, fc2, conv = drawn.parameters((hidden, channels), (channels, hidden), (1, 2, kernel, kernel))
     affine = tuple(drawn.parameters((1,), (1,))) if norm else (None, None)
     running = Running(*(t.abs() for t in drawn.parameters((1,), (1,)))) if norm == "running" else Running(None, None)
+    share = drawn.share(data.draw)
     params = ScamParameters(fc1, biases[0], fc2, biases[1], conv, *affine)
     with guarded_allocations(drawn.end):
-        out, saved = scam.forward(x, params, running, norm == "batch", 1e-5)
-        dx, gradients = scam.backward(grad, x, params, saved, norm == "batch", 1e-5)
+        out, saved = scam.forward(x, params, running, norm == "batch", 1e-5, share)
+        dx, gradients = scam.backward(grad, x, params, saved, norm == "batch", 1e-5, share)
     assert all(result.isfinite().all() for result in (out, dx, *gradients) if result is not None), drawn

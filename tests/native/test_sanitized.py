@@ -25,7 +25,7 @@ def test_the_kernels_have_no_errors_that_sanitizers_find(tmp_path):
     environment = {"PANET_LAYERS_LIBRARIES": str(tmp_path), "OMP_NUM_THREADS": "2", **build.sanitizing_environment()}
     # torch's own checks of operators compile code, which is not what is tested here; a read of a guard page, which the
     # tests of these pages try, ends in the sanitizer's words.
-    tests = [f"tests/native/test_{name}.py" for name in ("kernels", "threads", "guard_pages")]
+    tests = [f"tests/native/test_{name}.py" for name in ("kernels", "shares", "threads", "guard_pages")]
     tests += ["-k", "not opcheck and not page_is_guarded"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=CHECKOUT, env=os.environ | environment, capture_output=True, text=True)

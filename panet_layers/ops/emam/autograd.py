@@ -15,43 +15,56 @@ from .operators import OPERATORS
 from .tensors import Parameters
 
 
-def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str) -> Tensor:
-    """Return what the reference's `emam` returns, by the backend's operators.
+def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str, share: Tensor | None = None) -> Tensor:
+    """Return what the reference's `emam` returns, by the backend's operators. With a share, lerp(x, that, share).
 
-    First derivatives are hand-written; higher ones go through the plain form, `collapsed`.
+    First derivatives are hand-written; higher ones go through the plain form, `collapsed`. Of the backends, "native"
+    takes a share.
     """
     flops.announce()
-    if torch.is_grad_enabled() and not is_exporting() and any(t.requires_grad for t in (x, *params)):
-        return _EMAM.apply(x, *params, groups, eps, backend)
+    if (
+        torch.is_grad_enabled()
+        and not is_exporting()
+        and any(t is not None and t.requires_grad for t in (x, *params, share))
+    ):
+        return _EMAM.apply(x, *params, share, groups, eps, backend)
     forward, _ = OPERATORS[backend]
-    out, *_ = forward(x, *params, groups, eps)
+    out, *_ = forward(x, *params, groups, eps, *_where_given(share))
     return out
+
+
+def _where_given(share: Tensor | None) -> tuple[Tensor, ...]:
+    return () if share is None else (share,)
 
 
 class _EMAM(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w3: Tensor, b3: Tensor, gamma: Tensor, beta: Tensor,
-        groups: int, eps: float, backend: str,
+        share: Tensor | None, groups: int, eps: float, backend: str,
     ) -> Tensor:  # fmt: skip
         ctx.groups, ctx.eps, ctx.backend = groups, eps, backend
         forward, _ = OPERATORS[backend]
-        out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps)
-        ctx.save_for_backward(x, w1, b1, w3, b3, gamma, beta, *saved)
+        out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps, *_where_given(share))
+        ctx.save_for_backward(x, w1, b1, w3, b3, gamma, beta, share, *saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w3, b3, gamma, beta, *saved = ctx.saved_tensors
+        x, w1, b1, w3, b3, gamma, beta, share, *saved = ctx.saved_tensors
         params = Parameters(w1, b1, w3, b3, gamma, beta)
+        gradients: Any
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
 
-            def plain(x: Tensor, *params: Tensor) -> Tensor:
-                return collapsed.emam(x, Parameters(*params), ctx.groups, ctx.eps)
+            def plain(x: Tensor, *flat: Tensor) -> Tensor:
+                *params, share = flat
+                out = collapsed.emam(x, Parameters(*params), ctx.groups, ctx.eps)
+                return out if share is None else torch.lerp(x, out, share)
 
-            gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
+            gradients = differentiable_gradients(plain, (x, *params, share), ctx.needs_input_grad, grad)
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
-            gradients = backward(grad, x, *params, *saved, ctx.groups)
+            gradients = backward(grad, x, *params, *saved, ctx.groups, *_where_given(share))
+            gradients = *gradients[:7], None if share is None else gradients[7]
         return *gradients, None, None, None

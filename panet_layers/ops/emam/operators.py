@@ -23,8 +23,11 @@ _OUTPUTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 _FORWARD = f"(Tensor x, {_PARAMETERS}, int groups, float eps) -> {_OUTPUTS}"
 _BACKWARD = f"(Tensor grad, Tensor x, {_PARAMETERS}, {_SAVED}, int groups) -> {_OUTPUTS}"
 
-_NATIVE_FORWARD = f"(Tensor x, {_PARAMETERS}, int groups, float eps) -> (Tensor, Tensor)"
-_NATIVE_BACKWARD = f"(Tensor grad, Tensor x, {_PARAMETERS}, Tensor statistics, int groups) -> {_OUTPUTS}"
+_NATIVE_FORWARD = f"(Tensor x, {_PARAMETERS}, int groups, float eps, Tensor? share=None) -> (Tensor, Tensor)"
+_NATIVE_BACKWARD = (
+    f"(Tensor grad, Tensor x, {_PARAMETERS}, Tensor statistics, int groups, Tensor? share=None)"
+    f" -> ({', '.join(['Tensor'] * 8)})"
+)
 
 
 def _forward_fake(x: Tensor, params: Parameters, groups: int) -> tuple[Tensor, Saved]:
@@ -43,10 +46,16 @@ def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor,
     return torch.empty_like(x), Parameters(*(p.new_empty(p.shape) for p in params))
 
 
+def _native_backward_fake(
+    grad: Tensor, x: Tensor, params: Parameters, saved: native.NativeSaved, groups: int, share: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    return torch.empty_like(x), tuple(None if p is None else p.new_empty(p.shape) for p in (*params, share))
+
+
 register("emam_forward" + _FORWARD, chunked.forward, _forward_fake)
 register("emam_backward" + _BACKWARD, chunked.backward, _backward_fake)
 register("emam_native_forward" + _NATIVE_FORWARD, native.forward, _native_forward_fake)
-register("emam_native_backward" + _NATIVE_BACKWARD, native.backward, _backward_fake)
+register("emam_native_backward" + _NATIVE_BACKWARD, native.backward, _native_backward_fake)
 register("emam_fused_forward" + _FORWARD, fused.forward, _fused_forward_fake)
 register("emam_fused_backward" + _BACKWARD, fused.backward, _backward_fake)
 register("emam_cuda_forward" + _FORWARD, cuda.forward, _forward_fake)

@@ -22,10 +22,10 @@ enum {
 typedef struct {
     char *x, *grad, *out; /* in the backward, out is the gradient of x */
     const SCALAR *w1, *b1, *w3, *b3, *gamma, *beta;
-    SCALAR *dw1, *db1, *dw3, *db3, *dgamma, *dbeta;
+    SCALAR *dw1, *db1, *dw3, *db3, *dgamma, *dbeta, *dshare; /* dshare: or NULL */
     SCALAR *saved, *scratch;
     idx samples, channels, groups, height, width, dtype, channels_last, threads;
-    double eps;
+    double eps, share; /* the output is lerp(x, attended x, share) */
 } emam_call;
 
 typedef struct {
@@ -59,6 +59,15 @@ static emam emam_of(const emam_call* call) {
     if (e.whole) e.rows = e.H;
     e.strip = e.x.channels_last ? least(e.rows, max_of(1, STRIP_PIXELS / e.W)) : e.rows;
     return e;
+}
+
+/* What x is multiplied by in lerp(x, gate x, share): the gate where the share is 1, 1 whatever the gate where it is 0. */
+static void mix_gate(const emam* e, const SCALAR* restrict gate, idx n, SCALAR* restrict mixed) {
+    SCALAR share = e->call.share, rest = 1 - e->call.share;
+    if (share == 0)
+        for (idx i = 0; i < n; i++) mixed[i] = 1;
+    else
+        for (idx i = 0; i < n; i++) mixed[i] = rest + share * gate[i];
 }
 
 INLINE idx tiles_of(const emam* e) { return (e->H + e->rows - 1) / e->rows; }

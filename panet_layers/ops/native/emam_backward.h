@@ -179,7 +179,7 @@ static void pull_pixels(const SCALAR* x, const SCALAR* grad, const SCALAR* gate,
 
 static idx pull_scratch(const emam* e) {
     idx size = round_up(strip_pixels(e), LANES) + 2 * LANES;
-    return near_scratch(e) + 2 * size + e->H + round_up(e->W, LANES) +
+    return near_scratch(e) + 3 * size + e->H + round_up(e->W, LANES) +
            3 * tile_size(e->x.channels_last, PLANES, strip_pixels(e));
 }
 
@@ -188,11 +188,14 @@ static void pull_planes(const emam_backward* b, idx n, idx block, SCALAR* own) {
     idx K = e->K, H = e->H, W = e->W, N = b->first + n, first = block * PLANES, planes = least(PLANES, K - first);
     idx size = round_up(strip_pixels(e), LANES) + 2 * LANES,
         copy = tile_size(e->x.channels_last, PLANES, strip_pixels(e));
-    SCALAR *ad = own + near_scratch(e), *spread = ad + size, *row = spread + size, *column = row + H, corners[4];
+    SCALAR *ad = own + near_scratch(e), *spread = ad + size, *gate = spread + size, *row = gate + size,
+           *column = row + H;
+    SCALAR corners[4];
     SCALAR* copies = column + round_up(W, LANES);
     for (idx h = 0; h < H; h += e->strip) {
         idx rows = least(e->strip, H - h), pixels = rows * W;
         neighbours near = neighbours_of(b->delta + n * e->P, h, rows, H, W, own);
+        mix_gate(e, e->gate + N * e->P + h * W, pixels, gate);
         tile x = open_tile(&e->x, N * K + first, planes, h * W, pixels, copies);
         tile grad = open_tile(&e->grad, N * K + first, planes, h * W, pixels, copies + copy);
         tile dx = new_tile(&e->out, N * K + first, planes, h * W, pixels, copies + 2 * copy);
@@ -205,7 +208,7 @@ static void pull_planes(const emam_backward* b, idx n, idx block, SCALAR* own) {
             if (h + rows == H) spread[pixels - W] += corners[2], spread[pixels - 1] += corners[3];
             slopes s = slopes_of(b, n, first + c, b->h[plane]);
             SCALAR offset = -s.kappa * b->d[n] / e->P - s.slope * e->mean[of_all];
-            pull_pixels(plane_of(&x, c), plane_of(&grad, c), e->gate + N * e->P + h * W, ad, spread, &near, pixels, W,
+            pull_pixels(plane_of(&x, c), plane_of(&grad, c), gate, ad, spread, &near, pixels, W,
                         b->taps + 9 * (first + c), s.kappa, offset, s.slope, room_for_plane(&dx, c));
             finish_plane(&dx, c);
         }
@@ -238,6 +241,7 @@ static idx emam_backward_layout(const emam_call* call, emam_backward* b) {
     b->w1 = reserve(&scratch, packed_size(K, K));
     b->delta = reserve(&scratch, b->block * e->P);
     b->d = reserve(&scratch, b->block);
+    b->share_sums = (double*)reserve(&scratch, b->block * delta_pieces(e) * sizeof(double) / sizeof(SCALAR));
     b->dpre = reserve(&scratch, own_block * sides);
     b->dmeans = b->dpre_rows = reserve(&scratch, packed_size(K, b->block * e->L) + LANES);
     b->h = reserve(&scratch, b->block * K);
@@ -290,6 +294,7 @@ static void finish_parameters(emam_backward* b) {
     b->d_total = 0;
     for (idx k = 0; k < K; k++) b->d_total += b->dbeta[k]; /* q sums to one */
     for_each(K, finish_row, b, b->own, b->own_size, b->e.threads);
+    if (call->dshare) *call->dshare = b->share_total;
     double level = 0;
     for (idx k = 0; k < K; k++) level += (double)b->p[k] * b->dp[k];
     for (idx k = 0; k < K; k++) {
@@ -311,6 +316,7 @@ ENTRY(emam_backward)(const emam_call* call) {
     mix_taps(b.p, call->w3, K, b.taps);
     pack_all_rows((matrix){call->w1, 1, K}, K, K, b.w1);
     memset(b.totals, 0, 13 * K * sizeof(double));
+    b.share_total = 0;
     memset(call->dw1, 0, K * K * sizeof(SCALAR));
     memset(call->dw3, 0, 9 * K * K * sizeof(SCALAR));
 
@@ -326,6 +332,7 @@ ENTRY(emam_backward)(const emam_call* call) {
             for_each(instances * plane_blocks(e), contract_item, &b, b.own, b.own_size, e->threads);
             for_each(instances, finish_instance, &b, b.own, b.own_size, e->threads);
         }
+        for (idx i = 0; call->dshare && i < instances * delta_pieces(e); i++) b.share_total += b.share_sums[i];
         idx counts[STEPS];
         for_each(panels_of(instances) + 2 * panels_of(K), pack_item, &b, b.own, b.own_size, e->threads);
         for_each(count_products(&b, counts), multiply_item, &b, b.own, b.own_size, e->threads);

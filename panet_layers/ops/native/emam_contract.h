@@ -8,9 +8,10 @@ typedef struct {
     SCALAR *p, *dp, *taps, *w1; /* softmax(beta) and its gradient (K), p w3 (K, 9), w1^T packed */
     double *totals, *dgamma, *dbeta, *db1, *db3,
         *taps_total; /* over all instances; dbeta without softmax(beta)'s part */
-    double d_total;
+    double d_total, share_total;
     /* Of the block's instances: */
     SCALAR *delta, *d;                      /* (P), and its sum */
+    double* share_sums;                     /* (pieces of delta): of what the share's gradient is */
     SCALAR *dpre, *dmeans;                  /* (K, L): before the gates' sigmoid, and of the means */
     SCALAR* dpre_rows;                      /* dpre packed, in the memory of dmeans, which follows */
     SCALAR *h, *dm, *dpre_sums;             /* (K): rstd sum of (t - mu) delta; before the softmax of q; sums of dpre */
@@ -28,7 +29,7 @@ enum { PIECE = 4096 }; /* pixels of delta that stay in the first cache */
 INLINE idx delta_pieces(const emam* e) { return (e->P + PIECE - 1) / PIECE; }
 static idx delta_scratch(const emam* e) { return PIECE + LANES + 2 * tile_stride(PIECE); }
 
-/* delta = gate (1 - gate) sum over the channels of x grad. */
+/* delta = share gate (1 - gate) sum over the channels of x grad. */
 static void find_delta(const emam_backward* b, idx n, idx piece, SCALAR* own) {
     const emam* e = &b->e;
     idx K = e->K, p = piece * PIECE, pixels = least(PIECE, e->P - p), plane = (b->first + n) * K;
@@ -46,7 +47,13 @@ static void find_delta(const emam_backward* b, idx n, idx piece, SCALAR* own) {
     }
     const SCALAR* gate = e->gate + (b->first + n) * e->P + p;
     SCALAR* delta = b->delta + n * e->P + p;
-    for (idx i = 0; i < pixels; i++) delta[i] = gate[i] * (1 - gate[i]) * sum[i];
+    SCALAR share = e->call.share;
+    for (idx i = 0; i < pixels; i++) delta[i] = gate[i] * (1 - gate[i]) * (share * sum[i]);
+    if (!e->call.dshare) return;
+    double of_share = 0;
+#pragma omp simd reduction(+ : of_share)
+    for (idx i = 0; i < pixels; i++) of_share += (double)sum[i] * (gate[i] - 1);
+    b->share_sums[n * delta_pieces(e) + piece] = of_share;
 }
 
 static void delta_item(const void* job, idx item, SCALAR* own) {

@@ -202,18 +202,18 @@ static void attend_rows(const emam_forward* f, idx n, idx h, SCALAR* own) {
     }
     SCALAR* gate = e->gate + n * e->P + h * W;
     gate_pixels(left, middle, right, constant, rows, W, gate);
+    mix_gate(e, gate, pixels, t);
     if (e->whole && !e->x.channels_last && e->x.dtype == OWN) {
-        memcpy(t, gate, pixels * sizeof(SCALAR));
         write_instance(e, n, t);
         return;
     }
     if (e->x.channels_last) {
-        scale_runs(&e->x, &e->out, n * K, K, h * W, pixels, gate);
+        scale_runs(&e->x, &e->out, n * K, K, h * W, pixels, t);
         return;
     }
     tile out = new_tile(&e->out, n * K, K, h * W, pixels, copy + tile_size(0, K, tile_pixels(e)));
     for (idx c = 0; c < K; c++) {
-        multiply_pixels(plane_of(&x, c) + above * W, gate, pixels, room_for_plane(&out, c));
+        multiply_pixels(plane_of(&x, c) + above * W, t, pixels, room_for_plane(&out, c));
         finish_plane(&out, c);
     }
 }

@@ -7,7 +7,7 @@ struct scam_backward {
     scam_call of;
     const char* grad;
     char* dx;
-    SCALAR *dfc1, *dfc1_bias, *dfc2, *dfc2_bias, *dconv, *dnorm_weight, *dnorm_bias;
+    SCALAR *dfc1, *dfc1_bias, *dfc2, *dfc2_bias, *dconv, *dnorm_weight, *dnorm_bias, *dshare; /* dshare: or NULL */
 };
 
 typedef struct {
@@ -19,7 +19,7 @@ typedef struct {
     SCALAR *dgates, *dv, *dhidden, *dpooled; /* (B, tiles, C padded), (B, C), (B, 2, hidden), (B, 2, C) */
     SCALAR *hidden_sum, *dconv;              /* (B, hidden), (B, parts of the maps, 2, k, k) */
     place *top_channel, *top_pixel;          /* (B, P), (B, C) */
-    double* sums;                            /* (B, tiles, 2): of du, and of du times the normalised logits */
+    double* sums; /* (B, tiles, 3): of du, of du times the normalised logits, of what dshare is */
     SCALAR* own;
     SCALAR dmean, dslope; /* with statistics of the batch: the means of du, and of du times the normalised logits */
     idx own_size, channel_parts, padded_channels;
@@ -31,7 +31,7 @@ static idx lay_out_backward(const scam_call* c, SCALAR* start, backward_job* j) 
     window w = part_of_maps(c, 0);
     j->of = c;
     j->padded_channels = round_up(c->channels, ALIGNED);
-    j->sums = (double*)reserve(&scratch, b * tiles * 2 * (sizeof(double) / sizeof(SCALAR)));
+    j->sums = (double*)reserve(&scratch, b * tiles * 3 * (sizeof(double) / sizeof(SCALAR)));
     j->dscores_step = c->dtype == OWN ? c->channels * p : p;
     j->dscores = c->dtype == OWN ? 0 : reserve(&scratch, b * p);
     j->dmaps = reserve(&scratch, b * 2 * p + ALIGNED);
@@ -87,16 +87,20 @@ static void contract_gates(const void* job, idx first, idx last, idx part, SCALA
         c->channels_last
             ? (contraction){pixel_gate, gate, by_pixel, dgate, 0, 0}
             : (contraction){gate, pixel_gate, dgate, by_pixel, j->saved.maps + (first * 2 + 1) * pixels + from, top};
+    double sum = 0, slope = 0, *sums = j->sums + (first * tiles_of(c) + part) * 3;
+    sums[2] = 0;
+    by.share_sum = j->call->dshare ? sums + 2 : 0;
     matrix_of x = pixels_from(c, c->x, first, from, count);
     contract(x, pixels_from(c, j->call->grad, first, from, count).at, &by, c->dtype);
     find_top_channels(j, first, from, count, top);
     memcpy(j->top_channel + first * pixels + from, top, count * sizeof(place));
 
     SCALAR* dscores = j->dscores + first * j->dscores_step + from;
-    double sum = 0, slope = 0, *sums = j->sums + (first * tiles_of(c) + part) * 2;
+    SCALAR share = c->share;
+    for (idx i = 0; i < c->channels; i++) dgate[i] *= share;
 #pragma omp simd reduction(+ : sum, slope)
     for (idx p = 0; p < count; p++) {
-        SCALAR du = by_pixel[p] * pixel_gate[p] * (1 - pixel_gate[p]);
+        SCALAR du = share * by_pixel[p] * pixel_gate[p] * (1 - pixel_gate[p]);
         dscores[p] = du;
         sum += du;
         slope += (double)du * normalised(&norm, logits[p]);
@@ -109,9 +113,16 @@ static void contract_gates(const void* job, idx first, idx last, idx part, SCALA
 static void join_sums(backward_job* j) {
     const scam_call* c = j->of;
     double sum = 0, slope = 0;
-    for (idx i = 0; i < c->batch * tiles_of(c); i++) sum += j->sums[2 * i], slope += j->sums[2 * i + 1];
+    for (idx i = 0; i < c->batch * tiles_of(c); i++) sum += j->sums[3 * i], slope += j->sums[3 * i + 1];
     *j->call->dnorm_weight = slope, *j->call->dnorm_bias = sum;
     j->dmean = sum / (c->batch * pixels_of(c)), j->dslope = slope / (c->batch * pixels_of(c));
+}
+
+static void share_gradient(const backward_job* j) {
+    const scam_call* c = j->of;
+    double sum = 0;
+    for (idx i = 0; i < c->batch * tiles_of(c); i++) sum += j->sums[3 * i + 2];
+    *j->call->dshare = sum;
 }
 
 /* The gradient of the logits, on the pixels that the window reads. */
@@ -222,10 +233,11 @@ INLINE void add_maxima(const backward_job* j, const gradient_factors* by, matrix
     const SCALAR* dmaximum = j->dmaps + (sample * 2 + 1) * pixels_of(c);
     const SCALAR* dtop = j->dpooled + (sample * 2 + 1) * c->channels;
     idx at = channel * (c->channels_last ? bytes : g.stride) + pixel * (c->channels_last ? g.stride : bytes);
-    SCALAR value = number(g.at + at, c->dtype) * by->pixel[pixel] + by->mean[pixel];
+    SCALAR given = number(g.at + at, c->dtype), value = given * by->pixel[pixel] + by->mean[pixel];
     if (j->top_channel[sample * pixels_of(c) + p] == channel) value += dmaximum[p];
     value = value * by->channel[channel] + by->average[channel];
     if (j->top_pixel[sample * c->channels + channel] == p) value += dtop[channel];
+    if (by->rest != 0) value += given * by->rest;
     put_number(dx + at, value, c->dtype);
 }
 
@@ -236,8 +248,9 @@ static void write_gradient(const void* job, idx first, idx last, idx part, SCALA
     SCALAR pixel_gate[TILE + LANES];
     normalisation norm = normalisation_of(c);
     pixel_gates(&norm, j->saved.logits + first * pixels + from, count, pixel_gate);
+    for (idx p = 0; p < count; p++) pixel_gate[p] *= c->share;
     gradient_factors by = {j->saved.gate + first * c->channels, j->dpooled + first * 2 * c->channels, pixel_gate,
-                           j->dmaps + first * 2 * pixels + from};
+                           j->dmaps + first * 2 * pixels + from, 1 - c->share};
     matrix_of g = pixels_from(c, j->call->grad, first, from, count);
     char* dx = (char*)pixels_from(c, j->call->dx, first, from, count).at;
     input_gradient(g, dx, &by, c->channels_last, c->dtype);
@@ -315,6 +328,7 @@ ENTRY(scam_backward)(const struct scam_backward* call) {
     idx before = c->batch_statistics ? 1 : 6; /* the means over the batch wait for all samples */
     run_stages(c, &j, stages, before, 0, j.own, j.own_size);
     if (c->norm_weight) join_sums(&j);
+    if (call->dshare) share_gradient(&j);
     if (c->batch_statistics) run_stages(c, &j, stages + 1, 5, 1, j.own, j.own_size);
     layers_gradients(&j);
     conv_gradient(&j);

@@ -8,10 +8,12 @@ typedef struct {
     SCALAR *row_sums, *column_sums; /* of x g column_factor; of x g row_factor */
     const SCALAR* tops;             /* of each column, of x row_factor; or NULL */
     place* top_rows;                /* the first row that has it, or -1 */
+    double* share_sum;              /* of x g (row_factor column_factor - 1); or NULL */
 } contraction;
 
 INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char* g, idx stride, idx n, idx first,
-                          int count, const vec* factor, vec* row_sums, const contraction* by, int dtype) {
+                          int count, const vec* factor, vec* row_sums, vec* share_sums, const contraction* by,
+                          int shares, int dtype) {
     vec a = kind == SHORT ? read((const char*)by->column_factor, 0, n, SHORT, OWN) : load(by->column_factor + l);
     vec xs[4], sum = splat(0);
     for (int i = 0; i < count; i++) {
@@ -21,6 +23,7 @@ INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char
         vec product = xs[i] * read(g + i * stride, l, n, kind, dtype);
         sum += product * factor[i];
         row_sums[i] += counted(product * a, lanes, kind);
+        if (shares) share_sums[i] += counted(product * (factor[i] * a - splat(1)), lanes, kind);
     }
     store(by->column_sums + l, load(by->column_sums + l) + counted(sum, lanes, kind));
     if (!by->tops) return;
@@ -30,26 +33,36 @@ INLINE void contract_step(idx l, mask lanes, int kind, const char* x, const char
     store((SCALAR*)by->top_rows + l, where((places)before < 0, row, before));
 }
 
-INLINE void contract_rows(matrix_of x, const char* g, idx first, int count, const contraction* by, int dtype) {
-    vec factor[4], sums[4];
+INLINE void contract_rows(matrix_of x, const char* g, idx first, int count, const contraction* by, int shares,
+                          int dtype) {
+    vec factor[4], sums[4], share_sums[4];
     SCALAR out[4];
-    for (int i = 0; i < 4; i++) factor[i] = splat(by->row_factor[first + (i < count ? i : 0)]), sums[i] = splat(0);
+    for (int i = 0; i < 4; i++) {
+        factor[i] = splat(by->row_factor[first + (i < count ? i : 0)]);
+        sums[i] = share_sums[i] = splat(0);
+    }
     SWEEP(x.length, contract_step, x.at + first * x.stride, g + first * x.stride, x.stride, x.length, first, count,
-          factor, sums, by, dtype);
+          factor, sums, share_sums, by, shares, dtype);
     sum_lanes_of_4(sums, out);
     for (int i = 0; i < count; i++) by->row_sums[first + i] = out[i];
+    if (!shares) return;
+    sum_lanes_of_4(share_sums, out);
+    for (int i = 0; i < count; i++) *by->share_sum += out[i];
 }
 
 /* The columns' sums are zero before, and their places -1. */
-INLINE void contract_of(matrix_of x, const char* g, const contraction* by, int dtype) {
+INLINE void contract_of(matrix_of x, const char* g, const contraction* by, int shares, int dtype) {
     contraction with = *by;
     idx r = 0;
-    for (; r + 4 <= x.rows; r += 4) contract_rows(x, g, r, 4, &with, dtype);
-    for (; r < x.rows; r++) contract_rows(x, g, r, 1, &with, dtype);
+    for (; r + 4 <= x.rows; r += 4) contract_rows(x, g, r, 4, &with, shares, dtype);
+    for (; r < x.rows; r++) contract_rows(x, g, r, 1, &with, shares, dtype);
 }
 
 static void contract(matrix_of x, const char* g, const contraction* by, idx dtype) {
-    BY_DTYPE(dtype, contract_of, x, g, by);
+    if (by->share_sum)
+        BY_DTYPE(dtype, contract_of, x, g, by, 1);
+    else
+        BY_DTYPE(dtype, contract_of, x, g, by, 0);
 }
 
 INLINE void dot_row_step(idx l, mask lanes, int kind, const char* const* row, idx n, const SCALAR* factor, vec* sums,
@@ -127,10 +140,11 @@ static void dot_columns(matrix_of x, const SCALAR* factor, const SCALAR* tops, d
     BY_DTYPE(dtype, dot_columns_of, x, factor, tops, sums, places);
 }
 
-/* The gradient of x without the maxima's: (g pixel + mean) channel + average. */
+/* The gradient of x without the maxima's: (g pixel + mean) channel + average + g rest. */
 typedef struct {
     const SCALAR *channel, *average; /* by channel: the gate; the gradient of the average, for each pixel */
-    const SCALAR *pixel, *mean;      /* by pixel: the gate; the gradient of the mean, for each channel */
+    const SCALAR *pixel, *mean;      /* by pixel: share times the gate; the gradient of the mean, for each channel */
+    SCALAR rest;                     /* 1 - share */
 } gradient_factors;
 
 INLINE void gradient_step(idx l, mask lanes, int kind, const char* g, char* dx, idx n, idx r,
@@ -140,7 +154,9 @@ INLINE void gradient_step(idx l, mask lanes, int kind, const char* g, char* dx, 
     vec average = channels_last ? load(by->average + c) : splat(by->average[c]);
     vec pixel = channels_last ? splat(by->pixel[p]) : load(by->pixel + p);
     vec mean = channels_last ? splat(by->mean[p]) : load(by->mean + p);
-    write(dx, l, (read(g, l, n, kind, dtype) * pixel + mean) * channel + average, n, kind, dtype);
+    vec v = read(g, l, n, kind, dtype), u = (v * pixel + mean) * channel + average;
+    if (by->rest != 0) u += v * by->rest;
+    write(dx, l, u, n, kind, dtype);
     (void)lanes;
 }
 

@@ -121,19 +121,26 @@ static void join_moments(const forward_job* j) {
 }
 
 INLINE void apply_step(idx l, mask lanes, int kind, const char* x, char* out, idx n, const SCALAR* gate,
-                       const SCALAR* pixel_gate, int channels_last, int dtype) {
+                       const SCALAR* pixel_gate, SCALAR rest, int channels_last, int dtype) {
     vec channel = channels_last ? load(gate + l) : splat(*gate);
     vec pixel = channels_last ? splat(*pixel_gate) : load(pixel_gate + l);
-    write(out, l, read(x, l, n, kind, dtype) * channel * pixel, n, kind, dtype);
+    vec v = read(x, l, n, kind, dtype), mixed = v * channel * pixel;
+    if (rest != 0) mixed += v * rest;
+    write(out, l, mixed, n, kind, dtype);
     (void)lanes;
 }
 
-INLINE void apply_rows(matrix_of x, char* out, const SCALAR* gate, const SCALAR* pixel_gate, int channels_last,
-                       int dtype) {
+INLINE void apply_rows(matrix_of x, char* out, const SCALAR* gate, const SCALAR* pixel_gate, SCALAR rest,
+                       int channels_last, int dtype) {
     for (idx r = 0; r < x.rows; r++, x.at += x.stride, out += x.stride) {
         const SCALAR *channel = channels_last ? gate : gate + r, *pixel = channels_last ? pixel_gate + r : pixel_gate;
-        SWEEP(x.length, apply_step, x.at, out, x.length, channel, pixel, channels_last, dtype);
+        SWEEP(x.length, apply_step, x.at, out, x.length, channel, pixel, rest, channels_last, dtype);
     }
+}
+
+/* The output where the share is 0, whatever the gates. */
+static void copy_rows(matrix_of x, char* out, idx dtype) {
+    for (idx r = 0; r < x.rows; r++) memcpy(out + r * x.stride, x.at + r * x.stride, x.length * bytes_of(dtype));
 }
 
 static void apply_gates(const void* job, idx first, idx last, idx part, SCALAR* own) {
@@ -143,13 +150,17 @@ static void apply_gates(const void* job, idx first, idx last, idx part, SCALAR* 
     SCALAR pixel_gate[TILE + LANES];
     const SCALAR* gate = j->saved.gate + first * c->channels;
     normalisation norm = normalisation_of(c);
+    SCALAR rest = 1 - c->share;
     pixel_gates(&norm, j->saved.logits + first * pixels + from, count, pixel_gate);
+    for (idx p = 0; p < count; p++) pixel_gate[p] *= c->share;
     matrix_of x = pixels_from(c, c->x, first, from, count);
     char* out = (char*)pixels_from(c, j->out, first, from, count).at;
-    if (c->channels_last)
-        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 1);
+    if (c->share == 0)
+        copy_rows(x, out, c->dtype);
+    else if (c->channels_last)
+        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, rest, 1);
     else
-        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, 0);
+        BY_DTYPE(c->dtype, apply_rows, x, out, gate, pixel_gate, rest, 0);
     (void)last, (void)own;
 }
 

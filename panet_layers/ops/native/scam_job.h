@@ -14,7 +14,7 @@ typedef struct {
     const SCALAR *conv, *norm_weight, *norm_bias, *running_mean, *running_var; /* (2, kernel, kernel), and 1 each */
     idx batch, channels, height, width, hidden, kernel;
     idx dtype, channels_last, batch_statistics, threads;
-    double eps;
+    double eps, share; /* the output is lerp(x, attended x, share) */
 } scam_call;
 
 enum { ALIGNED = 16, SHARES = 8, ROWS_OF_MAPS = 8 };

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -42,6 +42,21 @@ def ready(tensors: Any, dtype: torch.dtype) -> Any:
         if t is not None and (t.dtype is not dtype or not t.is_contiguous()):
             return type(tensors)._make(None if t is None else t.to(dtype).contiguous() for t in tensors)
     return tensors
+
+
+def number(share: Tensor | None) -> float:
+    """Return the share as a number; without one 1, with which lerp(x, out, share) is out."""
+    return 1.0 if share is None else share.item()
+
+
+def like_share(gradient: Tensor | None, share: Tensor | None) -> Tensor | None:
+    """Return the share's gradient in the share's dtype; None without a share."""
+    return None if gradient is None or share is None else gradient.to(share.dtype)
+
+
+def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Return gradients of zero for these tensors, None for None."""
+    return tuple(None if t is None else t.new_zeros(t.shape) for t in tensors)
 
 
 def check_shapes(tensors: Any, wanted: tuple[tuple[int, ...], ...], layer: str) -> None:

@@ -15,24 +15,31 @@ from .operators import OPERATORS
 from .tensors import Parameters, Running
 
 
-def scam(x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: str) -> Tensor:
-    """Return what the reference's `scam` returns, by the backend's operators.
+def scam(
+    x: Tensor, params: Parameters, norm: nn.BatchNorm2d | None, backend: str, share: Tensor | None = None
+) -> Tensor:
+    """Return what the reference's `scam` returns, by the backend's operators. With a share, lerp(x, that, share).
 
     First derivatives are hand-written; higher ones go through the reference. In training the statistics of `norm` move.
+    Of the backends, "native" takes a share.
     """
     flops.announce()
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
-    arguments = (x, *params, *running, batch_statistics, 1.0 if norm is None else norm.eps)
-    differentiated = any(t is not None and t.requires_grad for t in (x, *params))
+    arguments = (*running, batch_statistics, 1.0 if norm is None else norm.eps)
+    differentiated = any(t is not None and t.requires_grad for t in (x, *params, share))
     if torch.is_grad_enabled() and differentiated and not is_exporting():
-        out, moments = _SCAM.apply(*arguments, backend)
+        out, moments = _SCAM.apply(x, *params, share, *arguments, backend)
     else:
         forward, _ = OPERATORS[backend]
-        out, *_, moments = forward(*arguments)
+        out, *_, moments = forward(x, *params, *arguments, *_where_given(share))
     if norm is not None and norm.training and norm.track_running_stats:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
+
+
+def _where_given(share: Tensor | None) -> tuple[Tensor, ...]:
+    return () if share is None else (share,)
 
 
 @torch.no_grad()
@@ -54,27 +61,27 @@ class _SCAM(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, fc1: Tensor, fc1_bias: Tensor | None, fc2: Tensor, fc2_bias: Tensor | None, conv: Tensor,
-        norm_weight: Tensor | None, norm_bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
-        batch_statistics: bool, eps: float, backend: str,
+        norm_weight: Tensor | None, norm_bias: Tensor | None, share: Tensor | None, running_mean: Tensor | None,
+        running_var: Tensor | None, batch_statistics: bool, eps: float, backend: str,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.batch_statistics, ctx.eps, ctx.backend = batch_statistics, eps, backend
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
         forward, _ = OPERATORS[backend]
-        out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps)
-        ctx.save_for_backward(x, *params, running_mean, running_var, *saved)
+        out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps, *_where_given(share))
+        ctx.save_for_backward(x, *params, share, running_mean, running_var, *saved)
         moments = saved[-1].clone()
         ctx.mark_non_differentiable(moments)
         return out, moments
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _moments: Tensor) -> tuple[Tensor | None, ...]:
-        x, fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias, mean, variance, *saved = ctx.saved_tensors
-        params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
+        x, *others = ctx.saved_tensors
+        params, (share, mean, variance, *saved) = Parameters(*others[:7]), others[7:]
         gradients: Any
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
 
             def plain(x: Tensor, *flat: Tensor) -> Tensor:
-                p = Parameters(*flat)
+                p, share = Parameters(*flat[:-1]), flat[-1]
 
                 def norm(logits: Tensor) -> Tensor:
                     return nn.functional.batch_norm(
@@ -82,12 +89,14 @@ class _SCAM(torch.autograd.Function):
                     )
 
                 mlp = p.fc1, p.fc1_bias, p.fc2, p.fc2_bias
-                return reference.scam(x, *mlp, p.conv, None if p.norm_weight is None else norm)
+                out = reference.scam(x, *mlp, p.conv, None if p.norm_weight is None else norm)
+                return out if share is None else torch.lerp(x, out, share)
 
-            gradients = differentiable_gradients(plain, (x, *params), ctx.needs_input_grad, grad)
+            gradients = differentiable_gradients(plain, (x, *params, share), ctx.needs_input_grad, grad)
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
-            gradients = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps)
-            gradients = (None if p is None else g for g, p in zip(gradients, (x, *params)))
+            found = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps, *_where_given(share))
+            gradients = [None if p is None else g for g, p in zip(found, (x, *params))]
+            gradients.append(None if share is None else found[8])
         return *gradients, None, None, None, None, None

@@ -28,6 +28,7 @@ _PARAMETERS = (
 )
 _SETTINGS = "bool batch_statistics, float eps"
 _FORWARD = f"(Tensor x, {_PARAMETERS}, Tensor? running_mean, Tensor? running_var, {_SETTINGS})"
+_SHARE = ", Tensor? share=None"
 _CHUNKED_SAVED = "Tensor pooled, Tensor maps, Tensor logits, Tensor moments"
 _FUSED_SAVED = (
     "Tensor pooled, Tensor top_pixel, Tensor hidden, Tensor gate, Tensor maps, Tensor top_channel, Tensor logits,"
@@ -36,9 +37,12 @@ _FUSED_SAVED = (
 _NATIVE_SAVED = "Tensor saved, Tensor moments"
 
 
-def _backward_schema(saved: str) -> str:
-    inputs = f"Tensor grad, Tensor x, {_PARAMETERS}, {saved}, {_SETTINGS}"
-    return f"({inputs}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+def _backward_schema(saved: str, outputs: int = 8, more: str = "") -> str:
+    return f"(Tensor grad, Tensor x, {_PARAMETERS}, {saved}, {_SETTINGS}{more}){_tensors(outputs)}"
+
+
+def _tensors(outputs: int) -> str:
+    return f" -> ({', '.join(['Tensor'] * outputs)})"
 
 
 def _forward_fake(x: Tensor) -> tuple[Tensor, ChunkedSaved]:
@@ -57,13 +61,24 @@ def _backward_fake(grad: Tensor, x: Tensor, params: Parameters) -> tuple[Tensor,
     return torch.empty_like(x), Parameters._make(None if p is None else p.new_empty(p.shape) for p in params)
 
 
-_THREE, _FIVE, _NINE = (f" -> ({', '.join(['Tensor'] * outputs)})" for outputs in (3, 5, 9))
-register("scam_forward" + _FORWARD + _FIVE, chunked.forward, _forward_fake)
+def _native_backward_fake(
+    grad: Tensor,
+    x: Tensor,
+    params: Parameters,
+    saved: NativeSaved,
+    batch_statistics: bool,
+    eps: float,
+    share: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    return torch.empty_like(x), tuple(None if p is None else p.new_empty(p.shape) for p in (*params, share))
+
+
+register("scam_forward" + _FORWARD + _tensors(5), chunked.forward, _forward_fake)
 register("scam_backward" + _backward_schema(_CHUNKED_SAVED), chunked.backward, _backward_fake)
-register("scam_fused_forward" + _FORWARD + _NINE, fused.forward, _fused_forward_fake)
+register("scam_fused_forward" + _FORWARD + _tensors(9), fused.forward, _fused_forward_fake)
 register("scam_fused_backward" + _backward_schema(_FUSED_SAVED), fused.backward, _backward_fake)
-register("scam_native_forward" + _FORWARD + _THREE, native.forward, _native_forward_fake)
-register("scam_native_backward" + _backward_schema(_NATIVE_SAVED), native.backward, _backward_fake)
+register("scam_native_forward" + _FORWARD[:-1] + _SHARE + ")" + _tensors(3), native.forward, _native_forward_fake)
+register("scam_native_backward" + _backward_schema(_NATIVE_SAVED, 9, _SHARE), native.backward, _native_backward_fake)
 
 _ops = torch.ops.panet_layers
 OPERATORS: dict[str, tuple[Any, Any]] = {  # backend: forward, backward
