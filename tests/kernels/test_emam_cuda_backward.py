@@ -2,17 +2,20 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from panet_layers.ops.cuda import baking, compiling
+from panet_layers.ops.cuda import baking, compiling, launching
 from panet_layers.ops.emam import fused, gpu
 from panet_layers.ops.emam.cuda import backward as cuda
 from panet_layers.ops.emam.cuda import backward_plans, forward, planning, starting
 from panet_layers.ops.emam.cuda.planning import TooLarge
 from panet_layers.ops.emam.tensors import Parameters
 from tests.devices import why_no_nvrtc
+from tests.emulator import running
+from tests.emulator.running import Options
 from tests.kernels.cuda_c_cases import DTYPES, SHARE
 from tests.kernels.helpers import assert_non_finite_alike
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
@@ -192,6 +195,25 @@ def test_gradients_of_some_inputs_only(of_x, of_parameters, emulation):
     for name, parameter in layer.named_parameters():
         assert parameter.grad is None or torch.equal(parameter.grad, expected[f"grad {name}"])
     assert (x.grad is not None, layer.gn.weight.grad is not None) == (of_x, of_parameters)
+
+
+@pytest.mark.long
+def test_offsets_of_64_bits(emulation, monkeypatch):
+    """The last of more than 2^31 elements; only the last blocks run, and touch memory."""
+    monkeypatch.setattr(launching.machine.runner, "options", Options(sample=1))
+    monkeypatch.setattr(running, "_sample", lambda blocks, most: np.arange(max(0, blocks - 64), blocks, dtype=np.int32))
+    planes, side = 2**15 + 2, 256
+    x, grad = (torch.empty(1, planes, side, side, dtype=torch.bfloat16) for _ in range(2))
+    assert x.numel() > 2**31
+    layer = EmamCase(1, planes, planes, 1, 1).layer(dtype=torch.bfloat16)
+    x[:, -1].normal_(), grad[:, -1].normal_()
+    params = Parameters(*(p.detach() for p in layer.parameters()))
+    _, saved = forward.forward(x, params, planes, layer.eps)
+    dx, _ = cuda.backward(grad, x, params, saved, planes)
+    alone = EmamCase(1, 1, 1, side, side).layer(dtype=torch.float64)
+    alone.load_state_dict(layer.state_dict())
+    exact = run(with_backend(alone, "reference"), x[:, -1:].double(), grad[:, -1:].double())["grad x"]
+    assert (dx[:, -1:] - exact).abs().max() <= 0.01 * exact.abs().max()
 
 
 def test_opcheck(emulation):
