@@ -55,6 +55,6 @@ class Driver:
         addresses = self.calls[-1][-2]
         values = []
         for i, code in enumerate(layout):
-            address = ctypes.c_void_p.from_address(addresses + 8 * i).value
+            address = ctypes.c_void_p.from_address(addresses + 8 * i).value or 0
             values.append(struct.unpack(f"<{code}", ctypes.string_at(address, struct.calcsize(f"<{code}")))[0])
         return tuple(values)

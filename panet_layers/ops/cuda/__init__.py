@@ -6,9 +6,9 @@ A launcher names a kernel and launches it, on the current device and stream; all
     launch(KERNEL, blocks, threads, shared, x, means, planes, eps)
 
 Arguments are tensors, then numbers. A tensor is passed as a pointer to its first element, an int as a C `int`, a float
-as a C `float`; the kinds of the first launch are those of all. Kernels are `extern "C"`, one in a file, with definitions
-instead of template arguments; `#include "elements.cuh"` finds files beside the kernel and in this folder. A launch does
-not wait, can be captured in a CUDA graph, and neither reads nor writes anything but what the kernel does.
+as a C `float`; the kinds of the first launch are those of all. Kernels are `extern "C"`, one in a file, with
+definitions instead of template arguments; `#include "elements.cuh"` finds files beside the kernel and in this folder.
+A launch does not wait, can be captured in a CUDA graph, and neither reads nor writes anything but what the kernel does.
 
 | file            | holds                                                                                |
 |-----------------|--------------------------------------------------------------------------------------|
