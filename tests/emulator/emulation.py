@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -131,13 +130,11 @@ class EmulatedGpu(launching.Gpu):
         program = programs(text)[kernel.name]
         if shared > SHARED_BYTES[self.sm] or threads % 32 or threads > 1024:
             raise RuntimeError(f"{kernel.name} asks for {shared} bytes of shared memory and {threads} threads")
-        sizes = [
-            8 if isinstance(a, Tensor) else ctypes.sizeof(launching.CTYPES.get(type(a), type(a))) for a in arguments
-        ]
+        sizes = [8 if isinstance(argument, Tensor) else 4 for argument in arguments]
         if sizes != [parameter.bytes for parameter in program.parameters]:
             raise RuntimeError(f"{kernel.name} has parameters {program.parameters} and gets {sizes} bytes")
-        values = [getattr(a, "value", a) for a in arguments]
-        self.runner.run(program, values, [blocks], threads, shared, f"{kernel}", lambda: self.machine_code(kernel))
+        code = lambda: self.machine_code(kernel)  # noqa: E731
+        self.runner.run(program, list(arguments), [blocks], threads, shared, f"{kernel}", code)
 
     def machine_code(self, kernel: launching.Kernel) -> bytes:
         """Return what would be loaded on a GPU."""

@@ -81,6 +81,7 @@ def bits() -> None:
     define("bfe.u32", "u:uuu", "field_of_unsigned(a,b,c)")
     define("bfe.s32", "u:uuu", "field_of_signed(a,b,c)")
     define("bfi.b32", "u:uuuu", "with_field(a,b,c,d)")
+    define("bfi.b64", "U:UUuu", "with_wide_field(a,b,c,d)")
     define("prmt.b32", "u:uuu", "permuted_bytes(a,b,c)")
     define("lop3.b32", "u:uuuu", "any_logic(a,b,c,d)")
     define("add.s16x2", "u:uu", "((a+b)&0xffffu)|((a&0xffff0000u)+(b&0xffff0000u))")

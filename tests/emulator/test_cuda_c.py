@@ -1,7 +1,5 @@
 """CUDA C goes through the package's own launcher to the emulator: arguments, shared memory and mistakes."""
 
-import ctypes
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ pytestmark = pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nv
 
 SOURCE = """// A kernel for the test of the launcher.
 #include "elements.cuh"
-KERNEL scaled(const Element* x, Element* out, int count, float by, long long shift) {
+KERNEL scaled(const Element* x, Element* out, int count, float by, int shift) {
     Element* kept = (Element*)shared_memory;
     copy_elements<THREADS>(kept, x + shift, count, threadIdx.x);
     copies_arrived();
@@ -38,7 +36,7 @@ def test_a_launch_computes_what_the_kernel_says(source, number, dtype, count, sh
     x = torch.randn(count + shift).to(dtype)
     out = torch.full((count,), torch.nan, dtype=dtype)
     kernel = Kernel(source, "scaled", (("DT", number), ("THREADS", 64)))
-    launch(kernel, 1, 64, (count + 16) * x.element_size(), x, out, count, 1.5, ctypes.c_longlong(shift))
+    launch(kernel, 1, 64, (count + 16) * x.element_size(), x, out, count, 1.5, shift)
     assert torch.equal(out, (x[shift:].float() * 1.5).to(dtype))
 
 
@@ -47,6 +45,6 @@ def test_arguments_and_shared_memory_that_a_gpu_would_not_take_are_refused(sourc
     x = torch.ones(8)
     kernel = Kernel(source, "scaled", (("DT", 2), ("THREADS", 64)))
     with pytest.raises(RuntimeError, match="has parameters"):
-        launch(kernel, 1, 64, 1024, x, x, 8, 1.0, 0)  # the last is of 64 bits
+        launch(kernel, 1, 64, 1024, x, x, 8, 1.0, x)  # the last is of 64 bits
     with pytest.raises(RuntimeError, match="shared memory"):
-        launch(kernel, 1, 64, limits().shared_bytes + 1, x, x, 8, 1.0, ctypes.c_longlong(0))
+        launch(kernel, 1, 64, limits().shared_bytes + 1, x, x, 8, 1.0, 0)

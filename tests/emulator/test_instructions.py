@@ -74,6 +74,9 @@ def test_bits_are_taken_and_set_as_ptx_defines_them():
     assert of_int32("bfe.u32 %r2, %r1, 8, 8;", [x]) == [0x56]
     assert of_int32("bfe.s32 %r2, %r1, 4, 4;", [x, 0xF0]) == [7, -1]
     assert of_int32("mov.u32 %r3, 255; bfi.b32 %r2, %r3, %r1, 4, 8;", [x]) == [0x12345FF8]
+    wide = "mov.u32 %r3, 255; mov.b64 %q2, {%r1, %r1}; mov.b64 %q3, {%r3, %r3};"
+    assert of_int32(f"{wide} bfi.b64 %q2, %q3, %q2, 4, 32; mov.b64 {{%r2, %r3}}, %q2;", [x]) == [0x00000FF8]
+    assert of_int32(f"{wide} bfi.b64 %q2, %q3, %q2, 4, 32; mov.b64 {{%r3, %r2}}, %q2;", [x]) == [0x12345670]
     assert of_int32("prmt.b32 %r2, %r1, 0, 0x4012;", [x]) == [0x00785634]
     assert of_int32("lop3.b32 %r2, %r1, 0xff, 3, 0x6a;", [x]) == [(x & 0xFF) ^ 3]
     assert of_int32("clz.b32 %r2, %r1;", [1, 0]) == [31, 32]

@@ -2,17 +2,20 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from panet_layers.ops.cuda import baking, compiling
+from panet_layers.ops.cuda import baking, compiling, launching
 from panet_layers.ops.emam import fused, gpu
 from panet_layers.ops.emam.cuda import backward as cuda
-from panet_layers.ops.emam.cuda import backward_plans, forward
+from panet_layers.ops.emam.cuda import backward_plans, forward, planning, starting
 from panet_layers.ops.emam.cuda.planning import TooLarge
 from panet_layers.ops.emam.tensors import Parameters
 from tests.devices import why_no_nvrtc
+from tests.emulator import running
+from tests.emulator.running import Options
 from tests.kernels.cuda_c_cases import DTYPES, SHARE
 from tests.kernels.helpers import assert_non_finite_alike
 from tests.layers.cases import EmamCase, poisoned_memory, run, tensors, with_backend
@@ -37,13 +40,18 @@ def in_bands(monkeypatch, emulation):
     """Let no plane be a band alone."""
     _in_bands(monkeypatch)
     yield
-    backward_plans.contract_plan.cache_clear()
+    _plan_again()
 
 
 def _in_bands(monkeypatch) -> None:
     original = backward_plans._contract_plans
     monkeypatch.setattr(backward_plans, "_contract_plans", lambda *of: (p for p in original(*of) if p.bands > 1))
-    backward_plans.contract_plan.cache_clear()
+    _plan_again()
+
+
+def _plan_again() -> None:
+    for plan in (backward_plans.contract_plan, cuda._plan, forward._plan):
+        plan.cache_clear()
 
 
 def misaligned(tensor: Tensor, offset: int) -> Tensor:
@@ -95,7 +103,19 @@ def test_gradients_by_bands_are_within_the_budget(dtype, case, in_bands, emulati
     assert "finish" in {program.name for program in emulation.kernels.values()}
 
 
-@pytest.mark.usefixtures("emulation")
+@pytest.fixture
+def plans_for_any_size(monkeypatch):
+    """Let shapes whose sizes are compiled in have the plans of the others, forward and backward."""
+    for module, names in ((planning, ("planes", "resident", "bands")), (cuda, ("contract_plan", "gradient_plan"))):
+        for name in names:
+            plan = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *of, plan=plan: plan(*of[:-1], False))
+    _plan_again()
+    yield
+    _plan_again()
+
+
+@pytest.mark.usefixtures("emulation", "plans_for_any_size")
 @pytest.mark.parametrize("case", [EmamCase(1, 10, 2, 11, 13), EmamCase(1, 4, 2, 26, 9)], ids=str)
 @pytest.mark.parametrize("bands", ["emulation", "in_bands"])
 def test_sizes_at_run_time_give_the_same_bits(case, bands, request, monkeypatch):
@@ -109,6 +129,13 @@ def test_sizes_at_run_time_give_the_same_bits(case, bands, request, monkeypatch)
     at_run_time = by_cuda(layer, x, grad)
     for name, value in baked.items():
         assert torch.equal(at_run_time[name], value), name
+
+
+@pytest.mark.parametrize("case", SHARE, ids=str)
+def test_gradients_with_sizes_at_run_time_are_within_the_budget(case, emulation, monkeypatch):
+    monkeypatch.setattr(baking, "_shapes", {})
+    monkeypatch.setattr(baking, "MOST_SHAPES", 0)
+    check_gradients(case, torch.bfloat16, offsets=(1, case.width % 3), draws=3)
 
 
 @pytest.mark.usefixtures("emulation")
@@ -170,6 +197,25 @@ def test_gradients_of_some_inputs_only(of_x, of_parameters, emulation):
     assert (x.grad is not None, layer.gn.weight.grad is not None) == (of_x, of_parameters)
 
 
+@pytest.mark.long
+def test_offsets_of_64_bits(emulation, monkeypatch):
+    """The last of more than 2^31 elements; only the last blocks run, and touch memory."""
+    monkeypatch.setattr(launching.machine.runner, "options", Options(sample=1))
+    monkeypatch.setattr(running, "_sample", lambda blocks, most: np.arange(max(0, blocks - 64), blocks, dtype=np.int32))
+    planes, side = 2**15 + 2, 256
+    x, grad = (torch.empty(1, planes, side, side, dtype=torch.bfloat16) for _ in range(2))
+    assert x.numel() > 2**31
+    layer = EmamCase(1, planes, planes, 1, 1).layer(dtype=torch.bfloat16)
+    x[:, -1].normal_(), grad[:, -1].normal_()
+    params = Parameters(*(p.detach() for p in layer.parameters()))
+    _, saved = forward.forward(x, params, planes, layer.eps)
+    dx, _ = cuda.backward(grad, x, params, saved, planes)
+    alone = EmamCase(1, 1, 1, side, side).layer(dtype=torch.float64)
+    alone.load_state_dict(layer.state_dict())
+    exact = run(with_backend(alone, "reference"), x[:, -1:].double(), grad[:, -1:].double())["grad x"]
+    assert (dx[:, -1:] - exact).abs().max() <= 0.01 * exact.abs().max()
+
+
 def test_opcheck(emulation):
     case = EmamCase(1, 4, 2, 5, 7)
     layer, (x, grad) = case.layer(dtype=torch.float32), tensors(case, dtype=torch.float32)
@@ -209,8 +255,7 @@ def test_maps_too_wide_for_the_backward_are_refused_by_both_directions(emulation
 def test_auto_takes_triton_for_both_directions_of_wide_maps(emulation, monkeypatch):
     layer, (x, grad) = WIDE.layer(dtype=torch.float32), tensors(WIDE, dtype=torch.float32)
     params = Parameters(*(p.detach() for p in layer.parameters()))
-    for module in (forward, cuda):
-        monkeypatch.setattr(module, "launch", lambda *arguments: pytest.fail("a kernel of CUDA C was launched"))
+    monkeypatch.setattr(starting, "launch", lambda *arguments: pytest.fail("a kernel of CUDA C was launched"))
     (out, saved), expected = (kernels.forward(x, params, WIDE.groups, layer.eps) for kernels in (gpu, fused))
     (dx, _), (expected_dx, _) = (k.backward(grad, x, params, saved, WIDE.groups) for k in (gpu, fused))
     assert not gpu._failures and torch.equal(out, expected[0]) and torch.equal(dx, expected_dx)
@@ -225,7 +270,7 @@ def test_a_backward_that_cannot_be_launched_is_one_warning(emulation, monkeypatc
     def fails(*arguments):
         raise compiling.Unusable("no such luck")
 
-    monkeypatch.setattr(cuda, "launch", fails)
+    monkeypatch.setattr(starting, "launch", fails)
     monkeypatch.setattr(gpu, "_failures", [])
     with pytest.warns(UserWarning, match="Triton kernels instead of those of CUDA C.*no such luck") as caught:
         results = [gpu.backward(grad, x, params, saved, case.groups) for _ in range(2)]
@@ -239,20 +284,21 @@ ORDER = ("__syncthreads();", "copies_arrived();")
 def mutants():
     """(file, number of the line) of each barrier and wait."""
     for name in SOURCES:
-        lines = (cuda.FOLDER / name).read_text().splitlines()
+        lines = (starting.FOLDER / name).read_text().splitlines()
         yield from ((name, i) for i, line in enumerate(lines) if line.strip().startswith(ORDER))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name, line", list(mutants()), ids=str)
 def test_a_barrier_that_is_left_out_is_noticed(name, line, emulation, tmp_path, monkeypatch):
-    for path in cuda.FOLDER.glob("*.cu*"):
+    for path in starting.FOLDER.glob("*.cu*"):
         lines = path.read_text().splitlines()
         if path.name == name:
             assert lines[line].strip().startswith(ORDER)
             lines[line] = ""
         (tmp_path / path.name).write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(cuda, "FOLDER", tmp_path)
+    monkeypatch.setattr(starting, "FOLDER", tmp_path)
+    _plan_again()
     case = EmamCase(1, 80, 1, 26, 9)
     layer, (x, grad) = case.layer(dtype=torch.bfloat16), tensors(case, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError):
@@ -260,4 +306,4 @@ def test_a_barrier_that_is_left_out_is_noticed(name, line, emulation, tmp_path, 
         _in_bands(monkeypatch)
         by_cuda(layer, x, grad)
     monkeypatch.undo()
-    backward_plans.contract_plan.cache_clear()
+    _plan_again()

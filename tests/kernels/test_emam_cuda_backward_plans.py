@@ -9,6 +9,7 @@ LIMITS = {"8.0": 163 << 10, "8.6": 99 << 10, "9.0": 227 << 10}
 PANET = [(91, 19, 19), (32, 37, 37), (8, 147, 147), (256, 10, 10), (8, 56, 56), (91, 38, 38), (16, 74, 74)]
 ODD = [(1, 1, 1), (4, 1, 37), (4, 37, 1), (3, 5, 7), (1, 13, 17), (91, 3, 5), (300, 3, 66), (12, 150, 150), (8, 9, 512)]
 SHAPES = pytest.mark.parametrize("shape", [*PANET, *ODD], ids=str)
+BAKED = pytest.mark.parametrize("baked", [True, False], ids=["baked", "any size"])
 SIZES = pytest.mark.parametrize("size", [2, 4])
 
 
@@ -30,10 +31,11 @@ def test_delta_covers_every_pixel_from_any_element_on(shape, size, alike):
 
 @SHAPES
 @SIZES
+@BAKED
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
-def test_contract_fits_and_covers_the_map(shape, size, limit):
+def test_contract_fits_and_covers_the_map(shape, size, limit, baked):
     k, height, width = shape
-    plan = contract_plan(k, height, width, size, limit)
+    plan = contract_plan(k, height, width, size, limit, baked)
     strips, band = blocks_of(width, plan.columns), plan.parts * plan.rows
     assert plan.shared <= limit and plan.threads <= 512 and plan.threads % 32 == 0
     assert plan.planes * strips * plan.parts <= plan.threads
@@ -47,10 +49,11 @@ def test_contract_fits_and_covers_the_map(shape, size, limit):
 
 
 @SHAPES
+@BAKED
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
-def test_input_gradient_fits_and_covers_the_map(shape, limit):
+def test_input_gradient_fits_and_covers_the_map(shape, limit, baked):
     k, height, width = shape
-    plan = gradient_plan(k, height, width, limit)
+    plan = gradient_plan(k, height, width, limit, baked)
     assert plan.shared <= limit and plan.threads <= 512 and plan.threads % 32 == 0
     assert plan.groups * plan.stack * width <= plan.threads and plan.chunk <= k
     rows = plan.stack * plan.rows

@@ -1,10 +1,13 @@
 """How the kernels of CUDA C cut their work: within what a device allows, and covering the map."""
 
+from random import Random
+
 import pytest
 import torch
 
+from panet_layers.ops.emam.cuda import backward, planning
 from panet_layers.ops.emam.cuda import forward as cuda
-from panet_layers.ops.emam.cuda import planning
+from panet_layers.ops.emam.cuda.starting import Start
 
 LIMITS = {"8.0": 163 << 10, "8.6": 99 << 10, "9.0": 227 << 10}
 PANET = [(91, 19, 19), (32, 37, 37), (8, 147, 147), (256, 10, 10), (8, 56, 56), (91, 38, 38), (16, 74, 74)]
@@ -14,14 +17,15 @@ ODD = [(1, 1, 1), (4, 1, 37), (4, 37, 1), (3, 5, 7), (1, 13, 17), (91, 3, 5), (3
 @pytest.mark.parametrize("shape", [*PANET, *ODD], ids=str)
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("size", [2, 4])
-def test_plans_keep_to_the_devices_limits_and_cover_the_map(shape, limit, size):
+@pytest.mark.parametrize("baked", [True, False], ids=["baked", "any size"])
+def test_plans_keep_to_the_devices_limits_and_cover_the_map(shape, limit, size, baked):
     k, height, width = shape
-    plans = [planning.planes(8 * k, height, width, size, limit, moments) for moments in (False, True)]
+    plans = [planning.planes(8 * k, height, width, size, limit, moments, baked) for moments in (False, True)]
     for plan in filter(None, plans):
         assert plan.parts <= height and plan.columns * -(-width // plan.columns) >= width
-    resident, bands = planning.resident(k, height, width, size, limit), planning.bands(k, height, width, size, limit)
+    resident, bands = (plan(k, height, width, size, limit, baked) for plan in (planning.resident, planning.bands))
     for plan in filter(None, [*plans, resident, bands]):
-        assert plan.shared <= limit and plan.threads <= planning.MOST_THREADS and plan.threads % 32 == 0
+        assert plan.shared <= limit and plan.threads <= planning.MOST_THREADS[baked] and plan.threads % 32 == 0
     if resident:
         assert 1 <= resident.shares * -(-height // resident.strip) * width <= resident.threads
     if bands:
@@ -69,3 +73,29 @@ def test_more_planes_than_32_bits_count_are_named():
 def test_the_batch_needs_no_other_kernels():
     one, many = (cuda._plan(n, 91, 19, 19, torch.bfloat16, LIMITS["9.0"], True) for n in (64, 256))
     assert [start.kernel for start in one.values()] == [start.kernel for start in many.values()]
+
+
+def drawn_shapes(count: int) -> list[tuple[int, int, int]]:
+    """(K, H, W) with sides of 2 to 200; fewer channels where the map is large, as shared memory has to hold a band."""
+    random, shapes = Random(0), []
+    for _ in range(count):
+        height = int(2 ** random.uniform(1, 7.2))
+        width = int(height * random.choice([1, 1, 0.75, 1.33]))
+        shapes.append((int(2 ** random.uniform(0, 11 - height.bit_length())), height, width))
+    return shapes
+
+
+def compilations(shapes, baked, dtype=torch.bfloat16):
+    """How many kernels these shapes need, forward and backward."""
+    kernels = set()
+    for k, height, width in shapes:
+        kernels |= {start.kernel for start in cuda._plan(8, k, height, width, dtype, LIMITS["9.0"], baked).values()}
+        of_backward = backward._plan(backward.Shape(8, k, height, width), dtype, LIMITS["9.0"], 8, baked)
+        kernels |= {part.kernel for part in of_backward if isinstance(part, Start)}
+    return len(kernels)
+
+
+def test_shapes_after_the_first_ones_share_a_few_kernels():
+    """At most 24 of a dtype: 2 of each of the forward's, 8 of delta, 4 of contract, 2 of input_gradient, 2 others."""
+    shapes = drawn_shapes(40)
+    assert compilations(shapes, baked=False) <= 24 and compilations(shapes[:8], baked=True) > 40

@@ -1,9 +1,7 @@
-"""The runtime of CUDA C, and the backend "cuda" around it, without a GPU: compiling, disk, launching, falling back."""
+"""The runtime of CUDA C, and the backend "cuda" around it, without a GPU: compiling, disk, falling back."""
 
-import ctypes
 import os
 import warnings
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -15,7 +13,6 @@ from panet_layers import EMAM, SCAM
 from panet_layers.backends import CUDA_OR_TRITON, resolve_backend
 from panet_layers.ops import availability
 from panet_layers.ops.cuda import baking, code_cache, compiling, launching
-from panet_layers.ops.cuda.launching import Kernel, launch
 from panet_layers.ops.emam import gpu, tensors
 from panet_layers.ops.emam.cuda import forward as cuda
 from tests.devices import why_no_nvrtc
@@ -158,114 +155,6 @@ def test_sizes_are_compiled_in_for_the_first_16_shapes_for_good(monkeypatch):
     shapes = [(8, 20, width) for width in range(18)]
     assert [baking.baked(*shape) for shape in shapes] == [True] * 16 + [False] * 2
     assert [baking.baked(*shape) for shape in reversed(shapes)] == [False] * 2 + [True] * 16
-
-
-ANSWERS = {
-    "cuCtxGetCurrent": (1,),
-    "cuDeviceGetAttribute": (232448,),
-    "cuThreadExchangeStreamCaptureMode": ("global",),
-    "cuModuleGetFunction": ("function",),
-    **dict.fromkeys(["cuLaunchKernel", "cuCtxSetCurrent", "cuFuncSetAttribute"], ()),
-}
-
-
-class Driver:
-    """NVIDIA's driver, as far as the launcher calls it: what was called, in order."""
-
-    CUdevice_attribute = SimpleNamespace(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN="optin")
-    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic")
-    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="relaxed")
-
-    def __init__(self, failing="", error="CUDA_ERROR_OF_A_TEST", **answers):
-        self.calls, self.failing, self.error, self.answers = [], failing, error, {**ANSWERS, **answers}
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.calls.append((name, *arguments))
-            failed = name == self.failing
-            return SimpleNamespace(value=int(failed), name=self.error), *self.answers.get(name, (name,))
-
-        return call
-
-    def names(self):
-        return [name for name, *_ in self.calls]
-
-
-@pytest.fixture
-def on_device(monkeypatch, source, folder, compilations):
-    """A function that puts a driver and a current device in place; the stream of device i is 100 + i."""
-    monkeypatch.setattr(launching, "machine", launching.Gpu())
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 100 + device, raising=False)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(compiling, "target", lambda major, minor: "sm_90")
-    launching._limits.cache_clear()
-
-    def put(driver, device=0):
-        monkeypatch.setattr(launching, "_driver", lambda: driver)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: device)
-        return driver
-
-    yield put
-    launching._limits.cache_clear()
-
-
-@pytest.mark.skipif(find_spec("cuda") is None, reason="cuda-bindings is not installed")
-class TestLaunching:
-    def test_a_launch_is_on_the_current_device_and_stream(self, on_device, source):
-        x = torch.zeros(4)
-        driver = on_device(Driver(), device=1)
-        launch(Kernel(source, "twice", DEFINES), 7, 64, 2048, x, 3, 0.5, ctypes.c_longlong(9))
-        *shape, (values, kinds), extra = next(call for call in driver.calls if call[0] == "cuLaunchKernel")[1:]
-        assert shape == ["function", 7, 1, 1, 64, 1, 1, 2048, 101]
-        assert values == (x.data_ptr(), 3, 0.5, 9)
-        assert kinds == (ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_longlong)
-
-    def test_code_is_loaded_once_for_each_device_with_all_its_shared_memory(self, on_device, source):
-        driver, kernel = Driver(), Kernel(source, "twice", DEFINES)
-        for device in (0, 1, 0, 1):
-            on_device(driver, device)
-            launch(kernel, 1, 32, 0, torch.zeros(32))
-        assert driver.names().count("cuModuleLoadData") == 2 and driver.names().count("cuLaunchKernel") == 4
-        assert ("cuFuncSetAttribute", "function", "dynamic", 232448) in driver.calls
-
-    def test_no_blocks_are_no_launch(self, on_device, source):
-        driver = on_device(Driver())
-        launch(Kernel(source, "twice", DEFINES), 0, 32, 0, torch.zeros(0))
-        assert driver.calls == []
-
-    def test_a_thread_without_a_context_gets_the_devices(self, on_device, source):
-        driver = on_device(Driver(cuCtxGetCurrent=(0,)))
-        launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
-        assert driver.names()[:4] == ["cuCtxGetCurrent", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
-
-    @pytest.mark.parametrize("failing", ["", "cuModuleLoadData"])
-    def test_code_can_be_loaded_while_a_graph_is_captured(self, failing, on_device, source):
-        driver = on_device(Driver(failing))
-        try:
-            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
-        except compiling.Unusable:
-            assert failing
-        modes = [call for call in driver.calls if call[0] == "cuThreadExchangeStreamCaptureMode"]
-        assert [mode for _, mode in modes] == ["relaxed", "global"]
-
-    @pytest.mark.parametrize("failing", ["cuModuleLoadData", "cuFuncSetAttribute", "cuDeviceGetAttribute"])
-    def test_what_the_driver_reports_is_said(self, failing, on_device, source):
-        on_device(Driver(failing))
-        with pytest.raises(compiling.Unusable, match="driver reports CUDA_ERROR_OF_A_TEST"):
-            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
-
-    @pytest.mark.parametrize("error", ["CUDA_ERROR_INVALID_VALUE", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"])
-    def test_a_launch_that_is_refused_is_unusable(self, error, on_device, source):
-        on_device(Driver("cuLaunchKernel", error))
-        with pytest.raises(compiling.Unusable, match=rf"driver reports {error} \(launching twice\)"):
-            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
-
-    @pytest.mark.parametrize("error", ["CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_OUT_OF_MEMORY"])
-    def test_an_error_that_is_not_the_kernels_does_not_stop_auto_from_trying_it(self, error, on_device, source):
-        on_device(Driver("cuLaunchKernel", error))
-        with pytest.raises(RuntimeError, match=rf"driver reports {error} \(launching twice\)") as raised:
-            launch(Kernel(source, "twice", DEFINES), 1, 32, 0, torch.zeros(32))
-        assert not isinstance(raised.value, compiling.Unusable)  # which auto would take as a reason to stay with Triton
 
 
 class Pretended(NamedTuple):

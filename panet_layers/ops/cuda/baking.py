@@ -1,8 +1,8 @@
 """For which shapes sizes are compiled into kernels: less code runs, but each such shape is a compilation of seconds.
 
 The rule is fixed, so that a process that repeats its calls repeats its results: sizes of the first 16 shapes that it
-computes are compiled in; those of later shapes are read at run time, but the numbers of their plans (COLUMNS, PARTS,
-ROWS, ...) are compiled in all the same, so most new shapes are compiled too.
+computes are compiled in; those of later shapes are read at run time, by a few kernels that all of them share. Plans of
+the two differ, and so do roundings.
 """
 
 from __future__ import annotations

@@ -86,10 +86,11 @@ def _compile(name: str, text: str, options: Sequence[str]) -> bytes:
     nvrtc = _nvrtc()
     (program,) = _checked(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-    if result.value:
+    if result.name == "NVRTC_ERROR_COMPILATION":
         log = bytearray(*_checked(nvrtc.nvrtcGetProgramLogSize(program)))
         _checked(nvrtc.nvrtcGetProgramLog(program, log))
         raise Unusable(f"NVRTC {version()} does not compile {name} with {' '.join(options)}: {log[:-1].decode()}")
+    _checked((result,))
     kind = "PTX" if "=compute_" in options[0] else "CUBIN"
     code = bytearray(*_checked(getattr(nvrtc, f"nvrtcGet{kind}Size")(program)))
     _checked(getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
@@ -99,5 +100,6 @@ def _compile(name: str, text: str, options: Sequence[str]) -> bytes:
 
 def _checked(results: tuple) -> tuple:
     if results[0].value:
-        raise Unusable(f"NVRTC failed: {results[0].name}")
+        error = MemoryError if results[0].name == "NVRTC_ERROR_OUT_OF_MEMORY" else Unusable
+        raise error(f"NVRTC failed: {results[0].name}")
     return results[1:]

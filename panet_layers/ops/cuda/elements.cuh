@@ -1,9 +1,17 @@
 // What kernels of contiguous maps share: elements in each dtype as float32, and copies of many to shared memory.
-// Defined for each compilation: DT, the dtype (0 bfloat16, 1 float16, 2 float32); THREADS of a block.
+// Defined for each compilation: DT, the dtype (0 bfloat16, 1 float16, 2 float32); THREADS of a block or, where they are
+// known at run time only, MOST_THREADS.
 typedef unsigned int u32;
 typedef long long i64;
 #define DEVICE __device__ __forceinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+#ifdef THREADS
+#define MOST_THREADS THREADS
+#define COPYING THREADS  // threads of a copy by the block; 0 is what is known at run time
+#else
+#define THREADS ((int)blockDim.x)
+#define COPYING 0
+#endif
+#define KERNEL extern "C" __global__ void __launch_bounds__(MOST_THREADS)
 extern __shared__ __align__(16) unsigned char shared_memory[];
 
 // `Element` is how a map stores a number, VECTOR how many have 16 bytes. `masked` reads as 0 what `mask_of(false)`
@@ -53,13 +61,19 @@ DEVICE int misalignment(const Element* at) {
     return (int)((unsigned long long)at / sizeof(Element)) & (VECTOR - 1);
 }
 
-template <int AT> DEVICE void copy_vector(u32 to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0+%2], [%1+%2], 16;" ::"r"(to), "l"(from), "n"(AT) : "memory");
+// Copies the vector that is TIMES * step vectors further on: an offset in the instruction where STEP, not 0, is the step.
+template <int STEP, int TIMES> DEVICE void copy_vector(u32 to, const char* from, int step) {
+    const int more = STEP ? 0 : TIMES * 16 * step;
+    asm volatile("cp.async.cg.shared.global [%0+%2], [%1+%2], 16;" ::"r"(to + more), "l"(from + more),
+                 "n"(TIMES * 16 * STEP)
+                 : "memory");
 }
 
 // Starts copying `count` elements to shared memory as they lie in memory: element e to to[misalignment(from) + e]. STEP
-// threads copy, numbered from 0 by `first`. `copies_arrived`, then a barrier, before they are read.
+// threads copy, or all of the block where STEP is 0, numbered from 0 by `first`. `copies_arrived`, then a barrier, before
+// they are read.
 template <int STEP> DEVICE void copy_elements(Element* to, const Element* from, int count, int first) {
+    const int step = STEP ? STEP : THREADS;
     const int shift = misalignment(from), head = min((VECTOR - shift) & (VECTOR - 1), count);
     const int vectors = (count - head) / VECTOR, done = head + vectors * VECTOR;
     if (first < head) to[shift + first] = from[first];
@@ -68,15 +82,15 @@ template <int STEP> DEVICE void copy_elements(Element* to, const Element* from, 
     const char* source = (const char*)(from + head) + first * 16;
     int left = vectors - first;
 #pragma unroll 1
-    for (; left > 3 * STEP; left -= 4 * STEP, at += 64 * STEP, source += 64 * STEP) {
-        copy_vector<0>(at, source);
-        copy_vector<16 * STEP>(at, source);
-        copy_vector<32 * STEP>(at, source);
-        copy_vector<48 * STEP>(at, source);
+    for (; left > 3 * step; left -= 4 * step, at += 64 * step, source += 64 * step) {
+        copy_vector<STEP, 0>(at, source, step);
+        copy_vector<STEP, 1>(at, source, step);
+        copy_vector<STEP, 2>(at, source, step);
+        copy_vector<STEP, 3>(at, source, step);
     }
-    if (left > 0) copy_vector<0>(at, source);
-    if (left > STEP) copy_vector<16 * STEP>(at, source);
-    if (left > 2 * STEP) copy_vector<32 * STEP>(at, source);
+    if (left > 0) copy_vector<STEP, 0>(at, source, step);
+    if (left > step) copy_vector<STEP, 1>(at, source, step);
+    if (left > 2 * step) copy_vector<STEP, 2>(at, source, step);
 }
 DEVICE void copies_arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -11,15 +13,9 @@ from torch import Tensor
 
 from .compiling import Unusable, compiled, target
 
-Argument = Any  # a Tensor, int, float or value of ctypes
-CTYPES = {
-    int: ctypes.c_int,
-    float: ctypes.c_float,
-    Tensor: ctypes.c_void_p,
-    torch.nn.Parameter: ctypes.c_void_p,
-}  # others are values of ctypes
-
-
+Argument = Tensor | int | float
+LAYOUTS = {int: "i4x", float: "f4x"}  # of what is not a tensor, as `struct` writes it to 8 bytes
+MOST_ARGUMENTS = 64
 REFUSALS = (  # of a launch, which leave the process as it was; other failures are not the kernel's, or not its alone
     "CUDA_ERROR_INVALID_VALUE",
     "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
@@ -44,11 +40,31 @@ class Limits(NamedTuple):
     shared_bytes: int  # of a block, as the launch asks for them
 
 
+class Loaded(NamedTuple):
+    """A kernel on a device, with how its arguments are stored: so many tensors, then numbers."""
+
+    function: Any
+    tensors: int
+    layout: struct.Struct
+
+
+class Arguments(threading.local):
+    """A launch's arguments in memory. Each thread has its own: the driver reads it while other threads run."""
+
+    def __init__(self) -> None:
+        self.values = ctypes.create_string_buffer(8 * MOST_ARGUMENTS)
+        first = ctypes.addressof(self.values)
+        self.pointers = (ctypes.c_void_p * MOST_ARGUMENTS)(*range(first, first + 8 * MOST_ARGUMENTS, 8))
+        self.address = ctypes.addressof(self.pointers)
+        self.bound: set[int] = set()  # devices whose context was made current
+
+
 class Gpu:
     """The GPUs of this machine. Tests put another in the place of `machine`."""
 
     def __init__(self) -> None:
-        self.functions: dict[tuple[int, Kernel], Any] = {}  # by device
+        self.loaded: dict[tuple[int, Kernel], Loaded] = {}  # by device
+        self.arguments = Arguments()
 
     def runs_on(self, device: torch.device) -> bool:
         """Return whether kernels can be launched for tensors of this device."""
@@ -61,19 +77,26 @@ class Gpu:
     def launch(self, kernel: Kernel, blocks: int, threads: int, shared: int, arguments: tuple[Argument, ...]) -> None:
         """Launch so many blocks of so many threads, each with `shared` bytes.
 
-        Raise Unusable where the kernel cannot be compiled or loaded, or the driver refuses the launch; RuntimeError
-        for other errors of a launch, such as those of work before it, which the driver reports late.
+        Raise Unusable where the kernel cannot be compiled or loaded, or the driver refuses the launch;
+        torch.OutOfMemoryError where memory is short; RuntimeError for other errors of a launch, such as those of work
+        before it, which the driver reports late.
         """
-        device = torch.cuda.current_device()
-        _bind(device)
-        function = self.functions.get((device, kernel))
-        if function is None:
-            function = self.functions[device, kernel] = _loaded(device, kernel)
-        stream, packed = torch._C._cuda_getCurrentRawStream(device), _packed(arguments)
-        results = _driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, packed, 0)
-        if results[0].value and results[0].name not in REFUSALS:
-            raise RuntimeError(f"the CUDA driver reports {results[0].name} (launching {kernel.name})")
-        _checked(results, f"launching {kernel.name}")
+        device, own = torch.cuda.current_device(), self.arguments
+        if device not in own.bound:
+            _bind(device)
+            own.bound.add(device)
+        loaded = self.loaded.get((device, kernel))
+        if loaded is None:
+            layout = struct.Struct("<" + "".join(LAYOUTS.get(type(argument), "Q") for argument in arguments))
+            tensors = sum(isinstance(argument, Tensor) for argument in arguments)
+            loaded = self.loaded[device, kernel] = Loaded(_function(device, kernel), tensors, layout)
+        function, tensors, layout = loaded
+        layout.pack_into(own.values, 0, *map(Tensor.data_ptr, arguments[:tensors]), *arguments[tensors:])
+        stream = torch._C._cuda_getCurrentRawStream(device)
+        results = _driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, own.address, 0)
+        if results[0]:
+            refused = results[0].name in REFUSALS
+            _checked(results, f"launching {kernel.name}", Unusable if refused else RuntimeError)
 
 
 machine = Gpu()
@@ -88,22 +111,6 @@ def launch(kernel: Kernel, blocks: int, threads: int, shared: int, *arguments: A
 def limits() -> Limits:
     """Return what the current device allows."""
     return machine.limits()
-
-
-def _packed(arguments: tuple[Argument, ...]) -> tuple[tuple, tuple]:
-    """Return the arguments' values and kinds, as the driver's binding takes them."""
-    values, kinds = [], []
-    for argument in arguments:
-        kind = CTYPES.get(type(argument))
-        if kind is None and isinstance(argument, Tensor):
-            kind = ctypes.c_void_p
-        if kind is ctypes.c_void_p:
-            argument = argument.data_ptr()
-        elif kind is None:
-            kind, argument = type(argument), argument.value
-        values.append(argument)
-        kinds.append(kind)
-    return tuple(values), tuple(kinds)
 
 
 @functools.cache
@@ -125,12 +132,13 @@ def _bind(device: int) -> None:
         _checked(driver.cuCtxSetCurrent(context), "cuCtxSetCurrent")
 
 
-def _loaded(device: int, kernel: Kernel) -> Any:
+def _function(device: int, kernel: Kernel) -> Any:
     """Return the driver's function for a kernel, compiled first where it is not on disk, with all shared memory."""
     driver, allowed = _driver(), _limits(device)
     code = compiled(kernel.source, kernel.defines, target(*allowed.capability))
     # A thread that captures a graph may otherwise not load code.
-    (mode,) = _checked(driver.cuThreadExchangeStreamCaptureMode(_relaxed(driver)), "cuThreadExchangeStreamCaptureMode")
+    relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    (mode,) = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed), "cuThreadExchangeStreamCaptureMode")
     try:
         (module,) = _checked(driver.cuModuleLoadData(code), f"loading {kernel.name}")
         (function,) = _checked(driver.cuModuleGetFunction(module, kernel.name.encode()), f"finding {kernel.name}")
@@ -139,10 +147,6 @@ def _loaded(device: int, kernel: Kernel) -> Any:
     finally:
         driver.cuThreadExchangeStreamCaptureMode(mode)
     return function
-
-
-def _relaxed(driver: Any) -> Any:
-    return driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
 
 
 @functools.cache
@@ -158,7 +162,9 @@ def _driver() -> Any:
     return driver
 
 
-def _checked(results: tuple, what: str) -> tuple:
-    if results[0].value:
-        raise Unusable(f"the CUDA driver reports {results[0].name} ({what})")
+def _checked(results: tuple, what: str, error: type[RuntimeError] = Unusable) -> tuple:
+    if results[0]:
+        if results[0].name == "CUDA_ERROR_OUT_OF_MEMORY":
+            error = torch.OutOfMemoryError
+        raise error(f"the CUDA driver reports {results[0].name} ({what})")
     return results[1:]

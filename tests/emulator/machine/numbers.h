@@ -72,6 +72,12 @@ static inline uint32_t with_field(uint32_t field, uint32_t a, uint32_t first, ui
     return (a & ~mask) | ((field << first) & mask);
 }
 
+static inline uint64_t with_wide_field(uint64_t field, uint64_t a, uint32_t first, uint32_t length) {
+    if (length == 0 || first > 63) return a;
+    uint64_t mask = (length >= 64 ? ~0ull : (1ull << length) - 1) << first;
+    return (a & ~mask) | ((field << first) & mask);
+}
+
 static inline uint32_t permuted_bytes(uint32_t a, uint32_t b, uint32_t selectors) {
     uint64_t both = ((uint64_t)b << 32) | a;
     uint32_t result = 0;

@@ -6,7 +6,7 @@
 #include "maps.cuh"
 
 #define SIZES SIZE(K); SIZE(H); SIZE(W); const int P = H * W, L = H + W
-#define GIVEN_SIZES int given_K, int given_H, int given_W
+#define GIVEN_SIZES int given_K, int given_H, int given_W  // the first of GIVEN
 #define WARPS (THREADS / 32)
 
 // Numbers of sides: those of instance n and channel c start at n * of_instance + c * of_channel.

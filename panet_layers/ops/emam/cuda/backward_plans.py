@@ -15,6 +15,9 @@ PROCESSOR_THREADS, PROCESSOR_REGISTERS, PROCESSOR_SHARED = 2048, 65536, 227 << 1
 ENOUGH_WARPS = 16  # of a processor, to hide latencies
 MOST_WIDTH = 512  # a row of `input_gradient` is a row of threads
 SUMS = 10  # a thread of `contract` ends with: E and T
+# What plans choose from, where a shape's sizes are compiled in and, False, where few kernels are to serve any size.
+COLUMNS = {True: tuple(range(1, 11)), False: (5, 8)}  # of a thread of `contract`
+ROWS = {True: tuple(range(1, 11)), False: (2, 5)}  # of a thread of `input_gradient`
 
 
 class DeltaPlan(NamedTuple):
@@ -66,15 +69,17 @@ def rounded(size: int, multiple: int) -> int:
     return blocks_of(size, multiple) * multiple
 
 
-def check_taken(n: int, k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> None:
+def check_taken(
+    n: int, k: int, height: int, width: int, element_bytes: int, shared_bytes: int, baked: bool = True
+) -> None:
     """Raise TooLarge where the kernels do not take the backward of n instances of K x H x W."""
     if width > MOST_WIDTH:
         raise TooLarge(
             f"backend 'cuda' cannot run: it takes maps of width {MOST_WIDTH} at most, got {height} x {width}; "
             "use 'triton' or 'auto'"
         )
-    plans = contract_plan(k, height, width, element_bytes, shared_bytes), gradient_plan(k, height, width, shared_bytes)
-    if None in plans:
+    contract = contract_plan(k, height, width, element_bytes, shared_bytes, baked)
+    if contract is None or gradient_plan(k, height, width, shared_bytes, baked) is None:
         raise too_large(k, height, width, element_bytes, shared_bytes)
     if max(n * height * k, k * height * width, n * (height + width)) >= 2**31:
         raise TooLarge(
@@ -91,6 +96,11 @@ def divisions(size: int) -> Iterator[tuple[int, int]]:
         part = blocks_of(size, parts)
         yield parts, part
         part -= 1
+
+
+def _up_to(choices: tuple[int, ...], most: int, least: int = 0) -> list[int]:
+    """Return the choices from `least` to `most`, or the smallest one."""
+    return [choice for choice in choices if least <= choice <= most] or [min(choices)]
 
 
 @lru_cache(maxsize=256)
@@ -128,10 +138,12 @@ def _delta_cost(plan: DeltaPlan, k: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def contract_plan(k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> ContractPlan | None:
+def contract_plan(
+    k: int, height: int, width: int, element_bytes: int, shared_bytes: int, baked: bool = True
+) -> ContractPlan | None:
     """Return the plan of `contract`; None where not even a row of each of a few channels fits in shared memory."""
     best, least = None, math.inf
-    for plan in _contract_plans(k, height, width, element_bytes, shared_bytes):
+    for plan in _contract_plans(k, height, width, element_bytes, shared_bytes, baked):
         if _contract_cost(plan, k, height, width) >= least:
             continue  # more shared memory, for a better stride, does not make it cheaper
         plan = _laid_out(plan, height, width, element_bytes)
@@ -141,11 +153,13 @@ def contract_plan(k: int, height: int, width: int, element_bytes: int, shared_by
     return best
 
 
-def _contract_plans(k: int, height: int, width: int, element_bytes: int, shared_bytes: int) -> Iterator[ContractPlan]:
+def _contract_plans(
+    k: int, height: int, width: int, element_bytes: int, shared_bytes: int, baked: bool = True
+) -> Iterator[ContractPlan]:
     """Yield plans with the least stride, which fit in shared memory."""
     most = min(k, 128)
     shares = [planes for _, planes in reversed(list(divisions(k))) if planes <= most]
-    for columns in range(min(4, width), min(10, width) + 1):
+    for columns in _up_to(COLUMNS[baked], width, min(4, width)):
         strips = blocks_of(width, columns)
         for bands, band in divisions(height):
             if bands > 1 and (strips > 512 or (band < 4 and height >= 4)):
@@ -221,14 +235,14 @@ def _contract_cost(plan: ContractPlan, k: int, height: int, width: int) -> float
 
 
 @lru_cache(maxsize=256)
-def gradient_plan(k: int, height: int, width: int, shared_bytes: int) -> GradientPlan | None:
+def gradient_plan(k: int, height: int, width: int, shared_bytes: int, baked: bool = True) -> GradientPlan | None:
     """Return the plan of `input_gradient`; None where a row is wider than a block."""
-    plans = [p for p in _gradient_plans(k, height, width) if p.shared <= shared_bytes]
+    plans = [p for p in _gradient_plans(k, height, width, baked) if p.shared <= shared_bytes]
     return min(plans, key=lambda p: _gradient_cost(p, k, height, width)) if plans else None
 
 
-def _gradient_plans(k: int, height: int, width: int) -> Iterator[GradientPlan]:
-    for rows in range(1, min(10, height) + 1):
+def _gradient_plans(k: int, height: int, width: int, baked: bool) -> Iterator[GradientPlan]:
+    for rows in _up_to(ROWS[baked], height):
         column = blocks_of(height, rows)
         for bands in range(1, column + 1):
             stack = blocks_of(column, bands)

@@ -1,13 +1,14 @@
 // Map, gate and output of a band of rows, `own` of an instance and one more on each side, for instances that do not fit.
-// OWN_STRIP rows of a strip's own ones: `stack` such strips hold a band's own rows.
+// A strip writes `own_strip` own rows: `stack` such strips hold a band's own rows.
 #include "strips.cuh"
 
 KERNEL band(const Element* __restrict__ x, const float* __restrict__ gates, const float* __restrict__ mean,
             const float* __restrict__ rstd, const float* __restrict__ q, const float* __restrict__ p,
             const float* __restrict__ beta, const float* __restrict__ b3, const float* __restrict__ gamma,
-            const float* __restrict__ taps, Element* __restrict__ out, float* __restrict__ gate, int given_K,
-            int given_H, int given_W, int given_shares, int given_stack, int given_bands, int given_own) {
-    SIZE(K); SIZE(H); SIZE(W); SIZE(shares); SIZE(stack); SIZE(bands); SIZE(own);
+            const float* __restrict__ taps, Element* __restrict__ out, float* __restrict__ gate
+            GIVEN(int given_K, int given_H, int given_W, int given_shares, int given_stack, int given_bands,
+                  int given_own, int given_own_strip)) {
+    SIZE(K); SIZE(H); SIZE(W); SIZE(shares); SIZE(stack); SIZE(bands); SIZE(own); SIZE(own_strip);
     const int L = H + W, room = stack * STRIP, strips = stack * W, tid = threadIdx.x, lane = tid & 31;
     const i64 P = (i64)H * W, n = blockIdx.x / bands;
     const int top = (int)(blockIdx.x - n * bands) * own, first = max(0, top - 1);  // own row, row
@@ -64,27 +65,33 @@ KERNEL band(const Element* __restrict__ x, const float* __restrict__ gates, cons
     }
     __syncthreads();
 
-    const int begin = strip.level * OWN_STRIP;
-    if (!strip.active || begin >= mine) return;
+    const int begin = strip.level * own_strip, count = min(own_strip, mine - begin);
+    if (!strip.active || count <= 0) return;
     const float* g = gate_kept + begin * W + strip.w;
-    Element* to = out + n * K * P + (i64)(top + begin) * W + strip.w;
+    Element* const to = out + n * K * P + (i64)(top + begin) * W + strip.w;
     const int offset = (top - first + begin) * W + strip.w;
-    if (begin + OWN_STRIP <= mine) {
-        float gate_of[OWN_STRIP];
+    float gate_of[STRIP];
 #pragma unroll
-        for (int r = 0; r < OWN_STRIP; r++) gate_of[r] = g[r * W];
+    for (int r = 0; r < STRIP; r++) gate_of[r] = r < count ? g[r * W] : 0.0f;
+#ifdef BAKED
+    if (count < own_strip) {  // so that what follows needs no comparisons
+#pragma unroll 1
+        for (int c = strip.share; c < K; c += shares) {
+            const Element* v = plane(c) + offset;
+#pragma unroll 1
+            for (int r = 0; r < count; r++) to[c * P + r * W] = element(number(v[r * W]) * g[r * W]);
+        }
+        return;
+    }
+    constexpr int written = own_strip;
+#else
+    const int written = count;
+#endif
 #pragma unroll 2
-        for (int c = strip.share; c < K; c += shares) {
-            const Element* v = plane(c) + offset;
+    for (int c = strip.share; c < K; c += shares) {
+        const Element* v = plane(c) + offset;
 #pragma unroll
-            for (int r = 0; r < OWN_STRIP; r++) to[c * P + r * W] = element(number(v[r * W]) * gate_of[r]);
-        }
-    } else {
-#pragma unroll 1
-        for (int c = strip.share; c < K; c += shares) {
-            const Element* v = plane(c) + offset;
-#pragma unroll 1
-            for (int r = 0; begin + r < mine; r++) to[c * P + r * W] = element(number(v[r * W]) * g[r * W]);
-        }
+        for (int r = 0; r < STRIP; r++)
+            if (r < written) to[c * P + r * W] = element(number(v[r * W]) * gate_of[r]);
     }
 }

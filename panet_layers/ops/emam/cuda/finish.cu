@@ -7,13 +7,13 @@
 #define SUMS 10
 
 KERNEL finish(
-    const Element* __restrict__ x, const float* means, const float* gates, int of_instance, int of_channel, STATISTICS,
-    const float* __restrict__ delta_sums, int delta_blocks, OUTPUTS, float* __restrict__ dpre,
-    const float* __restrict__ band_sums,
-    const float* __restrict__ band_rows, const float* __restrict__ band_columns, int instances,
-    int chunks, int bands, GIVEN_SIZES
+    const Element* __restrict__ x, const float* means, const float* gates, STATISTICS,
+    const float* __restrict__ delta_sums, OUTPUTS, float* __restrict__ dpre, const float* __restrict__ band_sums,
+    const float* __restrict__ band_rows, const float* __restrict__ band_columns, int of_instance, int of_channel,
+    int delta_blocks, int instances
+    GIVEN(GIVEN_SIZES, int given_chunks, int given_bands)
 ) {
-    SIZES;
+    SIZES; SIZE(chunks); SIZE(bands);
     const int lane = threadIdx.x % LANES, worker = threadIdx.x / LANES;
     const i64 n = blockIdx.x / chunks;
     const int channel = blockIdx.x % chunks * LANES + lane;
@@ -33,9 +33,9 @@ KERNEL finish(
     const int own = min(channel, K - 1);
     const float* const own_gates = all_gates.of(n, own);
     float* const own_dpre = dpre + ((i64)own * instances + n) * L;
-    finish_channels<WORKERS, LANES>(
+    finish_channels(
         {mean, rstd, q, gamma, beta}, {coefficients, dq, sums, windows}, x + (n * K + own) * P, all_means.of(n, own), n,
-        own, lane, worker, works, K, H, W, d, ends, [&](int k) { return totals[k * LANES + lane]; },
+        own, lane, LANES, worker, WORKERS, works, K, H, W, d, ends, [&](int k) { return totals[k * LANES + lane]; },
         [&](int l) { return own_gates[l]; },
         [&](int i, int h) { return band_rows[((n * 2 + i) * H + h) * K + channel]; },
         [&](int i, int w) { return over_bands(band_columns + ((n * bands * 2 + i) * W + w) * K + channel, 2 * W); },

@@ -7,37 +7,20 @@ reads, of which one has two rows of each band twice, and one write: `pool`, `mom
 from __future__ import annotations
 
 import functools
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...availability import current_device
 from ...cuda.baking import baked
-from ...cuda.launching import Kernel, launch, limits
+from ...cuda.launching import limits
 from ..tensors import Parameters, Saved, empty_saved
 from . import planning
 from .backward_plans import check_taken
 from .planning import TooLarge, too_large
+from .starting import Start, start
 
-FOLDER = Path(__file__).parent
-DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MOST_BLOCKS = 2**31 - 1  # and planes, which are counted in 32 bits
-
-
-class Start(NamedTuple):
-    """How a kernel starts: `sizes` are its last arguments."""
-
-    kernel: Kernel
-    blocks: int
-    threads: int
-    shared: int
-    sizes: tuple[int, ...]
-
-    def __call__(self, *arguments: Tensor | int | float) -> None:
-        """Launch it with these arguments before the sizes."""
-        launch(self.kernel, self.blocks, self.threads, self.shared, *arguments, *self.sizes)
 
 
 def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
@@ -82,40 +65,32 @@ def plan(x: Tensor, groups: int) -> dict[str, Start]:
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(
-    n: int, k: int, height: int, width: int, dtype: torch.dtype, limit: int, sizes_baked: bool
-) -> dict[str, Start]:
-    size = dtype.itemsize
-    shape = (k, height, width, size, limit)
-
-    def start(name: str, blocks: int, cut: planning.Cut, defines: dict[str, int], sizes: dict[str, int]) -> Start:
-        if sizes_baked:
-            defines |= {"BAKED": 1, **{f"BAKED_{key}": value for key, value in sizes.items()}}
-        defines |= {"DT": DTYPES[dtype], "THREADS": cut.threads}
-        kernel = Kernel(str(FOLDER / f"{name}.cu"), name, tuple(sorted(defines.items())))
-        return Start(kernel, blocks, cut.threads, cut.shared, tuple(sizes.values()))
+def _plan(n: int, k: int, height: int, width: int, dtype: torch.dtype, limit: int, is_baked: bool) -> dict[str, Start]:
+    shape = (k, height, width, dtype.itemsize, limit)
 
     def of_planes(name: str) -> Start:
-        cut = planning.planes(n * k, height, width, size, limit, name == "moments")
+        cut = planning.planes(n * k, *shape[1:], name == "moments", is_baked)
         if cut is None:
             raise too_large(*shape)
-        defines = {"COLUMNS": cut.columns, "BY_PLANES": int(cut.by_planes)}
-        sizes = {"H": height, "W": width, "count": cut.planes, "parts": cut.parts}
-        return start(name, -(-n * k // cut.planes), cut, defines, sizes)
+        sizes = {"H": height, "W": width, "count": cut.planes, "parts": cut.parts, "by_planes": int(cut.by_planes)}
+        blocks = -(-n * k // cut.planes)
+        return start(name, dtype, blocks, cut.threads, cut.shared, sizes, is_baked, COLUMNS=cut.columns)
 
     of_map = {"K": k, "H": height, "W": width}
     starts = {"pool": of_planes("pool")}
-    if whole := planning.resident(k, height, width, size, limit):
-        defines, sizes = {"STRIP": whole.strip, "LANES": whole.lanes}, {**of_map, "shares": whole.shares}
-        starts["resident"] = start("resident", n, whole, defines, sizes)
-    elif cut := planning.bands(k, height, width, size, limit):
-        defines = {"STRIP": cut.strip, "OWN_STRIP": cut.own_strip}
-        sizes = {**of_map, "shares": cut.shares, "stack": cut.stack, "bands": cut.bands, "own": cut.own}
+    if whole := planning.resident(*shape, is_baked):
+        sizes = of_map | {"shares": whole.shares, "lanes": whole.lanes}
+        starts["resident"] = start(
+            "resident", dtype, n, whole.threads, whole.shared, sizes, is_baked, STRIP=whole.strip
+        )
+    elif cut := planning.bands(*shape, is_baked):
+        sizes = of_map | {name: getattr(cut, name) for name in ("shares", "stack", "bands", "own", "own_strip")}
         starts["moments"] = of_planes("moments")
-        starts["band"] = start("band", n * cut.bands, cut, defines, sizes)
+        starts["band"] = start("band", dtype, n * cut.bands, cut.threads, cut.shared, sizes, is_baked, STRIP=cut.strip)
     else:
+        check_taken(n, *shape, is_baked)  # which says so where a map is too wide
         raise too_large(*shape)
     if max(n * k, *(start.blocks for start in starts.values())) > MOST_BLOCKS:
         raise TooLarge(f"backend 'cuda' cannot run: it takes {MOST_BLOCKS} planes at most, got {n * k}; use 'triton'")
-    check_taken(n, *shape)  # so that a forward that runs has a backward
+    check_taken(n, *shape, is_baked)  # so that a forward that runs has a backward
     return starts

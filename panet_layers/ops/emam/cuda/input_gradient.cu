@@ -1,13 +1,11 @@
 // dx = grad gate + dt a d + dr / W + ds / H + the convolution of delta with the taps + the gradient of the window sums.
 //
-// A thread takes ROWS rows of a column, whose surroundings in delta it keeps in registers, through every GROUPS-th of a
-// block's CHUNK channels. A block is STACK such rows of threads; `bands` blocks cover a plane, `chunks` the channels.
-// The first SURE rows of every thread are inside the map.
+// A thread takes ROWS rows of a column, whose surroundings in delta it keeps in registers, through every `groups`-th of a
+// block's `chunk` channels. A block is `stack` such rows of threads; `bands` blocks cover a plane, `chunks` the channels.
+// The first SURE rows of every thread are inside the map, as far as is known when this is compiled.
 #include "backward.cuh"
 
 #define PADDED_ROWS ((ROWS + 1) / 2 * 2)
-#define BAND (STACK * ROWS)
-#define SIDE (STACK * PADDED_ROWS)
 
 // What the gradient of a channel's window sums adds to all pixels, and to those at the borders.
 struct Border {
@@ -29,18 +27,20 @@ struct Channel {  // as it is in shared memory
 };
 
 KERNEL input_gradient(
-    const Element* __restrict__ grad, const Element* __restrict__ x, const float* gates, int of_instance,
-    int of_channel, const float* __restrict__ gate, const float* __restrict__ delta, const float* __restrict__ coefficients,
-    const float* __restrict__ taps, const float* __restrict__ dmeans, const float* __restrict__ dwindows,
-    Element* __restrict__ dx, int instances, int bands, int chunks, GIVEN_SIZES
+    const Element* __restrict__ grad, const Element* __restrict__ x, const float* gates, const float* __restrict__ gate,
+    const float* __restrict__ delta, const float* __restrict__ coefficients, const float* __restrict__ taps,
+    const float* __restrict__ dmeans, const float* __restrict__ dwindows, Element* __restrict__ dx, int of_instance,
+    int of_channel, int instances
+    GIVEN(GIVEN_SIZES, int given_chunks, int given_bands, int given_stack, int given_groups, int given_chunk)
 ) {
-    SIZES;
+    SIZES; SIZE(chunks); SIZE(bands); SIZE(stack); SIZE(groups); SIZE(chunk);
+    const int side_rows = stack * PADDED_ROWS;
     const int tid = threadIdx.x, rest = blockIdx.x % (bands * chunks);
     const i64 n = blockIdx.x / (bands * chunks);
-    const int top = rest / chunks * BAND, first = rest % chunks * CHUNK, count = min(CHUNK, K - first);
-    Channel* const channels = (Channel*)shared_memory;      // (CHUNK)
-    float2* const rows = (float2*)(channels + CHUNK);       // (CHUNK, SIDE): a, what is added to a row
-    float2* const columns = rows + CHUNK * SIDE;            // (CHUNK, W): d, what is added to a column
+    const int top = rest / chunks * (stack * ROWS), first = rest % chunks * chunk, count = min(chunk, K - first);
+    Channel* const channels = (Channel*)shared_memory;      // (chunk)
+    float2* const rows = (float2*)(channels + chunk);       // (chunk, side_rows): a, what is added to a row
+    float2* const columns = rows + chunk * side_rows;            // (chunk, W): d, what is added to a column
 
     for (int c = tid; c < count; c += THREADS) {
         Channel& to = channels[c];
@@ -60,24 +60,26 @@ KERNEL input_gradient(
     for (int c = tid >> 5; c < count; c += WARPS) {
         const Channel& of = channels[c];
         const float *of_gates = all_gates.of(n, first + c), *of_means = all_dmeans.of(n, first + c);
-        for (int l = tid & 31; l < SIDE; l += 32) {
+#pragma unroll 1
+        for (int l = tid & 31; l < side_rows; l += 32) {
             const int h = top + l / PADDED_ROWS * ROWS + l % PADDED_ROWS;
             float2 side = make_float2(0, 0);
             if (h < H) {
                 side = make_float2(of_gates[h], fmaf(of_means[h], per_row, of.all));
                 side.y += (h == 0 ? of.top : 0.0f) + (h == H - 1 ? of.bottom : 0.0f);
             }
-            rows[c * SIDE + l] = side;
+            rows[c * side_rows + l] = side;
         }
+#pragma unroll 1
         for (int w = tid & 31; w < W; w += 32) {
             const float border = (w == 0 ? of.left : 0.0f) + (w == W - 1 ? of.right : 0.0f);
             columns[c * W + w] = make_float2(of_gates[H + w], fmaf(of_means[H + w], per_column, border));
         }
     }
 
-    const int group = tid / (STACK * W), s = tid - group * (STACK * W), level = s / W, w = s - level * W;
+    const int group = tid / (stack * W), s = tid - group * (stack * W), level = s / W, w = s - level * W;
     const int h = top + level * ROWS;
-    const bool active = group < GROUPS && h < H;
+    const bool active = group < groups && h < H;
     float around[ROWS + 2][3], value[ROWS];
     if (active) {
         const float* from = delta + (n * (H + 2) + h) * (W + 2) + w;
@@ -96,7 +98,7 @@ KERNEL input_gradient(
     const float left = w == 0, right = w == W - 1, at_top = h == 0, at_bottom = h + SURE == H;
     i64 at = (n * K + first + group) * P + h * W + w;
 #pragma unroll 1
-    for (int c = group; c < count; c += GROUPS, at += (i64)GROUPS * P) {
+    for (int c = group; c < count; c += groups, at += (i64)groups * P) {
         Element of_x[ROWS], of_grad[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
@@ -110,7 +112,7 @@ KERNEL input_gradient(
         float a[PADDED_ROWS], side[PADDED_ROWS], result[ROWS];
 #pragma unroll
         for (int r = 0; r < PADDED_ROWS; r += 2) {
-            const float4 two = *(const float4*)(rows + c * SIDE + level * PADDED_ROWS + r);
+            const float4 two = *(const float4*)(rows + c * side_rows + level * PADDED_ROWS + r);
             a[r] = two.x, side[r] = two.y, a[r + 1] = two.z, side[r + 1] = two.w;
         }
 #pragma unroll

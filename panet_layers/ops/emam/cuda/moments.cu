@@ -4,9 +4,9 @@
 #include "columns.cuh"
 
 KERNEL moments(const Element* __restrict__ x, const float* __restrict__ gates, float* __restrict__ mean,
-               float* __restrict__ rstd, int planes, float eps, int given_H, int given_W, int given_count,
-               int given_parts) {
-    SIZE(H); SIZE(W); SIZE(count); SIZE(parts);
+               float* __restrict__ rstd, int planes, float eps
+               GIVEN(int given_H, int given_W, int given_count, int given_parts, int given_by_planes)) {
+    SIZE(H); SIZE(W); SIZE(count); SIZE(parts); SIZE(by_planes);
     const int P = H * W, L = H + W, across = (W + COLUMNS - 1) / COLUMNS, rows = (H + parts - 1) / parts;
     const int first = blockIdx.x * count, own = min(count, planes - first), tid = threadIdx.x;
     Element* kept = (Element*)shared_memory;
@@ -15,7 +15,7 @@ KERNEL moments(const Element* __restrict__ x, const float* __restrict__ gates, f
     float* squares = means + count * parts * W;     // the same, about that mean
     const Element* from = x + (i64)first * P;
     const int shift = misalignment(from);
-    copy_elements<THREADS>(kept, from, own * P, tid);
+    copy_elements<COPYING>(kept, from, own * P, tid);
     if (tid < COLUMNS) kept[shift + own * P + tid] = 0;
 #pragma unroll 1
     for (int i = tid; i < own * L; i += THREADS) sides[i] = gates[(i64)first * L + i];
@@ -24,7 +24,7 @@ KERNEL moments(const Element* __restrict__ x, const float* __restrict__ gates, f
 
 #pragma unroll 1
     for (int task_number = tid; task_number < count * parts * across; task_number += THREADS) {
-        const Task task(task_number, count, parts, across);
+        const Task task(task_number, by_planes, count, parts, across);
         if (task.plane >= own) continue;
         const int top = task.part * rows, end = min(H, top + rows);
         const Element* at = kept + shift + task.plane * P + top * W + task.first;

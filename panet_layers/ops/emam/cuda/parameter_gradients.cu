@@ -6,10 +6,10 @@
 KERNEL parameter_gradients(
     const float* __restrict__ sums, const float* __restrict__ w3, const float* __restrict__ b3,
     const float* __restrict__ taps, const float* __restrict__ dm, float* __restrict__ db1, float* __restrict__ db3,
-    float* __restrict__ dgamma, float* __restrict__ dbeta, int instances, int given_K
+    float* __restrict__ dgamma, float* __restrict__ dbeta, int instances, int K
 ) {
     // sums: E (9 K) | q hh | q D | db1, summed over instances. dm: (N + 1, K), of which the last row is p.
-    const int K = given_K, o = blockIdx.x, tid = threadIdx.x, warp = tid >> 5;
+    const int o = blockIdx.x, tid = threadIdx.x, warp = tid >> 5;
     const float* const p = dm + (i64)instances * K;
     float of_row = 0, of_taps = 0, d = 0, bias = 0, of_m = 0;
     for (int i = tid; i < 9 * K; i += THREADS) {

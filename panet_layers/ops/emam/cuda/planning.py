@@ -10,11 +10,14 @@ import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MOST_THREADS = 1024
 REGISTERS = 65536  # of a processor
 RESERVED = 1 << 10  # bytes of shared memory that each block needs beside its own
-STRIPS = (4, 5, 6, 8, 10)  # of 7 gates the compiler loads eight, and nothing writes the last
-ENOUGH_WARPS = 20  # of a processor, to hide latency
+# What plans choose from, where a shape's sizes are compiled in and, False, where few kernels are to serve any size.
+COLUMNS = {True: (4, 5, 6, 7, 9, 10, 14), False: (4, 10)}
+STRIPS = {True: (4, 5, 6, 8, 10), False: (5, 8)}  # of 7 gates the compiler loads eight, and nothing writes the last
+MOST_THREADS = {True: 1024, False: 512}
+PLANE_THREADS = {True: (96, 128, 160, 192, 224, 256), False: (128,)}
+ENOUGH_WARPS = {True: 20, False: 14}  # of a processor, to hide latency; for any size they have more registers
 
 
 class Planes(NamedTuple):
@@ -76,15 +79,19 @@ def _by_four(count: int) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def planes(count: int, height: int, width: int, size: int, limit: int, moments: bool) -> Planes | None:
+def planes(
+    count: int, height: int, width: int, size: int, limit: int, moments: bool, baked: bool = True
+) -> Planes | None:
     """Return the plan for `count` planes of elements of `size` bytes, None where no plane fits in `limit` bytes."""
-    plans = list(_plans_of_planes(min(count, 128), height, width, size, limit, moments))
+    plans = list(_plans_of_planes(min(count, 128), height, width, size, limit, moments, baked))
     return min(plans, key=lambda plan: _cost_of_planes(plan, height, width, size, limit, moments), default=None)
 
 
-def _plans_of_planes(most: int, height: int, width: int, size: int, limit: int, moments: bool) -> Iterator[Planes]:
-    for columns in (4, 5, 6, 7, 9, 10, 14):
-        if columns > max(4, width + 3):
+def _plans_of_planes(
+    most: int, height: int, width: int, size: int, limit: int, moments: bool, baked: bool
+) -> Iterator[Planes]:
+    for columns in COLUMNS[baked]:
+        if columns > max(min(COLUMNS[baked]), width + 3):
             continue
         across = -(-width // columns)
         for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
@@ -99,7 +106,7 @@ def _plans_of_planes(most: int, height: int, width: int, size: int, limit: int, 
             if count > most or shared > (limit if count == 1 else min(limit, 44 << 10)):
                 break
             for by_planes in (False, True):
-                for threads in (96, 128, 160, 192, 224, 256):
+                for threads in PLANE_THREADS[baked]:
                     yield Planes(columns, by_planes, count, parts, threads, shared)
 
 
@@ -143,16 +150,16 @@ def _conflicts(elements: list[int], size: int) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def resident(k: int, height: int, width: int, size: int, limit: int) -> Resident | None:
+def resident(k: int, height: int, width: int, size: int, limit: int, baked: bool = True) -> Resident | None:
     """Return the plan for instances of k channels, None where one does not fit in `limit` bytes."""
     pixels = height * width
     best: tuple[float, Resident | None] = float("inf"), None
-    for strip in STRIPS:
+    for strip in STRIPS[baked]:
         stack = -(-height // strip)
         strips, room = stack * width, _by_four(strip)
-        for threads in range(128, 801, 32):
+        for threads in range(128, min(800, MOST_THREADS[baked]) + 1, 32):
             shares = min(k, threads // strips)
-            if not shares or (strip > 4 and strip > height + 3):
+            if not shares or (strip > min(STRIPS[baked]) and strip > height + 3):
                 continue
             floats = k * stack * room + 12 * k + _by_four(pixels + pixels // 32 + 1) + _by_four(k * width)
             floats += max(2 * k * width, shares * (strip + 2) * strips)
@@ -161,21 +168,21 @@ def resident(k: int, height: int, width: int, size: int, limit: int) -> Resident
                 continue
             lanes = 1 if k >= threads // 2 else 4 if width < 32 else 8
             columns = threads * -(-k * width // threads) * (5.2 * height + 30)
-            cost = _cost_of_strips(k, strip, strips, shares, threads, shared, limit, columns)
+            cost = _cost_of_strips(k, strip, strips, shares, threads, shared, limit, columns, baked)
             best = min(best, (cost, Resident(strip, shares, lanes, threads, shared)), key=lambda pair: pair[0])
     return best[1]
 
 
 @functools.lru_cache(maxsize=256)
-def bands(k: int, height: int, width: int, size: int, limit: int) -> Bands | None:
+def bands(k: int, height: int, width: int, size: int, limit: int, baked: bool = True) -> Bands | None:
     """Return the plan for instances that do not fit; None where no band of them fits in `limit` bytes."""
     best: tuple[float, Bands | None] = float("inf"), None
-    for strip in STRIPS:
+    for strip in STRIPS[baked]:
         for stack in range(1, 9):
             room = strip * stack
             strips = stack * width
             least = max(128, -(-strips // 32) * 32)
-            if least > MOST_THREADS or (stack > 1 and room - strip >= height):
+            if least > MOST_THREADS[baked] or (stack > 1 and room - strip >= height):
                 continue
             count = 1 if room >= height else -(-height // (room - 2))
             own = -(-height // count)
@@ -187,7 +194,7 @@ def bands(k: int, height: int, width: int, size: int, limit: int) -> Bands | Non
                 shared = _aligned(k * pitch * size) + 4 * floats
                 if shared > limit:
                     continue
-                cost = _cost_of_strips(k, strip, strips, shares, threads, shared, limit, 6 * k * own * width)
+                cost = _cost_of_strips(k, strip, strips, shares, threads, shared, limit, 6 * k * own * width, baked)
                 cost *= count
                 plan = Bands(strip, shares, stack, count, own, -(-own // stack), threads, shared)
                 best = min(best, (cost, plan), key=lambda pair: pair[0])
@@ -195,11 +202,12 @@ def bands(k: int, height: int, width: int, size: int, limit: int) -> Bands | Non
 
 
 def _cost_of_strips(
-    k: int, strip: int, strips: int, shares: int, threads: int, shared: int, limit: int, others: float
+    k: int, strip: int, strips: int, shares: int, threads: int, shared: int, limit: int, others: float, baked: bool
 ) -> float:
     """Return the instructions of a block's threads, more where a processor holds few warps."""
-    each = -(-k // shares) * (12 * strip + 16 + strip / 4) + 60 + 9 * (strip + 2)
+    of_channel = 12 * strip + (16 + strip / 4 if baked else 30 + 2 * strip)
+    each = -(-k // shares) * of_channel + 60 + 9 * (strip + 2)
     sums = 3 * (strip + 2) * strips * (2.5 * shares + 8) if shares > 1 else 0
-    registers = 48 + 4 * strip
+    registers = 48 + 4 * strip if baked else 13 * strip
     blocks = min((limit + RESERVED) // (shared + RESERVED), max(1, REGISTERS // (threads * registers)))
-    return (threads * each + sums + others) * max(1.0, ENOUGH_WARPS / (blocks * threads / 32))
+    return (threads * each + sums + others) * max(1.0, ENOUGH_WARPS[baked] / (blocks * threads / 32))

@@ -1,9 +1,9 @@
 // Row and column means of planes, and the nine window means: a block holds `count` whole planes in shared memory.
 #include "columns.cuh"
 
-KERNEL pool(const Element* __restrict__ x, float* __restrict__ means, float* __restrict__ windows, int planes,
-            int given_H, int given_W, int given_count, int given_parts) {
-    SIZE(H); SIZE(W); SIZE(count); SIZE(parts);
+KERNEL pool(const Element* __restrict__ x, float* __restrict__ means, float* __restrict__ windows, int planes
+            GIVEN(int given_H, int given_W, int given_count, int given_parts, int given_by_planes)) {
+    SIZE(H); SIZE(W); SIZE(count); SIZE(parts); SIZE(by_planes);
     const int P = H * W, L = H + W, across = (W + COLUMNS - 1) / COLUMNS, rows = (H + parts - 1) / parts;
     const int pitch = count * H | 1, first = blockIdx.x * count, own = min(count, planes - first), tid = threadIdx.x;
     Element* kept = (Element*)shared_memory;
@@ -13,7 +13,7 @@ KERNEL pool(const Element* __restrict__ x, float* __restrict__ means, float* __r
     const Element* from = x + (i64)first * P;
     float* to = means + (i64)first * L;
     const int shift = misalignment(from);
-    copy_elements<THREADS>(kept, from, own * P, tid);
+    copy_elements<COPYING>(kept, from, own * P, tid);
     if (tid < COLUMNS) kept[shift + own * P + tid] = 0;  // the last task reads beyond the last row
     copies_arrived();
     __syncthreads();
@@ -21,7 +21,7 @@ KERNEL pool(const Element* __restrict__ x, float* __restrict__ means, float* __r
     const float per_row = 1.0f / W, per_column = 1.0f / H, per_pixel = 1.0f / P;
 #pragma unroll 1
     for (int number = tid; number < count * parts * across; number += THREADS) {
-        const Task task(number, count, parts, across);
+        const Task task(number, by_planes, count, parts, across);
         if (task.plane >= own) continue;
         const int top = task.part * rows, end = min(H, top + rows);
         const Element* at = kept + shift + task.plane * P + top * W + task.first;

@@ -3,10 +3,10 @@
 #define SKEWED(pixel) ((pixel) + ((pixel) >> 5))  // the gate in memory: threads a vector apart meet other banks
 
 // Mean and 1 / standard deviation of t = x a d by channel; a column's values are taken about its first one, as in
-// moments.cu. LANES neighbouring lanes put the columns of a channel together, and call done(channel, mean, rstd).
+// moments.cu. `lanes` neighbouring lanes put the columns of a channel together; they call done(channel, mean, rstd).
 template <class Done>
 DEVICE void statistics(const Element* x, const float* a, const float* d, float* means, int K, int H, int W, int stack,
-                       float eps, Done done) {
+                       int lanes, float eps, Done done) {
     const int P = H * W, whole = H / STRIP, rest = H - whole * STRIP;
     const float per_row = 1.0f / H;
     float* squares = means + K * W;
@@ -38,20 +38,20 @@ DEVICE void statistics(const Element* x, const float* a, const float* d, float* 
     }
     __syncthreads();
 
-    const int lane = threadIdx.x & (LANES - 1);
+    const int lane = threadIdx.x & (lanes - 1);
 #pragma unroll 1
-    for (int warps = (threadIdx.x & ~31) / LANES; warps < K; warps += THREADS / LANES) {
-        const int c = warps + (threadIdx.x & 31) / LANES, read = min(c, K - 1) * W;
+    for (int warps = (threadIdx.x & ~31) / lanes; warps < K; warps += THREADS / lanes) {
+        const int c = warps + (threadIdx.x & 31) / lanes, read = min(c, K - 1) * W;
         const float pivot = means[read];
         float sum = 0, about = 0, square = 0;
 #pragma unroll 4
-        for (int w = lane; w < W; w += LANES) {
+        for (int w = lane; w < W; w += lanes) {
             const float away = means[read + w] - pivot;
             sum += away;
             about = fmaf(away, away, about);
             square += squares[read + w];
         }
-        sum = over_lanes(sum, LANES), about = over_lanes(about, LANES), square = over_lanes(square, LANES);
+        sum = over_lanes(sum, lanes), about = over_lanes(about, lanes), square = over_lanes(square, lanes);
         const float away = sum * (1.0f / W), total = fmaf((float)H, fmaf(-sum, away, about), square);
         if (!lane && c < K) done(c, pivot + away, rsqrtf(fmaxf(total, 0.0f) * (1.0f / P) + eps));
     }
@@ -116,9 +116,9 @@ DEVICE void scale(const Element* kept, const float* gate, Element* out, int shif
 KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, float* __restrict__ mean,
                 float* __restrict__ rstd, const float* __restrict__ q, const float* __restrict__ p,
                 const float* __restrict__ beta, const float* __restrict__ b3, const float* __restrict__ gamma,
-                const float* __restrict__ taps, Element* __restrict__ out, float* __restrict__ gate, float eps,
-                int given_K, int given_H, int given_W, int given_shares) {
-    SIZE(K); SIZE(H); SIZE(W); SIZE(shares);
+                const float* __restrict__ taps, Element* __restrict__ out, float* __restrict__ gate, float eps
+                GIVEN(int given_K, int given_H, int given_W, int given_shares, int given_lanes)) {
+    SIZE(K); SIZE(H); SIZE(W); SIZE(shares); SIZE(lanes);
     const int P = H * W, L = H + W, stack = (H + STRIP - 1) / STRIP, strips = stack * W, tid = threadIdx.x;
     const int beyond = (stack * STRIP - H) * W;  // masked elements that the last strips read
     const i64 n = blockIdx.x;
@@ -130,7 +130,7 @@ KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, 
     float* buffer = d + by_four(K * W);
     const Element* from = x + n * K * P;
     const int shift = misalignment(from);
-    copy_elements<THREADS>(kept, from, K * P, tid);
+    copy_elements<COPYING>(kept, from, K * P, tid);
     for (int i = tid; i < beyond; i += THREADS) kept[shift + K * P + i] = 0;
     load_sides(gates + n * K * L, a, d, K, H, W, stack);
     for (int i = tid; i < K * (stack * STRIP - H); i += THREADS) {  // rows below the map
@@ -141,7 +141,7 @@ KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, 
     copies_arrived();
     __syncthreads();
 
-    statistics(kept + shift, a, d, buffer, K, H, W, stack, eps, [&](int c, float mu, float r) {
+    statistics(kept + shift, a, d, buffer, K, H, W, stack, lanes, eps, [&](int c, float mu, float r) {
         mean[n * K + c] = mu;
         rstd[n * K + c] = r;
         set_constants(constants + c * CONSTANTS, mu, r, q[n * K + c], p[c], gamma[c], beta[c], b3[c]);

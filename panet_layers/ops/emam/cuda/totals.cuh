@@ -38,20 +38,20 @@ DEVICE float2 coefficients_of(
     return make_float2(kappa, slope);
 }
 
-// Passes to `write(l, value)` every WORKERS-th of a channel's gradients before the gates' sigmoids, (1 - a) sum_w psi and
+// Passes to `write(l, value)` every `workers`-th of a channel's gradients before the gates' sigmoids, (1 - a) sum_w psi and
 // (1 - d) sum_h psi; returns the sums of these and of the row means.
 // gate_of(l): the gates. rows(i, h), columns(i, w): the sums of t (delta - D / P) for i = 0, of t (t - mean) for i = 1.
-template <int WORKERS, class Gates, class Rows, class Columns, class Write>
+template <class Gates, class Rows, class Columns, class Write>
 DEVICE float2 gradients_of_sides(
-    const float* means, int worker, int H, int W, float2 factors, Gates gate_of, Rows rows, Columns columns, Write write
+    const float* means, int worker, int workers, int H, int W, float2 factors, Gates gate_of, Rows rows, Columns columns, Write write
 ) {
     float2 sums = make_float2(0, 0);
-    for (int h = worker; h < H; h += WORKERS) {
+    for (int h = worker; h < H; h += workers) {
         const float value = (1 - gate_of(h)) * fmaf(factors.x, rows(0, h), factors.y * rows(1, h));
         write(h, value);
         sums.x += value, sums.y += means[h];
     }
-    for (int w = worker; w < W; w += WORKERS) {
+    for (int w = worker; w < W; w += workers) {
         const float value = (1 - gate_of(H + w)) * fmaf(factors.x, columns(0, w), factors.y * columns(1, w));
         write(H + w, value);
         sums.x += value;
@@ -82,13 +82,13 @@ DEVICE void windows_of(
     }
 }
 
-// All of the above for the block's channels. A thread is one of WORKERS of the channel `channel`, which is the block's
-// `lane`-th of LANES; shared: (WORKERS, LANES). plane, means: those of the channel. of_totals(k): E, then T. All threads
+// All of the above for the block's channels. A thread is one of `workers` of the channel `channel`, which is the block's
+// `lane`-th of `lanes`; shared: (workers, lanes). plane, means: those of the channel. of_totals(k): E, then T. All threads
 // of the block call it.
-template <int WORKERS, int LANES, class Totals, class Gates, class Rows, class Columns, class Write>
+template <class Totals, class Gates, class Rows, class Columns, class Write>
 DEVICE void finish_channels(
     const Statistics& of, const Outputs& to, const Element* plane, const float* means, i64 n, int channel, int lane,
-    int worker, bool works, int K, int H, int W, float d, float2* shared, Totals of_totals, Gates gate_of, Rows rows,
+    int lanes, int worker, int workers, bool works, int K, int H, int W, float d, float2* shared, Totals of_totals, Gates gate_of, Rows rows,
     Columns columns, Write write
 ) {
     const bool first = works && worker == 0;
@@ -97,14 +97,14 @@ DEVICE void finish_channels(
     const float2 factors = works ? shared[lane] : make_float2(0, 0);
     __syncthreads();
     if (works)
-        shared[worker * LANES + lane] =
-            gradients_of_sides<WORKERS>(means, worker, H, W, factors, gate_of, rows, columns, write);
+        shared[worker * lanes + lane] =
+            gradients_of_sides(means, worker, workers, H, W, factors, gate_of, rows, columns, write);
     __syncthreads();
     if (!first) return;
     float2 sum = shared[lane];
-#pragma unroll
-    for (int i = 1; i < WORKERS; i++) {
-        const float2 more = shared[i * LANES + lane];
+    UNROLLED
+    for (int i = 1; i < workers; i++) {
+        const float2 more = shared[i * lanes + lane];
         sum.x += more.x, sum.y += more.y;
     }
     to.sums[n * 12 * K + 11 * K + channel] = sum.x;
