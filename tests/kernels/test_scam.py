@@ -62,7 +62,7 @@ def few_programs(device, monkeypatch):
 def as_on_a_gpu(monkeypatch):
     """The tile sizes and the number of programs that share a sum as on a GPU."""
     monkeypatch.setattr(tiling, "TILE", 2048)
-    monkeypatch.setattr(maps, "PIXELS", 256)
+    monkeypatch.setattr(maps, "PIXELS", 128)
     monkeypatch.setattr(maps, "TAPS", 1)
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 

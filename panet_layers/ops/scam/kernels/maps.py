@@ -18,7 +18,7 @@ from ...products import rounded_product
 from .elements import Norm, gate_of, normalise, place
 from .tiling import SIZES, WARPS
 
-PIXELS, SPLITS = 256, 16  # a tile's extents, at most
+PIXELS, SPLITS = 128, 16  # a tile's extents; splits at most
 TAPS = 1  # of a row of the convolution, in a tile; with more, Triton's interpreter has fewer tiles to go through
 
 
@@ -202,6 +202,5 @@ def convolve_backward(
 def _cover(logits: Tensor, weight: Tensor) -> tuple[tuple[int], dict[str, int]]:
     """The grid of programs that covers the maps once, and what their code is compiled for."""
     batch, height, width = logits.shape
-    block = min(PIXELS, triton.next_power_of_2(height * width))
-    constants = {"KERNEL": weight.shape[-1], "BLOCK_TAPS": TAPS, "BLOCK_PIXELS": block, "num_warps": 1}
-    return (batch * triton.cdiv(height * width, block),), constants
+    constants = {"KERNEL": weight.shape[-1], "BLOCK_TAPS": TAPS, "BLOCK_PIXELS": PIXELS, "num_warps": 1}
+    return (batch * triton.cdiv(height * width, PIXELS),), constants
