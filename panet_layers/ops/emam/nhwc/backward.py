@@ -43,21 +43,20 @@ def _delta(
     group = g0 + row % GB
     column = block * WB + row // GB
     position, channel, own, touched = lanes(group, groups, K, KB, VEC)
-    seen = touched & (column < width)[:, None]
     x += sample.to(tl.int64) * xb * VEC
     grad += sample.to(tl.int64) * gb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position
+    inside = tl.minimum(column, width - 1).to(tl.int64)[:, None]
+    offset, grad_offset = inside * xw * VEC + position, inside * gw * VEC + position
     instance = sample.to(tl.int64) * groups + group
     gate += instance * (height.to(tl.int64) * width) + column
     pitch = width + 2
     out += instance * padded_size(height, width) + pitch + 1 + column
     at_gate = (column < width) & (group < groups)
     for h in range(start, end):
-        tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
-        of_grad = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched).to(ACC)
+        of_grad = tl.load(grad + h * gh * VEC + grad_offset, mask=touched).to(ACC)
         tile = rounded_product(tile, of_grad)
-        if K % VEC != 0:
+        if K != KB:
             tile = tl.where(own, tile, 0)
         opened = tl.load(gate + h * width, mask=at_gate, other=0)
         value = tl.sum(tile, axis=1) * (opened * (1 - opened))
@@ -101,15 +100,14 @@ def _input_gradient(
     group = g0 + row % GB
     column = block * WB + row // GB
     position, channel, own, touched = lanes(group, groups, K, KB, VEC)
-    there = group < groups
+    there = tl.minimum(group, groups - 1) - g0
     in_map = (column < width)[:, None]
-    seen = touched & in_map
     x += sample.to(tl.int64) * xb * VEC
     grad += sample.to(tl.int64) * gb * VEC
     out += sample.to(tl.int64) * ob * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    grad_offset = (column.to(tl.int64) * gw * VEC)[:, None] + position
-    out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
+    inside = tl.minimum(column, width - 1).to(tl.int64)[:, None]
+    offset, grad_offset = inside * xw * VEC + position, inside * gw * VEC + position
+    out_offset = inside * ow * VEC + position
 
     each = tl.arange(0, GB)
     _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
@@ -117,7 +115,7 @@ def _input_gradient(
     instance = sample.to(tl.int64) * groups + g0
     gates += instance * sides * K
     dmeans += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
+    side_v = (tl.minimum(each, groups - 1 - g0) * sides * K)[:, None] + channel_v
     side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
     d = tl.load(gates + side, mask=own & in_map, other=0)
 
@@ -146,19 +144,18 @@ def _input_gradient(
     w7 = spread(tl.load(taps + 7, mask=own_v, other=0), WB)
     w8 = spread(tl.load(taps + 8, mask=own_v, other=0), WB)
 
-    at = (instance + row % GB) * (height.to(tl.int64) * width) + column
-    at_gate = (column < width) & there
-    gate += at
+    gate += (instance + there) * (height.to(tl.int64) * width) + tl.minimum(column, width - 1)
     pitch = width + 2
-    delta += (instance + row % GB) * padded_size(height, width) + pitch + 1 + column
+    delta += (instance + there) * padded_size(height, width) + pitch + 1 + column
+    per_row = 1.0 / width.to(ACC)
     for h in range(start, end):
-        tile = tl.load(x + h * xh * VEC + offset, mask=seen, other=0).to(ACC)
-        result = tl.load(grad + h * gh * VEC + grad_offset, mask=seen, other=0).to(ACC)
-        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        by_row = tl.load(dmeans + h * K + side_v, mask=own_v, other=0) / width
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched).to(ACC)
+        result = tl.load(grad + h * gh * VEC + grad_offset, mask=touched).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v)
+        by_row = tl.load(dmeans + h * K + side_v, mask=own_v) * per_row
         near = delta + h * pitch
-        centre = tl.load(near, mask=there, other=0)
-        opened = tl.load(gate + h * width, mask=at_gate, other=0)
+        centre = tl.load(near)
+        opened = tl.load(gate + h * width)
 
         result = result * opened[:, None] + by_column + spread(by_row, WB)
         ad = d * spread(a, WB)
@@ -166,14 +163,14 @@ def _input_gradient(
         dt += spread(kappa, WB) * centre[:, None]
         result += dt * ad
         result += w4 * centre[:, None]
-        result += w0 * tl.load(near + pitch + 1, mask=there, other=0)[:, None]
-        result += w1 * tl.load(near + pitch, mask=there, other=0)[:, None]
-        result += w2 * tl.load(near + pitch - 1, mask=there, other=0)[:, None]
-        result += w3 * tl.load(near + 1, mask=there, other=0)[:, None]
-        result += w5 * tl.load(near - 1, mask=there, other=0)[:, None]
-        result += w6 * tl.load(near - pitch + 1, mask=there, other=0)[:, None]
-        result += w7 * tl.load(near - pitch, mask=there, other=0)[:, None]
-        result += w8 * tl.load(near - pitch - 1, mask=there, other=0)[:, None]
+        result += w0 * tl.load(near + pitch + 1)[:, None]
+        result += w1 * tl.load(near + pitch)[:, None]
+        result += w2 * tl.load(near + pitch - 1)[:, None]
+        result += w3 * tl.load(near + 1)[:, None]
+        result += w5 * tl.load(near - 1)[:, None]
+        result += w6 * tl.load(near - pitch + 1)[:, None]
+        result += w7 * tl.load(near - pitch)[:, None]
+        result += w8 * tl.load(near - pitch - 1)[:, None]
         if h == 0:
             result -= _missed(nine_v + 6, own_v, first_column, last_column, WB)
         if h == height - 1:

@@ -54,7 +54,7 @@ def _pool(
     position, channel, own, touched = lanes(group, groups, K, KB, VEC)
     seen = (column < width)[:, None]
     x += sample.to(tl.int64) * xb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    offset = (tl.minimum(column, width - 1).to(tl.int64) * xw * VEC)[:, None] + position
 
     each = tl.arange(0, GB)
     _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
@@ -89,23 +89,23 @@ def _fold_means(
     parts += instance * sides * K
     means += instance * sides * K
 
+    most = tl.maximum(column_blocks, row_chunks)
     total = tl.zeros((LB, KB), ACC)
     for first in range(0, sides, LB):
         side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        in_rows = (side < height) & mask
-        rows = added(parts, side * K + c, in_rows, column_blocks, stride, SLICES)
-        total += rows
+        in_rows, inside = side < height, (side < sides) & mask
+        count = tl.where(in_rows, column_blocks, row_chunks)
+        value = added(parts, side * K + c, inside, count, most, stride, SLICES)
+        total += tl.where(in_rows, value, 0)
         if FOLD:
-            in_columns = (side >= height) & (side < sides) & mask
-            columns = added(parts, side * K + c, in_columns, row_chunks, stride, SLICES)
-            tl.store(means + side * K + c, rows + columns, mask=in_rows | in_columns)
+            tl.store(means + side * K + c, value, mask=inside)
     mean = tl.sum(total, axis=0)[None, :] / height
 
     column = parts + height.to(tl.int64) * K
-    top = added(parts, c, mask, column_blocks, stride, SLICES)
-    bottom = added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, stride, SLICES)
-    left = added(column, c, mask, row_chunks, stride, SLICES)
-    right = added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, stride, SLICES)
+    top = added(parts, c, mask, column_blocks, column_blocks, stride, SLICES)
+    bottom = added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, column_blocks, stride, SLICES)
+    left = added(column, c, mask, row_chunks, row_chunks, stride, SLICES)
+    right = added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, row_chunks, stride, SLICES)
     x += instance // groups * xb + instance % groups * K
     store_windows(x, xh, xw, top, bottom, left, right, mean, windows + instance * K * 9, c, mask, height, width, K)
 
@@ -147,27 +147,27 @@ def _moments(
     position, channel, own, touched = lanes(group, groups, K, KB, VEC)
     seen = (column < width)[:, None]
     x += sample.to(tl.int64) * xb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    offset = (tl.minimum(column, width - 1).to(tl.int64) * xw * VEC)[:, None] + position
 
     each = tl.arange(0, GB)
     _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
     sides = height + width
     instance = sample.to(tl.int64) * groups + g0
     gates += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
+    side_v = (tl.minimum(each, groups - 1 - g0) * sides * K)[:, None] + channel_v
     side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
     d = tl.load(gates + side, mask=own & seen, other=0)
 
     count = tl.minimum(WB, width - block * WB)
-    a = tl.load(gates + start * K + side_v, mask=own_v, other=0)
-    tile = tl.load(x + start * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+    a = tl.load(gates + start * K + side_v, mask=own_v)
+    tile = tl.load(x + start * xh * VEC + offset, mask=touched).to(ACC)
     pivot = gather(tile * d, WB) * a / count
 
     sums = tl.zeros((WB * GB, KB), ACC)
     squares = tl.zeros((WB * GB, KB), ACC)
     for h in range(start, end):
-        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v)
+        tile = tl.load(x + h * xh * VEC + offset, mask=touched).to(ACC)
         distance = tile * d * spread(a, WB) - spread(pivot, WB)
         sums += distance
         squares += distance * distance
@@ -259,9 +259,9 @@ def _attend(
     seen = (column < width)[:, None]
     x += sample.to(tl.int64) * xb * VEC
     out += sample.to(tl.int64) * ob * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    offset = (tl.minimum(column, width - 1).to(tl.int64) * xw * VEC)[:, None] + position
     out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
-    to_left = touched & ((column > 0) & (column < width))[:, None]
+    to_left = touched & (column > 0)[:, None]
     to_right = touched & (column + 1 < width)[:, None]
 
     each = tl.arange(0, GB)
@@ -269,7 +269,7 @@ def _attend(
     sides = height + width
     instance = sample.to(tl.int64) * groups + g0
     gates += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
+    side_v = (tl.minimum(each, groups - 1 - g0) * sides * K)[:, None] + channel_v
     side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
     d = tl.load(gates + side, mask=own & seen, other=0)
 
@@ -295,25 +295,22 @@ def _attend(
     at_gate = (column < width) & (group < groups)
     above = tl.zeros((WB * GB, KB), ACC)
     here = tl.zeros((WB * GB, KB), ACC)
-    before = tl.zeros((WB * GB, KB), ACC)
-    for h in range(start - 1, end + 1):
-        within = (h >= 0) & (h < height)
+    before = tl.zeros((WB * GB, KB), x.dtype.element_ty)
+    for h in range(tl.maximum(start - 1, 0), tl.minimum(end + 1, height)):
         line = x + h * xh * VEC + offset
-        left = tl.load(line - xw * VEC, mask=to_left & within, other=0).to(ACC)
-        tile = tl.load(line, mask=touched & seen & within, other=0).to(ACC)
-        right = tl.load(line + xw * VEC, mask=to_right & within, other=0).to(ACC)
-        a = tl.load(gates + h * K + side_v, mask=own_v & within, other=0)
+        left = tl.load(line - xw * VEC, mask=to_left, other=0).to(ACC)
+        raw = tl.load(line, mask=touched)
+        tile = raw.to(ACC)
+        right = tl.load(line + xw * VEC, mask=to_right, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_v, mask=own_v)
 
         above += w6 * left
         above += w7 * tile
         above += w8 * right
         if h > start:
-            if K % VEC != 0:  # a neighbour's infinity, times our zero, is not zero
-                above = tl.where(own, above, 0)
-            score = tl.sum(above, axis=1) + constant
-            opened = tl.sigmoid(score)
+            opened = _opened(above, own, constant, K, KB)
             tl.store(gate + (h - 1) * width, opened, mask=at_gate)
-            result = (before * opened[:, None]).to(out.dtype.element_ty)
+            result = (before.to(ACC) * opened[:, None]).to(out.dtype.element_ty)
             store_own(out + (h - 1) * oh * VEC + out_offset, result, position, group, own, seen, K, VEC)
         above = here + w3 * left
         above += (w4 + spread(kappa * a, WB) * d) * tile
@@ -321,4 +318,16 @@ def _attend(
         here = w0 * left
         here += w1 * tile
         here += w2 * right
-        before = tile
+        before = raw
+    if end == height:
+        opened = _opened(above, own, constant, K, KB)
+        tl.store(gate + (end - 1) * width, opened, mask=at_gate)
+        result = (before.to(ACC) * opened[:, None]).to(out.dtype.element_ty)
+        store_own(out + (end - 1) * oh * VEC + out_offset, result, position, group, own, seen, K, VEC)
+
+
+@triton.jit
+def _opened(products, own, constant, K: tl.constexpr, KB: tl.constexpr):
+    if K != KB:  # what is not ours may be infinite, and an infinity times our zero is not zero
+        products = tl.where(own, products, 0)
+    return tl.sigmoid(tl.sum(products, axis=1) + constant)

@@ -72,24 +72,24 @@ def _contract(
     column = block * WB + row // GB
     position, channel, own, touched = lanes(group, groups, K, KB, VEC)
     seen = (column < width)[:, None]
-    there = group < groups
+    there = tl.minimum(group, groups - 1) - g0
     x += sample.to(tl.int64) * xb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
+    offset = (tl.minimum(column, width - 1).to(tl.int64) * xw * VEC)[:, None] + position
 
     each = tl.arange(0, GB)
     _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
     sides = height + width
     instance = sample.to(tl.int64) * groups + g0
     gates += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
+    side_v = (tl.minimum(each, groups - 1 - g0) * sides * K)[:, None] + channel_v
     side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
     d = tl.load(gates + side, mask=own & seen, other=0)
     mu = tl.load(mean + instance * K + (each * K)[:, None] + channel_v, mask=own_v, other=0)
 
     pixels = height.to(tl.int64) * width
-    level = tl.load(total + instance + row % GB, mask=there, other=0) / pixels.to(ACC)
+    level = tl.load(total + instance + there) / pixels.to(ACC)
     pitch = width + 2
-    delta += (instance + row % GB) * padded_size(height, width) + pitch + 1 + column
+    delta += (instance + there) * padded_size(height, width) + pitch + 1 + column
     two_v = (each * sides * 2 * K)[:, None] + channel_v
     row_parts = side_parts + (block.to(tl.int64) * instances + instance) * sides * 2 * K
     column_parts = side_parts + (chunk.to(tl.int64) * instances + instance) * sides * 2 * K
@@ -107,18 +107,18 @@ def _contract(
     e8 = tl.zeros((GB, KB), ACC)
     for h in range(start, end):
         tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
-        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
+        a = tl.load(gates + h * K + side_v, mask=own_v)
         near = delta + h * pitch
-        centre = tl.load(near, mask=there, other=0)
-        e0 += gather(tile * tl.load(near + pitch + 1, mask=there, other=0)[:, None], WB)
-        e1 += gather(tile * tl.load(near + pitch, mask=there, other=0)[:, None], WB)
-        e2 += gather(tile * tl.load(near + pitch - 1, mask=there, other=0)[:, None], WB)
-        e3 += gather(tile * tl.load(near + 1, mask=there, other=0)[:, None], WB)
+        centre = tl.load(near)
+        e0 += gather(tile * tl.load(near + pitch + 1)[:, None], WB)
+        e1 += gather(tile * tl.load(near + pitch)[:, None], WB)
+        e2 += gather(tile * tl.load(near + pitch - 1)[:, None], WB)
+        e3 += gather(tile * tl.load(near + 1)[:, None], WB)
         e4 += gather(tile * centre[:, None], WB)
-        e5 += gather(tile * tl.load(near - 1, mask=there, other=0)[:, None], WB)
-        e6 += gather(tile * tl.load(near - pitch + 1, mask=there, other=0)[:, None], WB)
-        e7 += gather(tile * tl.load(near - pitch, mask=there, other=0)[:, None], WB)
-        e8 += gather(tile * tl.load(near - pitch - 1, mask=there, other=0)[:, None], WB)
+        e5 += gather(tile * tl.load(near - 1)[:, None], WB)
+        e6 += gather(tile * tl.load(near - pitch + 1)[:, None], WB)
+        e7 += gather(tile * tl.load(near - pitch)[:, None], WB)
+        e8 += gather(tile * tl.load(near - pitch - 1)[:, None], WB)
         tile = tile * d * spread(a, WB)
         of_delta = tile * (centre - level)[:, None]
         of_t = tile * (tile - spread(mu, WB))
@@ -163,12 +163,12 @@ def _fold_contract(
     dpre += instance * sides * K
 
     slopes = tl.zeros((LB, KB), ACC)
-    mean_rows = tl.zeros((LB, KB), ACC)
-    for first in range(0, height, LB):
-        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        inside = (side < height) & mask
-        slopes += added(side_parts, side * 2 * K + c, inside, column_blocks, stride, SLICES)
-        mean_rows += tl.load(means + side * K + c, mask=inside, other=0)
+    mean_columns = tl.zeros((LB, KB), ACC)
+    for first in range(0, width, LB):
+        side = (height + first + tl.arange(0, LB)).to(tl.int64)[:, None]
+        inside = (side < sides) & mask
+        slopes += added(side_parts, side * 2 * K + c, inside, row_chunks, row_chunks, stride, SLICES)
+        mean_columns += tl.load(means + side * K + c, mask=inside, other=0)
 
     one = instance * K + c
     d = tl.load(total + instance)
@@ -184,19 +184,17 @@ def _fold_contract(
     tl.store(coefficients + K, offset, mask=mask)
     tl.store(coefficients + 2 * K, slope, mask=mask)
 
+    most = tl.maximum(column_blocks, row_chunks)
     bias = tl.zeros((LB, KB), ACC)
     for first in range(0, sides, LB):
         side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        in_rows = (side < height) & mask
-        in_columns = (side >= height) & (side < sides) & mask
+        inside, count = (side < sides) & mask, tl.where(side < height, column_blocks, row_chunks)
         at = side * 2 * K + c
-        by_delta = added(side_parts, at, in_rows, column_blocks, stride, SLICES)
-        by_delta += added(side_parts, at, in_columns, row_chunks, stride, SLICES)
-        by_t = added(side_parts, at + K, in_rows, column_blocks, stride, SLICES)
-        by_t += added(side_parts, at + K, in_columns, row_chunks, stride, SLICES)
-        opened = tl.load(gates + side * K + c, mask=in_rows | in_columns, other=0)
+        by_delta = added(side_parts, at, inside, count, most, stride, SLICES)
+        by_t = added(side_parts, at + K, inside, count, most, stride, SLICES)
+        opened = tl.load(gates + side * K + c, mask=inside, other=0)
         value = (1 - opened) * (kappa * by_delta + slope * by_t)
-        tl.store(dpre + side * K + c, value, mask=in_rows | in_columns)
+        tl.store(dpre + side * K + c, value, mask=inside)
         bias += value
 
     sums += instance * 13 * K
@@ -208,7 +206,9 @@ def _fold_contract(
     tap_parts += instance * 9 * K
     tap_stride = instances.to(tl.int64) * 9 * K
     taken = (tap < 9) & mask
-    e = added(tap_parts, tap * K + c, taken, column_blocks * row_chunks, tap_stride, TAP_SLICES)
+    e = added(
+        tap_parts, tap * K + c, taken, column_blocks * row_chunks, column_blocks * row_chunks, tap_stride, TAP_SLICES
+    )
     tl.store(sums + 4 * K + c * 9 + tap, e, mask=taken)
 
     column = means + height.to(tl.int64) * K
@@ -216,6 +216,6 @@ def _fold_contract(
     bottom = tl.load(means + (height - 1).to(tl.int64) * K + c, mask=mask, other=0)
     left = tl.load(column + c, mask=mask, other=0)
     right = tl.load(column + (width - 1).to(tl.int64) * K + c, mask=mask, other=0)
-    mean_x = tl.sum(mean_rows, axis=0)[None, :] / height
+    mean_x = tl.sum(mean_columns, axis=0)[None, :] / width
     x += instance // groups * xb + instance % groups * K
     store_windows(x, xh, xw, top, bottom, left, right, mean_x, windows + instance * K * 9, c, mask, height, width, K)

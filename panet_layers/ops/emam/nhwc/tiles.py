@@ -74,10 +74,12 @@ def store_own(pointer, value, position, group, own, seen, K: tl.constexpr, VEC: 
 
 
 @triton.jit
-def added(parts, offset, mask, count, stride, SLICES: tl.constexpr):
-    """The sum of `count` slices of partial sums, `stride` apart; `offset` and `mask` are (rows, lanes)."""
+def added(parts, offset, mask, count, most, stride, SLICES: tl.constexpr):
+    """The sum of `count` slices of partial sums, `stride` apart; `offset` and `mask` are (rows, lanes).
+
+    `count` may differ from row to row, as (rows, 1)."""
     total = tl.zeros(offset.shape, parts.dtype.element_ty)
-    for first in range(0, count, SLICES):
+    for first in range(0, most, SLICES):
         s = first + tl.arange(0, SLICES)[:, None, None]
         tile = tl.load(parts + s * stride + offset[None], mask=(s < count) & mask[None], other=0)
         total += tl.sum(tile, axis=0)
