@@ -18,7 +18,7 @@ from ...products import rounded_product
 from .elements import Norm, gate_of, normalise, place
 from .tiling import SIZES, WARPS
 
-PIXELS, SPLITS = 128, 16  # a tile's extents; splits at most
+PIXELS, SPLITS = 128, 16  # a tile's extents, twice the pixels where splits are added up; splits at most
 TAPS = 1  # of a row of the convolution, in a tile; with more, Triton's interpreter has fewer tiles to go through
 
 
@@ -176,14 +176,14 @@ def convolve_backward(
     """From the partial sums (T, B, P) of the spatial gate's gradient; `of_batch`: the moments are the logits' own."""
     batch, height, width = logits.shape
     size = logits.numel()
-    programs, splits = triton.cdiv(size, PIXELS), min(SPLITS, triton.next_power_of_2(len(pixel_sums)))
+    programs, splits = triton.cdiv(size, 2 * PIXELS), min(SPLITS, triton.next_power_of_2(len(pixel_sums)))
     dscores, dmaps = torch.empty_like(logits), torch.empty_like(maps)
     dnorm = [None if norm.weight is None else logits.new_empty(programs) for _ in "wb"]
     _pixel_gradient_kernel[(programs,)](
         *(pixel_sums, logits, *norm[:3], dscores, *dnorm, size, len(pixel_sums)),
         **norm.constants(),
         BLOCK_SPLITS=splits,
-        BLOCK_PIXELS=PIXELS,
+        BLOCK_PIXELS=2 * PIXELS,
         num_warps=min(WARPS, splits),
     )
     dnorm = [None if part is None else part.sum(0, keepdim=True) for part in dnorm]
