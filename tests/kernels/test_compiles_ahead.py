@@ -55,7 +55,7 @@ ASKED_FOR = {
         "WIDE": {False, True},
         "VECTOR": {0, 1, 2, 4},
         "SPLIT": {False, True},
-        "VEC": {1, 2, 4},
+        "CHANNEL_VECTOR": {1, 2, 4},
         "ACC": {"fp32"},
     },
     "scam": {

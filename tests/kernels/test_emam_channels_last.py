@@ -162,5 +162,7 @@ def test_a_new_image_size_compiles_little(k):
     for size in range(1, 300):
         x = torch.empty(4, 2 * k, size, size, device="meta", dtype=torch.float16).to(memory_format=torch.channels_last)
         tiling = nhwc.tiling.tiling(x, k)
-        variants.add((tiling.KB, tiling.GB, tiling.WB, tiling.VEC, tiling.warps))
+        variants.add(
+            (tiling.BLOCK_CHANNELS, tiling.BLOCK_GROUPS, tiling.BLOCK_COLUMNS, tiling.CHANNEL_VECTOR, tiling.warps)
+        )
     assert len(variants) <= 5

@@ -55,13 +55,15 @@ def few_programs(device, monkeypatch):
         monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 0.04)
         monkeypatch.setattr(tiling, "TILE", 16384)
         monkeypatch.setattr(maps, "PIXELS", 512)
+        monkeypatch.setattr(maps, "TAPS", 8)
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The tile sizes and the number of programs that share a sum as on a GPU."""
     monkeypatch.setattr(tiling, "TILE", 2048)
-    monkeypatch.setattr(maps, "PIXELS", 64)
+    monkeypatch.setattr(maps, "PIXELS", 128)
+    monkeypatch.setattr(maps, "TAPS", 1)
     monkeypatch.setattr(tiling, "PROGRAMS_PER_PROCESSOR", 4)
 
 

@@ -21,34 +21,64 @@ def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
         *(grad, x, gate, out, groups, k, height, width, *grad.stride(), *x.stride(), blocks),
         **constants(x, gate, grad),
         VECTOR=plane_vector(x, grad),
-        BC=min(8, triton.next_power_of_2(k)),
-        BP=pixels,
+        BLOCK_CHANNELS=min(8, triton.next_power_of_2(k)),
+        BLOCK_PIXELS=pixels,
         num_warps=4,
     )
 
 
 @kernel
 def _delta(
-    grad, x, gate, out, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, blocks,
-    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
-):  # fmt: skip
+    grad,
+    x,
+    gate,
+    out,
+    G,
+    K,
+    H,
+    W,
+    grad_sample,
+    grad_channel,
+    grad_row,
+    grad_column,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    blocks,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
     pid = tl.program_id(0)
     block, n = pid % blocks, pid // blocks
-    gb, gc, sb, sc = multiple(gb, VECTOR), multiple(gc, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR)
-    grad += instance(n, G, K, gb, gc)
-    x += instance(n, G, K, sb, sc)
+    grad_sample, grad_channel, x_sample, x_channel = (
+        multiple(grad_sample, VECTOR),
+        multiple(grad_channel, VECTOR),
+        multiple(x_sample, VECTOR),
+        multiple(x_channel, VECTOR),
+    )
+    grad += instance(n, G, K, grad_sample, grad_channel)
+    x += instance(n, G, K, x_sample, x_channel)
     n = n.to(tl.int64)
-    pixel = block * BP + tl.arange(0, BP)
+    pixel = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     pixels = multiple(H * W, VECTOR)
     inside = pixel < pixels
-    c = tl.arange(0, BC)
-    grad_at = grad + c.to(tl.int64)[:, None] * gc + places(pixel, W, gh, gw, VECTOR, WIDE)[None, :]
-    x_at = x + c.to(tl.int64)[:, None] * sc + places(pixel, W, sh, sw, VECTOR, WIDE)[None, :]
-    total = tl.zeros([BC, BP], ACC)
-    for c0 in range(0, K, BC):
+    c = tl.arange(0, BLOCK_CHANNELS)
+    grad_at = (
+        grad + c.to(tl.int64)[:, None] * grad_channel + places(pixel, W, grad_row, grad_column, VECTOR, WIDE)[None, :]
+    )
+    x_at = x + c.to(tl.int64)[:, None] * x_channel + places(pixel, W, x_row, x_column, VECTOR, WIDE)[None, :]
+    total = tl.zeros([BLOCK_CHANNELS, BLOCK_PIXELS], ACC)
+    for c0 in range(0, K, BLOCK_CHANNELS):
         wanted = (c0 + c < K)[:, None] & inside[None, :]
         total += tl.load(grad_at, mask=wanted, other=0).to(ACC) * tl.load(x_at, mask=wanted, other=0).to(ACC)
-        grad_at, x_at = grad_at + tl.cast(gc, tl.int64) * BC, x_at + tl.cast(sc, tl.int64) * BC
+        grad_at, x_at = (
+            grad_at + tl.cast(grad_channel, tl.int64) * BLOCK_CHANNELS,
+            x_at + tl.cast(x_channel, tl.int64) * BLOCK_CHANNELS,
+        )
     value = tl.load(gate + n * pixels + pixel, mask=inside, other=0)
     tl.store(out + n * pixels + pixel, value * (1 - value) * tl.sum(total, 0), mask=inside)
 
@@ -78,7 +108,7 @@ def input_gradient(
         *(grad, x, gates, gate, delta, coefficients, taps, dmeans, dwindows, dx),
         *(n, x.shape[1] // k, k, height, width, *grad.stride(), *x.stride(), *dx.stride(), blocks, shares),
         **constants(x, gate, grad),
-        BP=pixels,
+        BLOCK_PIXELS=pixels,
         CHANNELS=16,
         num_warps=1,
     )
@@ -86,22 +116,56 @@ def input_gradient(
 
 @kernel
 def _input_gradient(
-    grad, x, gates, gate, delta, coefficients, taps, dmeans, dwindows, dx,
-    N, G, K, H, W, gb, gc, gh, gw, sb, sc, sh, sw, ob, oc, oh, ow, blocks, shares,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BP: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
+    grad,
+    x,
+    gates,
+    gate,
+    delta,
+    coefficients,
+    taps,
+    dmeans,
+    dwindows,
+    dx,
+    N,
+    G,
+    K,
+    H,
+    W,
+    grad_sample,
+    grad_channel,
+    grad_row,
+    grad_column,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    out_sample,
+    out_channel,
+    out_row,
+    out_column,
+    blocks,
+    shares,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     """Some channels of a block of pixels; a thread keeps the nine neighbours of delta for its pixels."""
     pid = tl.program_id(0)
     part, pid = pid % shares, pid // shares
     block, n = pid % blocks, pid // blocks
-    grad += instance(n, G, K, gb, gc)
-    x += instance(n, G, K, sb, sc)
-    dx += instance(n, G, K, ob, oc)
+    grad += instance(n, G, K, grad_sample, grad_channel)
+    x += instance(n, G, K, x_sample, x_channel)
+    dx += instance(n, G, K, out_sample, out_channel)
     n = n.to(tl.int64)
-    pixel = block * BP + tl.arange(0, BP)
+    pixel = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     inside = pixel < H * W
     h, w = pixel // W, pixel % W
-    at_g, at_x, at_o = offsets(h, w, gh, gw, WIDE), offsets(h, w, sh, sw, WIDE), offsets(h, w, oh, ow, WIDE)
+    at_g, at_x, at_o = (
+        offsets(h, w, grad_row, grad_column, WIDE),
+        offsets(h, w, x_row, x_column, WIDE),
+        offsets(h, w, out_row, out_column, WIDE),
+    )
 
     up, down, left, right = inside & (h > 0), inside & (h < H - 1), inside & (w > 0), inside & (w < W - 1)
     delta += n * H * W + pixel
@@ -120,8 +184,11 @@ def _input_gradient(
     before, after = left.to(ACC), right.to(ACC)
     per_row, per_column = 1.0 / tl.cast(W, ACC), 1.0 / tl.cast(H, ACC)
     first = part * CHANNELS
-    grad_at, x_at = grad + tl.cast(first, tl.int64) * gc + at_g, x + tl.cast(first, tl.int64) * sc + at_x
-    dx_at = dx + tl.cast(first, tl.int64) * oc + at_o
+    grad_at, x_at = (
+        grad + tl.cast(first, tl.int64) * grad_channel + at_g,
+        x + tl.cast(first, tl.int64) * x_channel + at_x,
+    )
+    dx_at = dx + tl.cast(first, tl.int64) * out_channel + at_o
     sides = (n * K + first) * (H + W)
     a_at, d_at = gates + sides + h, gates + sides + H + w
     sides = (tl.cast(first, tl.int64) * N + n) * (H + W)
@@ -148,5 +215,5 @@ def _input_gradient(
         result += tl.load(at + 3) * d3 + tl.load(at + 4) * d4 + tl.load(at + 5) * d5
         result += tl.load(at + 6) * d6 + tl.load(at + 7) * d7 + tl.load(at + 8) * d8
         tl.store(dx_at, result.to(dx.dtype.element_ty), mask=inside)
-        grad_at, x_at, dx_at = grad_at + gc, x_at + sc, dx_at + oc
+        grad_at, x_at, dx_at = grad_at + grad_channel, x_at + x_channel, dx_at + out_channel
         a_at, d_at, row_at, column_at = a_at + (H + W), d_at + (H + W), row_at + length, column_at + length

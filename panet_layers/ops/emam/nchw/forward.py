@@ -16,6 +16,7 @@ from ...products import rounded_product
 from ..tensors import Parameters
 from .tiling import (
     LANES,
+    constant_term,
     constants,
     instance,
     kernel,
@@ -25,6 +26,7 @@ from .tiling import (
     plane_block,
     plane_vector,
     row_vector,
+    shifted,
     store_windows,
     tiling,
 )
@@ -42,36 +44,54 @@ def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
 
 @kernel
 def _pool(
-    x, means, windows, C, H, W, sb, sc, sh, sw,
-    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
+    x,
+    means,
+    windows,
+    C,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
-    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
-    x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
+    W, x_sample, x_channel, x_row = (
+        multiple(W, VECTOR),
+        multiple(x_sample, VECTOR),
+        multiple(x_channel, VECTOR),
+        multiple(x_row, VECTOR),
+    )
+    x += (pid // C).to(tl.int64) * x_sample + (pid % C).to(tl.int64) * x_channel
     means += plane * (H + W)
     per_row, per_column = 1.0 / tl.cast(W, ACC), 1.0 / tl.cast(H, ACC)
-    total = tl.zeros([BH], ACC)
-    for h0 in range(0, H, BH):
-        h = h0 + tl.arange(0, BH)
-        rows = tl.zeros([BH, BW], ACC)
-        for w0 in range(0, W, BW):
-            w = w0 + tl.arange(0, BW)
+    total = tl.zeros([BLOCK_ROWS], ACC)
+    for h0 in range(0, H, BLOCK_ROWS):
+        h = h0 + tl.arange(0, BLOCK_ROWS)
+        rows = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], ACC)
+        for w0 in range(0, W, BLOCK_COLUMNS):
+            w = w0 + tl.arange(0, BLOCK_COLUMNS)
             inside = (h < H)[:, None] & (w < W)[None, :]
-            values = tl.load(x + offsets(h[:, None], w[None, :], sh, sw, WIDE), mask=inside, other=0).to(ACC)
+            values = tl.load(x + offsets(h[:, None], w[None, :], x_row, x_column, WIDE), mask=inside, other=0).to(ACC)
             rows += values
             # The columns' sums wait in memory: a register for each would tie the code to the width.
             columns = tl.sum(values, 0)
             if h0 > 0:
                 columns += tl.load(means + H + w, mask=w < W, other=0)
                 tl.debug_barrier()  # several lanes may read what one of them writes
-            tl.store(means + H + w, columns * tl.where(h0 + BH >= H, per_column, 1.0), mask=w < W)
+            tl.store(means + H + w, columns * tl.where(h0 + BLOCK_ROWS >= H, per_column, 1.0), mask=w < W)
             tl.debug_barrier()
         sums = tl.sum(rows, 1)
         total += sums
         tl.store(means + h, sums * per_row, mask=h < H)
     tl.debug_barrier()
-    store_windows(x, means, windows + plane * 9, tl.sum(total, 0), H, W, sh, sw, ACC, WIDE)
+    store_windows(x, means, windows + plane * 9, tl.sum(total, 0), H, W, x_row, x_column, ACC, WIDE)
 
 
 def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
@@ -84,27 +104,47 @@ def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) ->
 
 @kernel
 def _moments(
-    x, gates, mean_out, rstd_out, C, H, W, sb, sc, sh, sw,
-    EPS: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
+    x,
+    gates,
+    mean_out,
+    rstd_out,
+    C,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    EPS: tl.constexpr,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
     """Welford's update at each place of the block, then the exact moments of the places together."""
     pid = tl.program_id(0)
     plane = pid.to(tl.int64)
-    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
-    x += (pid // C).to(tl.int64) * sb + (pid % C).to(tl.int64) * sc
+    W, x_sample, x_channel, x_row = (
+        multiple(W, VECTOR),
+        multiple(x_sample, VECTOR),
+        multiple(x_channel, VECTOR),
+        multiple(x_row, VECTOR),
+    )
+    x += (pid // C).to(tl.int64) * x_sample + (pid % C).to(tl.int64) * x_channel
     gates += plane * (H + W)
-    i, j = tl.arange(0, BH), tl.arange(0, BW)
-    visits_h, visits_w = (H - i + BH - 1) // BH, (W - j + BW - 1) // BW
-    mean, squares = tl.zeros([BH, BW], ACC), tl.zeros([BH, BW], ACC)
-    for h0 in range(0, H, BH):
+    i, j = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_COLUMNS)
+    visits_h, visits_w = (H - i + BLOCK_ROWS - 1) // BLOCK_ROWS, (W - j + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
+    mean, squares = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], ACC), tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], ACC)
+    for h0 in range(0, H, BLOCK_ROWS):
         h = h0 + i
         a = tl.load(gates + h, mask=h < H, other=0)
-        for w0 in range(0, W, BW):
+        for w0 in range(0, W, BLOCK_COLUMNS):
             w = w0 + j
             inside = (h < H)[:, None] & (w < W)[None, :]
             d = tl.load(gates + H + w, mask=w < W, other=0)
-            values = tl.load(x + offsets(h[:, None], w[None, :], sh, sw, WIDE), mask=inside, other=0).to(ACC)
-            share = 1.0 / (h0 // BH * visits_w + w0 // BW + 1).to(ACC)
+            values = tl.load(x + offsets(h[:, None], w[None, :], x_row, x_column, WIDE), mask=inside, other=0).to(ACC)
+            share = 1.0 / (h0 // BLOCK_ROWS * visits_w + w0 // BLOCK_COLUMNS + 1).to(ACC)
             step = values * a[:, None] * d[None, :] - mean
             squares = tl.where(inside, squares + step * step * (1.0 - share)[None, :], squares)
             mean = tl.where(inside, mean + step * share[None, :], mean)
@@ -148,7 +188,7 @@ def attend(
         *(x, gates, mean, rstd, *vectors, params.gamma, taps, out, partial),
         *(*shape, *x.stride(), *out.stride(), *cut[1:], splits, share),
         **options,
-        BP=cut.pixels,
+        BLOCK_PIXELS=cut.pixels,
         SPLIT=splits > 1,
         num_warps=warps,
     )
@@ -156,15 +196,49 @@ def attend(
         blocks, shares = -(-height * width // 128), -(-k // 32)
         grid = (n * blocks * shares,)
         arguments = (x, *vectors, partial, out, gate, *shape, *x.stride(), *out.stride(), splits, blocks, shares)
-        _apply[grid](*arguments, **options, VECTOR=plane_vector(x, out), BP=128, CHANNELS=32, num_warps=1)
+        _apply[grid](*arguments, **options, VECTOR=plane_vector(x, out), BLOCK_PIXELS=128, CHANNELS=32, num_warps=1)
 
 
 @kernel
 def _attention(
-    x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
-    G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, across, down, own_h, own_w, halo_h, halo_w, splits, share,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr, SPLIT: tl.constexpr,
-):  # fmt: skip
+    x,
+    gates,
+    mean,
+    rstd,
+    q,
+    p,
+    beta,
+    b3,
+    gamma,
+    taps,
+    out,
+    gate,
+    G,
+    K,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    out_sample,
+    out_channel,
+    out_row,
+    out_column,
+    across,
+    down,
+    own_h,
+    own_w,
+    halo_h,
+    halo_w,
+    splits,
+    share,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
     """A tile of the attention map of an instance: a thread a pixel (or four), along the channels.
 
     Each pixel gathers its products with all nine taps, so that an element of x is read once; what belongs to the
@@ -173,29 +247,29 @@ def _attention(
     pid = tl.program_id(0)
     split, pid = pid % splits, pid // splits
     tile, n = pid % (across * down), pid // (across * down)
-    x += instance(n, G, K, sb, sc)
-    out += instance(n, G, K, ob, oc)
+    x += instance(n, G, K, x_sample, x_channel)
+    out += instance(n, G, K, out_sample, out_channel)
     n = n.to(tl.int64)
-    i = tl.arange(0, BP)
+    i = tl.arange(0, BLOCK_PIXELS)
     tile_w = own_w + 2 * halo_w
     row, column = i // tile_w - halo_h, i % tile_w - halo_w
     h, w = tile // across * own_h + row, tile % across * own_w + column
     inside = (row < own_h + halo_h) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
     own = inside & (row >= 0) & (row < own_h) & (column >= 0) & (column < own_w)
-    at = offsets(h, w, sh, sw, WIDE)
+    at = offsets(h, w, x_row, x_column, WIDE)
     first = split * share
-    values_at = x + tl.cast(first, tl.int64) * sc + at
+    values_at = x + tl.cast(first, tl.int64) * x_channel + at
     a_at = gates + (n * K + first) * (H + W) + h
     d_at = gates + (n * K + first) * (H + W) + H + w
     q_at, rstd_at, mean_at = q + n * K, rstd + n * K, mean + n * K
 
-    z0, z1, z2 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
-    z3, z4, z5 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
-    z6, z7, z8 = tl.zeros([BP], ACC), tl.zeros([BP], ACC), tl.zeros([BP], ACC)
+    z0, z1, z2 = tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC)
+    z3, z4, z5 = tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC)
+    z6, z7, z8 = tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC), tl.zeros([BLOCK_PIXELS], ACC)
     for c in range(first, tl.minimum(first + share, K)):
         values = tl.load(values_at, mask=inside, other=0).to(ACC)
         ad = tl.load(a_at, mask=inside, other=0) * tl.load(d_at, mask=inside, other=0)
-        values_at, a_at, d_at = values_at + sc, a_at + (H + W), d_at + (H + W)
+        values_at, a_at, d_at = values_at + x_channel, a_at + (H + W), d_at + (H + W)
         kappa = tl.load(q_at + c) * tl.load(gamma + c) * tl.load(rstd_at + c)
         z0 += tl.load(taps + 9 * c) * values
         z1 += tl.load(taps + 9 * c + 1) * values
@@ -206,10 +280,15 @@ def _attention(
         z6 += tl.load(taps + 9 * c + 6) * values
         z7 += tl.load(taps + 9 * c + 7) * values
         z8 += tl.load(taps + 9 * c + 8) * values
-    y = z4 + shifted(z0, -1, -1, i, h, w, own, tile_w, H, W, BP) + shifted(z1, -1, 0, i, h, w, own, tile_w, H, W, BP)
-    y += shifted(z2, -1, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z3, 0, -1, i, h, w, own, tile_w, H, W, BP)
-    y += shifted(z5, 0, 1, i, h, w, own, tile_w, H, W, BP) + shifted(z6, 1, -1, i, h, w, own, tile_w, H, W, BP)
-    y += shifted(z7, 1, 0, i, h, w, own, tile_w, H, W, BP) + shifted(z8, 1, 1, i, h, w, own, tile_w, H, W, BP)
+    y = z4
+    y += shifted(z0, -1, -1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z1, -1, 0, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z2, -1, 1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z3, 0, -1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z5, 0, 1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z6, 1, -1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z7, 1, 0, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
+    y += shifted(z8, 1, 1, i, h, w, own, tile_w, H, W, BLOCK_PIXELS)
 
     pixel = offsets(h, w, W, 1, WIDE)
     if SPLIT:
@@ -217,64 +296,92 @@ def _attention(
     else:
         value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
         tl.store(gate + n * H * W + pixel, value, mask=own)
-        _scale(x, out, value, at, offsets(h, w, oh, ow, WIDE), own, sc, oc, 0, K, ACC)
+        _scale(x, out, value, at, offsets(h, w, out_row, out_column, WIDE), own, x_channel, out_channel, 0, K, ACC)
 
 
 @triton.jit
-def shifted(z, dy: tl.constexpr, dx: tl.constexpr, i, h, w, own, tile_w, H, W, BP: tl.constexpr):
-    """z of the pixel dy below and dx to the right, zero outside the map."""
-    inside = own & (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W)
-    return tl.where(inside, tl.gather(z, tl.where(inside, i + dy * tile_w + dx, i), 0), 0.0)
-
-
-@triton.jit
-def constant_term(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
-    c = tl.arange(0, BLOCK_K)
-    from_q = tl.load(q + c, mask=c < K, other=0) * tl.load(beta + c, mask=c < K, other=0)
-    from_p = tl.load(p + c, mask=c < K, other=0) * tl.load(b3 + c, mask=c < K, other=0)
-    return tl.sum(from_q + from_p, 0)
-
-
-@triton.jit
-def _scale(x, out, gate, at, to, mask, sc, oc, start, stop, ACC: tl.constexpr):
+def _scale(x, out, gate, at, to, mask, x_channel, out_channel, start, stop, ACC: tl.constexpr):
     """out = x gate for the channels from `start` to `stop`, four loads under way at a time."""
-    x += tl.cast(start, tl.int64) * sc + at
-    out += tl.cast(start, tl.int64) * oc + to
+    x += tl.cast(start, tl.int64) * x_channel + at
+    out += tl.cast(start, tl.int64) * out_channel + to
     for c in range(start, stop, 4):
         mask1, mask2, mask3 = mask & (c + 1 < stop), mask & (c + 2 < stop), mask & (c + 3 < stop)
-        x1, out1 = x + sc, out + oc
-        x3, out3 = x1 + sc + sc, out1 + oc + oc  # 3 * sc could pass 2^31
+        x1, out1 = x + x_channel, out + out_channel
+        x3, out3 = x1 + x_channel + x_channel, out1 + out_channel + out_channel  # 3 * x_channel could pass 2^31
         values0, values1 = tl.load(x, mask=mask, other=0), tl.load(x1, mask=mask1, other=0)
-        values2, values3 = tl.load(x1 + sc, mask=mask2, other=0), tl.load(x3, mask=mask3, other=0)
+        values2, values3 = tl.load(x1 + x_channel, mask=mask2, other=0), tl.load(x3, mask=mask3, other=0)
         tl.store(out, (values0.to(ACC) * gate).to(out.dtype.element_ty), mask=mask)
         tl.store(out1, (values1.to(ACC) * gate).to(out.dtype.element_ty), mask=mask1)
-        tl.store(out1 + oc, (values2.to(ACC) * gate).to(out.dtype.element_ty), mask=mask2)
+        tl.store(out1 + out_channel, (values2.to(ACC) * gate).to(out.dtype.element_ty), mask=mask2)
         tl.store(out3, (values3.to(ACC) * gate).to(out.dtype.element_ty), mask=mask3)
-        x, out = x3 + sc, out3 + oc
+        x, out = x3 + x_channel, out3 + out_channel
 
 
 @kernel
 def _apply(
-    x, q, p, beta, b3, partial, out, gate, G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, splits, blocks, shares,
-    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr,
+    x,
+    q,
+    p,
+    beta,
+    b3,
+    partial,
+    out,
+    gate,
+    G,
+    K,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    out_sample,
+    out_channel,
+    out_row,
+    out_column,
+    splits,
+    blocks,
+    shares,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
-):  # fmt: skip
+):
     """The attention map from its partial sums, and some channels of x times its sigmoid."""
     pid = tl.program_id(0)
-    sb, sc, ob, oc = multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(ob, VECTOR), multiple(oc, VECTOR)
+    x_sample, x_channel, out_sample, out_channel = (
+        multiple(x_sample, VECTOR),
+        multiple(x_channel, VECTOR),
+        multiple(out_sample, VECTOR),
+        multiple(out_channel, VECTOR),
+    )
     pixels = multiple(H * W, VECTOR)
     part, pid = pid % shares, pid // shares
     block, n = pid % blocks, pid // blocks
-    x += instance(n, G, K, sb, sc)
-    out += instance(n, G, K, ob, oc)
+    x += instance(n, G, K, x_sample, x_channel)
+    out += instance(n, G, K, out_sample, out_channel)
     n = n.to(tl.int64)
-    pixel = block * BP + tl.arange(0, BP)
+    pixel = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     inside = pixel < pixels
-    y = tl.zeros([BP], ACC)
+    y = tl.zeros([BLOCK_PIXELS], ACC)
     for split in range(splits):
         y += tl.load(partial + (n * splits + split) * pixels + pixel, mask=inside, other=0)
     value = tl.sigmoid(y + constant_term(q + n * K, p, beta, b3, K, BLOCK_K))
     if part == 0:
         tl.store(gate + n * pixels + pixel, value, mask=inside)
-    at, to = places(pixel, W, sh, sw, VECTOR, WIDE), places(pixel, W, oh, ow, VECTOR, WIDE)
-    _scale(x, out, value, at, to, inside, sc, oc, part * CHANNELS, tl.minimum(part * CHANNELS + CHANNELS, K), ACC)
+    at, to = places(pixel, W, x_row, x_column, VECTOR, WIDE), places(pixel, W, out_row, out_column, VECTOR, WIDE)
+    _scale(
+        x,
+        out,
+        value,
+        at,
+        to,
+        inside,
+        x_channel,
+        out_channel,
+        part * CHANNELS,
+        tl.minimum(part * CHANNELS + CHANNELS, K),
+        ACC,
+    )

@@ -51,52 +51,93 @@ def contract(
         *(x, gates, mean, delta, total, sides, scalars, *shape, *x.stride(), blocks, strips),
         **constants(x, q),
         VECTOR=row_vector(x),
-        BC=channels,
-        BW=columns,
+        BLOCK_CHANNELS=channels,
+        BLOCK_COLUMNS=columns,
         num_warps=1,
     )
     _finish[(n * k,)](
         *(x, means, gates, mean, rstd, q, params.gamma, params.beta, total, sides, scalars),
         *(dpre, windows, coefficients, sums, n, *shape, *x.stride(), strips),
         **constants(x, q),
-        BL=min(64, max(16, triton.next_power_of_2(max(height, width)))),
+        BLOCK_SIDES=min(64, max(16, triton.next_power_of_2(max(height, width)))),
         num_warps=1,
     )
 
 
 @kernel
 def _contract(
-    x, gates, mean, delta, total, sides, scalars, G, K, H, W, sb, sc, sh, sw, blocks, strips,
-    ACC: tl.constexpr, WIDE: tl.constexpr, VECTOR: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
-    """A strip of BW columns of some channels of an instance, row by row; three rows of delta stay in registers."""
+    x,
+    gates,
+    mean,
+    delta,
+    total,
+    sides,
+    scalars,
+    G,
+    K,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    blocks,
+    strips,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """A strip of columns of some channels of an instance, row by row; three rows of delta stay in registers."""
     pid = tl.program_id(0)
-    W, sb, sc, sh = multiple(W, VECTOR), multiple(sb, VECTOR), multiple(sc, VECTOR), multiple(sh, VECTOR)
+    W, x_sample, x_channel, x_row = (
+        multiple(W, VECTOR),
+        multiple(x_sample, VECTOR),
+        multiple(x_channel, VECTOR),
+        multiple(x_row, VECTOR),
+    )
     strip, pid = pid % strips, pid // strips
     block, n = pid % blocks, pid // blocks
-    x += instance(n, G, K, sb, sc)
+    x += instance(n, G, K, x_sample, x_channel)
     n = n.to(tl.int64)
-    c, w = block * BC + tl.arange(0, BC), strip * BW + tl.arange(0, BW)
+    c, w = block * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS), strip * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     real, inside = c < K, w < W
     here = real[:, None] & inside[None, :]
     plane = n * K + c
-    at = c.to(tl.int64)[:, None] * sc + offsets(0, w, sh, sw, WIDE)[None, :]
+    at = c.to(tl.int64)[:, None] * x_channel + offsets(0, w, x_row, x_column, WIDE)[None, :]
     d = tl.load(gates + (plane * (H + W) + H)[:, None] + w[None, :], mask=here, other=0)
     mu = tl.load(mean + plane, mask=real, other=0)[:, None]
     level = tl.load(total + n) / H / W
     delta += n * H * W
     left, right = inside & (w > 0), w < W - 1
 
-    e0, e1, e2 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    e3, e4, e5 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    e6, e7, e8 = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    by_delta, by_t = tl.zeros([BC, BW], ACC), tl.zeros([BC, BW], ACC)
-    above_l, above, above_r = tl.zeros([BW], ACC), tl.zeros([BW], ACC), tl.zeros([BW], ACC)
+    e0, e1, e2 = (
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+    )
+    e3, e4, e5 = (
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+    )
+    e6, e7, e8 = (
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC),
+    )
+    by_delta, by_t = tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC), tl.zeros([BLOCK_CHANNELS, BLOCK_COLUMNS], ACC)
+    above_l, above, above_r = (
+        tl.zeros([BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_COLUMNS], ACC),
+        tl.zeros([BLOCK_COLUMNS], ACC),
+    )
     mid_l, mid = tl.load(delta + w - 1, mask=left, other=0), tl.load(delta + w, mask=inside, other=0)
     mid_r = tl.load(delta + w + 1, mask=right, other=0)
     sides += plane * 2 * (strips * H + W)
     for h in range(H):
-        values = tl.load(x + at + offsets(h, 0, sh, sw, WIDE), mask=here, other=0).to(ACC)
+        values = tl.load(x + at + offsets(h, 0, x_row, x_column, WIDE), mask=here, other=0).to(ACC)
         a = tl.load(gates + plane * (H + W) + h, mask=real, other=0)
         row = delta + offsets(h + 1, 0, W, 1, WIDE) + w
         more = h + 1 < H
@@ -138,14 +179,39 @@ def _contract(
 
 @kernel
 def _finish(
-    x, means, gates, mean, rstd, q, gamma, beta, total, sides, scalars, dpre, windows, coefficients, sums,
-    N, G, K, H, W, sb, sc, sh, sw, strips,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BL: tl.constexpr,
-):  # fmt: skip
+    x,
+    means,
+    gates,
+    mean,
+    rstd,
+    q,
+    gamma,
+    beta,
+    total,
+    sides,
+    scalars,
+    dpre,
+    windows,
+    coefficients,
+    sums,
+    N,
+    G,
+    K,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    strips,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_SIDES: tl.constexpr,
+):
     """From the strips' sums of a plane to everything that `contract` promises."""
     pid = tl.program_id(0)
     plane, n, c = pid.to(tl.int64), pid // K, (pid % K).to(tl.int64)
-    x += instance(n, G, K, sb, sc) + c * sc
+    x += instance(n, G, K, x_sample, x_channel) + c * x_channel
     n = n.to(tl.int64)
     means += plane * (H + W)
     gates += plane * (H + W)
@@ -163,24 +229,24 @@ def _finish(
     length = strips * H + W
     sides += plane * 2 * length
     out = dpre + (c * N + n) * (H + W)
-    total, of_x = tl.zeros([BL], ACC), tl.zeros([BL], ACC)
-    for start in range(0, H, BL):
-        h = start + tl.arange(0, BL)
-        psi = tl.zeros([BL], ACC)
+    total, of_x = tl.zeros([BLOCK_SIDES], ACC), tl.zeros([BLOCK_SIDES], ACC)
+    for start in range(0, H, BLOCK_SIDES):
+        h = start + tl.arange(0, BLOCK_SIDES)
+        psi = tl.zeros([BLOCK_SIDES], ACC)
         for strip in range(strips):
             psi += _psi(sides + strip * H + h, length, h < H, kappa, slope)
         value = psi * (1 - tl.load(gates + h, mask=h < H, other=1))
         tl.store(out + h, value, mask=h < H)
         total += value
         of_x += tl.load(means + h, mask=h < H, other=0)
-    for start in range(0, W, BL):
-        w = start + tl.arange(0, BL)
+    for start in range(0, W, BLOCK_SIDES):
+        w = start + tl.arange(0, BLOCK_SIDES)
         psi = _psi(sides + strips * H + w, length, w < W, kappa, slope)
         value = psi * (1 - tl.load(gates + H + w, mask=w < W, other=1))
         tl.store(out + H + w, value, mask=w < W)
         total += value
 
-    store_windows(x, means, windows + plane * 9, tl.sum(of_x, 0) * W, H, W, sh, sw, ACC, WIDE)
+    store_windows(x, means, windows + plane * 9, tl.sum(of_x, 0) * W, H, W, x_row, x_column, ACC, WIDE)
     coefficients += n * 3 * K + c
     tl.store(coefficients, kappa)
     tl.store(coefficients + K, -kappa * d / H / W - slope * mu)

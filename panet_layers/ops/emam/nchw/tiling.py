@@ -18,36 +18,38 @@ PIXELS = 1024  # at most, of a tile of the attention map
 WIDE = 2**31 - 4096  # elements that a plane spans from which offsets in it take 64 bits
 
 # Integers get no code of their own for 1 or multiples of 16; but a pixel's stride does where it is 1.
-INTEGERS = [
-    "N", "G", "C", "K", "H", "W", "blocks", "shares", "strips", "splits", "share",
-    "across", "down", "own_h", "own_w", "halo_h", "halo_w",
-    "sb", "sc", "sh", "gb", "gc", "gh", "ob", "oc", "oh",
-]  # fmt: skip
-kernel = triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=["sw", "gw", "ow"])
+MAPS = ("x", "grad", "out")
+INTEGERS = [*"NGCKHW", "blocks", "shares", "strips", "splits", "share", "across", "down"]
+INTEGERS += ["own_h", "own_w", "halo_h", "halo_w"]
+INTEGERS += [f"{name}_{axis}" for name in MAPS for axis in ("sample", "channel", "row")]
+kernel = triton.jit(
+    do_not_specialize=INTEGERS,
+    do_not_specialize_on_alignment=[f"{name}_column" for name in MAPS],
+)
 
 
 @triton.jit
-def instance(n, G, K, sb, sc):
+def instance(n, G, K, sample_step, channel_step):
     """Where instance n begins. Divided in 32 bits, in which it is cheap; multiplied in 64."""
-    return (n // G).to(tl.int64) * sb + (n % G * K).to(tl.int64) * sc
+    return (n // G).to(tl.int64) * sample_step + (n % G * K).to(tl.int64) * channel_step
 
 
 @triton.jit
-def offsets(h, w, sh, sw, WIDE: tl.constexpr):
-    """h sh + w sw, in 64 bits where a plane may span more than 2^31 elements."""
+def offsets(h, w, row_step, column_step, WIDE: tl.constexpr):
+    """h row_step + w column_step, in 64 bits where a plane may span more than 2^31 elements."""
     if WIDE:
-        return tl.cast(h, tl.int64) * sh + tl.cast(w, tl.int64) * sw
+        return tl.cast(h, tl.int64) * row_step + tl.cast(w, tl.int64) * column_step
     else:  # without it the compiler would type what follows for WIDE too
-        return h * sh + w * sw
+        return h * row_step + w * column_step
 
 
 @triton.jit
-def places(pixel, W, sh, sw, VECTOR: tl.constexpr, WIDE: tl.constexpr):
+def places(pixel, W, row_step, column_step, VECTOR: tl.constexpr, WIDE: tl.constexpr):
     """Where pixels lie in their plane; VECTOR as `plane_vector` has it."""
     if VECTOR > 0:
         return pixel
     else:
-        return offsets(pixel // W, pixel % W, sh, sw, WIDE)
+        return offsets(pixel // W, pixel % W, row_step, column_step, WIDE)
 
 
 @triton.jit
@@ -57,7 +59,7 @@ def multiple(number, VECTOR: tl.constexpr):
 
 
 @triton.jit
-def store_windows(x, means, windows, total, H, W, sh, sw, ACC: tl.constexpr, WIDE: tl.constexpr):
+def store_windows(x, means, windows, total, H, W, row_step, column_step, ACC: tl.constexpr, WIDE: tl.constexpr):
     """What each tap sees of a plane: total - excluded row - excluded column + their corner."""
     k = tl.arange(0, 16)
     ky, kx = k // 3, k % 3
@@ -65,8 +67,23 @@ def store_windows(x, means, windows, total, H, W, sh, sw, ACC: tl.constexpr, WID
     no_row, no_column = (k < 9) & (ky != 1), (k < 9) & (kx != 1)
     row = tl.load(means + h, mask=no_row, other=0) * W
     column = tl.load(means + H + w, mask=no_column, other=0) * H
-    corner = tl.load(x + offsets(h, w, sh, sw, WIDE), mask=no_row & no_column, other=0).to(ACC)
+    corner = tl.load(x + offsets(h, w, row_step, column_step, WIDE), mask=no_row & no_column, other=0).to(ACC)
     tl.store(windows + k, (total - row - column + corner) / H / W, mask=k < 9)
+
+
+@triton.jit
+def shifted(z, dy: tl.constexpr, dx: tl.constexpr, i, h, w, own, tile_w, H, W, BLOCK_PIXELS: tl.constexpr):
+    """z of the pixel dy below and dx to the right, zero outside the map."""
+    inside = own & (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W)
+    return tl.where(inside, tl.gather(z, tl.where(inside, i + dy * tile_w + dx, i), 0), 0.0)
+
+
+@triton.jit
+def constant_term(q, p, beta, b3, K, BLOCK_K: tl.constexpr):
+    c = tl.arange(0, BLOCK_K)
+    from_q = tl.load(q + c, mask=c < K, other=0) * tl.load(beta + c, mask=c < K, other=0)
+    from_p = tl.load(p + c, mask=c < K, other=0) * tl.load(b3 + c, mask=c < K, other=0)
+    return tl.sum(from_q + from_p, 0)
 
 
 def constants(x: Tensor, small: Tensor, *others: Tensor) -> dict[str, object]:
@@ -94,7 +111,7 @@ def plane_block(height: int, width: int) -> dict[str, int]:
     candidates = [min(size, triton.next_power_of_2(height)) for size in (16, 8, 4)]
     # A step costs about as much as five rows, beside its rows.
     rows = min(candidates, key=lambda size: -(-height // size) * (size + 5))
-    return {"BH": rows, "BW": min(LANES, triton.next_power_of_2(width))}
+    return {"BLOCK_ROWS": rows, "BLOCK_COLUMNS": min(LANES, triton.next_power_of_2(width))}
 
 
 class Tiling(NamedTuple):

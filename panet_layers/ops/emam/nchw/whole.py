@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ...products import rounded_product
 from ..tensors import Parameters
-from .forward import constant_term, shifted
-from .tiling import constants, instance, kernel, offsets
+from .tiling import constant_term, constants, instance, kernel, offsets, shifted
 
 # Triton 3.6 lays a tile's lanes along the channels: 1376 bytes a thread spill, of two to three times the instructions.
 COMPILES_WELL = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8)
@@ -52,27 +51,53 @@ def attend_whole(
         *(x.shape[1] // k, k, height, width, *x.stride(), *out.stride(), eps),
         **constants(x, gate, out),
         BLOCK_K=block_k,
-        BP=block_p,
+        BLOCK_PIXELS=block_p,
         num_warps=min(8, max(1, block_k * block_p // 512)),
     )
 
 
 @kernel
 def _attend_whole(
-    x, gates, mean, rstd, q, p, beta, b3, gamma, taps, out, gate,
-    G, K, H, W, sb, sc, sh, sw, ob, oc, oh, ow, EPS: tl.constexpr,
-    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK_K: tl.constexpr, BP: tl.constexpr,
-):  # fmt: skip
+    x,
+    gates,
+    mean,
+    rstd,
+    q,
+    p,
+    beta,
+    b3,
+    gamma,
+    taps,
+    out,
+    gate,
+    G,
+    K,
+    H,
+    W,
+    x_sample,
+    x_channel,
+    x_row,
+    x_column,
+    out_sample,
+    out_channel,
+    out_row,
+    out_column,
+    EPS: tl.constexpr,
+    ACC: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
     """An instance, (channels, pixels) in registers; the variance is of centred values, as both passes are free."""
     n = tl.program_id(0)
-    x += instance(n, G, K, sb, sc)
-    out += instance(n, G, K, ob, oc)
+    x += instance(n, G, K, x_sample, x_channel)
+    out += instance(n, G, K, out_sample, out_channel)
     n = n.to(tl.int64)
-    c, i = tl.arange(0, BLOCK_K), tl.arange(0, BP)
+    c, i = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_PIXELS)
     h, w = i // W, i % W
     real, inside = c < K, i < H * W
     here = real[:, None] & inside[None, :]
-    at = c.to(tl.int64)[:, None] * sc + offsets(h, w, sh, sw, WIDE)[None, :]
+    at = c.to(tl.int64)[:, None] * x_channel + offsets(h, w, x_row, x_column, WIDE)[None, :]
     values = tl.load(x + at, mask=here, other=0).to(ACC)
 
     sides = gates + ((n * K + c) * (H + W))[:, None]
@@ -89,8 +114,8 @@ def _attend_whole(
     for k in tl.static_range(9):
         tap = tl.load(taps + 9 * c + k, mask=real, other=0)
         z = tl.sum(rounded_product(tap[:, None], values), 0)
-        y += shifted(z, k // 3 - 1, k % 3 - 1, i, h, w, inside, W, H, W, BP)
+        y += shifted(z, k // 3 - 1, k % 3 - 1, i, h, w, inside, W, H, W, BLOCK_PIXELS)
     value = tl.sigmoid(y)
     tl.store(gate + n * H * W + i, value, mask=inside)
-    to = c.to(tl.int64)[:, None] * oc + offsets(h, w, oh, ow, WIDE)[None, :]
+    to = c.to(tl.int64)[:, None] * out_channel + offsets(h, w, out_row, out_column, WIDE)[None, :]
     tl.store(out + to, (values * value[None, :]).to(out.dtype.element_ty), mask=here)

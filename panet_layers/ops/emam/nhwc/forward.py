@@ -1,4 +1,4 @@
-"""Forward passes: means, the gated map's moments, the attention map and the output.
+"""The forward's last pass: the attention map and the output.
 
 A program takes a few groups of one sample, a block of columns and a chunk of rows, and walks down the rows; what
 crosses its border goes to a buffer of partial sums, one slice a program, and a second, small kernel adds the slices up
@@ -12,210 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ...launching import accumulation
-from ...products import rounded_product
 from ..tensors import Parameters
-from .tiles import SIZES, added, gather, lanes, place, spread, store_own, store_windows
-from .tiling import fold_tile, strides, tiling
-
-
-def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
-    """As `nchw.pool`; means are sides."""
-    instances, k, sides = means.shape
-    batch, channels, height, width = x.shape
-    groups = channels // k
-    t = tiling(x, k, cost=3)
-    slices = max(t.column_blocks, t.row_chunks)
-    parts = means if slices == 1 else means.new_empty((slices, instances, sides, k))
-    _pool[(batch * t.programs,)](
-        *(x, *strides(x, t.VEC), parts, height, width, *t.blocks, instances, groups),
-        *(k, t.KB, t.GB, t.WB, t.VEC, accumulation(means)),
-        num_warps=t.warps,
-    )
-    tile = fold_tile(k, sides, slices)
-    _fold_means[(instances * triton.cdiv(k, tile["KB"]),)](
-        *(x, *strides(x), parts, means, windows, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
-        **tile,
-        FOLD=slices > 1,
-        ACC=accumulation(means),
-    )
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _pool(
-    x, xb, xh, xw, parts, height, width, rows, group_blocks, column_blocks, row_chunks, instances,
-    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """parts (S, N, L, K): what each block of columns adds to the row means and each chunk of rows to the column's."""
-    sample, g0, block, chunk, start, end = place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
-    row = tl.arange(0, WB * GB)
-    group = g0 + row % GB
-    column = block * WB + row // GB
-    position, channel, own, touched = lanes(group, groups, K, KB, VEC)
-    seen = (column < width)[:, None]
-    x += sample.to(tl.int64) * xb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-
-    each = tl.arange(0, GB)
-    _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
-    sides = height + width
-    instance = sample.to(tl.int64) * groups + g0
-    side_v = (each * sides * K)[:, None] + channel_v
-    row_parts = parts + (block.to(tl.int64) * instances + instance) * sides * K
-
-    columns = tl.zeros((WB * GB, KB), ACC)
-    for h in range(start, end):
-        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
-        columns += tile
-        tl.store(row_parts + h * K + side_v, gather(tile, WB) / width, mask=own_v)
-    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
-    column_parts = parts + (chunk.to(tl.int64) * instances + instance) * sides * K
-    tl.store(column_parts + side, columns / height, mask=own & seen)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _fold_means(
-    x, xb, xh, xw, parts, means, windows, height, width, column_blocks, row_chunks, instances,
-    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, LB: tl.constexpr, SLICES: tl.constexpr,
-    FOLD: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """Means from their parts (if FOLD; else they are there) and the window sums, for KB channels of one instance."""
-    blocks: tl.constexpr = (K + KB - 1) // KB
-    instance = (tl.program_id(0) // blocks).to(tl.int64)
-    c = (tl.program_id(0) % blocks * KB + tl.arange(0, KB))[None, :]
-    mask = c < K
-    sides = height + width
-    stride = instances.to(tl.int64) * sides * K
-    parts += instance * sides * K
-    means += instance * sides * K
-
-    total = tl.zeros((LB, KB), ACC)
-    for first in range(0, sides, LB):
-        side = (first + tl.arange(0, LB)).to(tl.int64)[:, None]
-        in_rows = (side < height) & mask
-        rows = added(parts, side * K + c, in_rows, column_blocks, stride, SLICES)
-        total += rows
-        if FOLD:
-            in_columns = (side >= height) & (side < sides) & mask
-            columns = added(parts, side * K + c, in_columns, row_chunks, stride, SLICES)
-            tl.store(means + side * K + c, rows + columns, mask=in_rows | in_columns)
-    mean = tl.sum(total, axis=0)[None, :] / height
-
-    column = parts + height.to(tl.int64) * K
-    top = added(parts, c, mask, column_blocks, stride, SLICES)
-    bottom = added(parts, (height - 1).to(tl.int64) * K + c, mask, column_blocks, stride, SLICES)
-    left = added(column, c, mask, row_chunks, stride, SLICES)
-    right = added(column, (width - 1).to(tl.int64) * K + c, mask, row_chunks, stride, SLICES)
-    x += instance // groups * xb + instance % groups * K
-    store_windows(x, xh, xw, top, bottom, left, right, mean, windows + instance * K * 9, c, mask, height, width, K)
-
-
-def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
-    """As `nchw.moments`; gates are sides."""
-    instances, k, _ = gates.shape
-    batch, channels, height, width = x.shape
-    t = tiling(x, k)
-    parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 2, k))
-    _moments[(batch * t.programs,)](
-        *(x, *strides(x, t.VEC), gates, parts, height, width, *t.blocks, instances, channels // k),
-        *(k, t.KB, t.GB, t.WB, t.VEC, accumulation(mean)),
-        num_warps=t.warps,
-    )
-    lanes = min(triton.next_power_of_2(k), 128)
-    slices = min(8 if len(parts) <= 8 else 64, 2048 // lanes)  # two codes; a power of two for each size made eight
-    _fold_moments[(instances * triton.cdiv(k, lanes),)](
-        *(parts, mean, rstd, height, width, t.rows, t.column_blocks, t.row_chunks, instances),
-        *(eps, k, lanes, t.WB, slices, accumulation(mean)),
-        num_warps=min(max(1, lanes * slices // 512), 4),
-    )
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _moments(
-    x, xb, xh, xw, gates, parts, height, width, rows, group_blocks, column_blocks, row_chunks, instances,
-    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """parts (S, N, 2, K): a program's mean of t = x a d, and its sum of squares about that mean.
-
-    Both come from sums about a pivot, the mean of the first row: squares about it lose at most a factor `rows`.
-    """
-    sample, g0, block, chunk, start, end = place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
-    row = tl.arange(0, WB * GB)
-    group = g0 + row % GB
-    column = block * WB + row // GB
-    position, channel, own, touched = lanes(group, groups, K, KB, VEC)
-    seen = (column < width)[:, None]
-    x += sample.to(tl.int64) * xb * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-
-    each = tl.arange(0, GB)
-    _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
-    sides = height + width
-    instance = sample.to(tl.int64) * groups + g0
-    gates += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
-    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
-    d = tl.load(gates + side, mask=own & seen, other=0)
-
-    count = tl.minimum(WB, width - block * WB)
-    a = tl.load(gates + start * K + side_v, mask=own_v, other=0)
-    tile = tl.load(x + start * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
-    pivot = gather(tile * d, WB) * a / count
-
-    sums = tl.zeros((WB * GB, KB), ACC)
-    squares = tl.zeros((WB * GB, KB), ACC)
-    for h in range(start, end):
-        a = tl.load(gates + h * K + side_v, mask=own_v, other=0)
-        tile = tl.load(x + h * xh * VEC + offset, mask=touched & seen, other=0).to(ACC)
-        distance = tile * d * spread(a, WB) - spread(pivot, WB)
-        sums += distance
-        squares += distance * distance
-    count *= end - start
-    total = gather(tl.where(seen, sums, 0), WB)
-    square = gather(tl.where(seen, squares, 0), WB)
-    part = ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 2 * K
-    part_v = parts + part + (each * 2 * K)[:, None] + channel_v
-    tl.store(part_v, pivot + total / count, mask=own_v)
-    tl.store(part_v + K, square - total * (total / count), mask=own_v)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _fold_moments(
-    parts, mean, rstd, height, width, rows, column_blocks, row_chunks, instances,
-    eps: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, WB: tl.constexpr, SLICES: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """The programs' moments together: the mean of their means, then the squares about it."""
-    blocks: tl.constexpr = (K + KB - 1) // KB
-    instance = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * KB + tl.arange(0, KB)
-    parts += instance * 2 * K + c[None, :]
-    stride = instances.to(tl.int64) * 2 * K
-    count = column_blocks * row_chunks
-    pixels = height.to(ACC) * width
-    centre = tl.zeros((KB,), ACC)
-    for first in range(0, count, SLICES):
-        s = first + tl.arange(0, SLICES)[:, None]
-        wide, high = (
-            tl.minimum(WB, width - s % column_blocks * WB),
-            tl.minimum(rows, height - s // column_blocks * rows),
-        )
-        part = tl.load(parts + s * stride, mask=(s < count) & (c < K)[None, :], other=0)
-        centre += tl.sum(rounded_product(part, (wide * high).to(ACC)), axis=0)
-    centre /= pixels
-    square = tl.zeros((KB,), ACC)
-    for first in range(0, count, SLICES):
-        s = first + tl.arange(0, SLICES)[:, None]
-        wide, high = (
-            tl.minimum(WB, width - s % column_blocks * WB),
-            tl.minimum(rows, height - s // column_blocks * rows),
-        )
-        inside = (s < count) & (c < K)[None, :]
-        step = tl.load(parts + s * stride, mask=inside, other=0) - centre[None, :]
-        own = tl.load(parts + s * stride + K, mask=inside, other=0)
-        square += tl.sum(tl.where(inside, own + step * step * (wide * high), 0), axis=0)
-    tl.store(mean + instance * K + c, centre, mask=c < K)
-    tl.store(rstd + instance * K + c, 1 / tl.sqrt(square / pixels + eps), mask=c < K)
+from .tiles import SIZES, lanes, place, spread, store_own
+from .tiling import strides, tiling
 
 
 def attend(
@@ -235,90 +34,152 @@ def attend(
     k = q.shape[1]
     t = tiling(x, k, out, numbers=16)
     _attend[(batch * t.programs,)](
-        *(x, *strides(x, t.VEC), out, *strides(out, t.VEC), gates, mean, rstd, q, p, taps),
+        *(x, *strides(x, t.CHANNEL_VECTOR), out, *strides(out, t.CHANNEL_VECTOR), gates, mean, rstd, q, p, taps),
         *(params.gamma, params.beta, params.b3, gate, height, width, *t.blocks, channels // k),
-        *(k, t.KB, t.GB, t.WB, t.VEC, accumulation(q)),
+        *(k, t.BLOCK_CHANNELS, t.BLOCK_GROUPS, t.BLOCK_COLUMNS, t.CHANNEL_VECTOR, accumulation(q)),
         num_warps=t.warps,
     )
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _attend(
-    x, xb, xh, xw, out, ob, oh, ow, gates, mean, rstd, q, p, taps, gamma, beta, b3, gate, height, width, rows,
-    group_blocks, column_blocks, row_chunks,
-    groups: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, GB: tl.constexpr, WB: tl.constexpr, VEC: tl.constexpr,
+    x,
+    x_sample,
+    x_row,
+    x_column,
+    out,
+    out_sample,
+    out_row,
+    out_column,
+    gates,
+    mean,
+    rstd,
+    q,
+    p,
+    taps,
+    gamma,
+    beta,
+    b3,
+    gate,
+    height,
+    width,
+    rows,
+    group_blocks,
+    column_blocks,
+    row_chunks,
+    groups: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_GROUPS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    CHANNEL_VECTOR: tl.constexpr,
     ACC: tl.constexpr,
-):  # fmt: skip
+):
     """Each row of x is read once (and its neighbours to the left and right, from the cache): it adds to the map's row
     above, its own and the one below, which wait in three accumulators, not yet summed over channels."""
-    sample, g0, block, chunk, start, end = place(height, rows, group_blocks, column_blocks, row_chunks, GB, WB)
-    row = tl.arange(0, WB * GB)
-    group = g0 + row % GB
-    column = block * WB + row // GB
-    position, channel, own, touched = lanes(group, groups, K, KB, VEC)
+    sample, first_group, block, chunk, start, end = place(
+        height, rows, group_blocks, column_blocks, row_chunks, BLOCK_GROUPS, BLOCK_COLUMNS
+    )
+    row = tl.arange(0, BLOCK_COLUMNS * BLOCK_GROUPS)
+    group = first_group + row % BLOCK_GROUPS
+    column = block * BLOCK_COLUMNS + row // BLOCK_GROUPS
+    position, channel, own, touched = lanes(group, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
     seen = (column < width)[:, None]
-    x += sample.to(tl.int64) * xb * VEC
-    out += sample.to(tl.int64) * ob * VEC
-    offset = (column.to(tl.int64) * xw * VEC)[:, None] + position
-    out_offset = (column.to(tl.int64) * ow * VEC)[:, None] + position
-    to_left = touched & ((column > 0) & (column < width))[:, None]
+    x += sample.to(tl.int64) * x_sample * CHANNEL_VECTOR
+    out += sample.to(tl.int64) * out_sample * CHANNEL_VECTOR
+    offset = (tl.minimum(column, width - 1).to(tl.int64) * x_column * CHANNEL_VECTOR)[:, None] + position
+    out_offset = (column.to(tl.int64) * out_column * CHANNEL_VECTOR)[:, None] + position
+    to_left = touched & (column > 0)[:, None]
     to_right = touched & (column + 1 < width)[:, None]
 
-    each = tl.arange(0, GB)
-    _, channel_v, own_v, _ = lanes(g0 + each, groups, K, KB, VEC)
+    each = tl.arange(0, BLOCK_GROUPS)
+    _, channel_of_group, own_of_group, _ = lanes(first_group + each, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
     sides = height + width
-    instance = sample.to(tl.int64) * groups + g0
+    instance = sample.to(tl.int64) * groups + first_group
     gates += instance * sides * K
-    side_v = (each * sides * K)[:, None] + channel_v
-    side = ((row % GB).to(tl.int64) * sides + height + column)[:, None] * K + channel
+    side_of_group = (tl.minimum(each, groups - 1 - first_group) * sides * K)[:, None] + channel_of_group
+    side = ((row % BLOCK_GROUPS).to(tl.int64) * sides + height + column)[:, None] * K + channel
     d = tl.load(gates + side, mask=own & seen, other=0)
 
-    one = instance * K + (each * K)[:, None] + channel_v
-    weight2 = tl.load(q + one, mask=own_v, other=0)
-    kappa = weight2 * tl.load(gamma + channel_v, mask=own_v, other=0) * tl.load(rstd + one, mask=own_v, other=0)
-    constant = weight2 * tl.load(beta + channel_v, mask=own_v, other=0)
-    constant -= kappa * tl.load(mean + one, mask=own_v, other=0)
-    constant += tl.load(p + channel_v, mask=own_v, other=0) * tl.load(b3 + channel_v, mask=own_v, other=0)
-    constant = tl.sum(spread(constant, WB), axis=1)
-    taps += channel_v * 9
-    w0 = spread(tl.load(taps, mask=own_v, other=0), WB)
-    w1 = spread(tl.load(taps + 1, mask=own_v, other=0), WB)
-    w2 = spread(tl.load(taps + 2, mask=own_v, other=0), WB)
-    w3 = spread(tl.load(taps + 3, mask=own_v, other=0), WB)
-    w4 = spread(tl.load(taps + 4, mask=own_v, other=0), WB)
-    w5 = spread(tl.load(taps + 5, mask=own_v, other=0), WB)
-    w6 = spread(tl.load(taps + 6, mask=own_v, other=0), WB)
-    w7 = spread(tl.load(taps + 7, mask=own_v, other=0), WB)
-    w8 = spread(tl.load(taps + 8, mask=own_v, other=0), WB)
+    one = instance * K + (each * K)[:, None] + channel_of_group
+    weight2 = tl.load(q + one, mask=own_of_group, other=0)
+    kappa = (
+        weight2
+        * tl.load(gamma + channel_of_group, mask=own_of_group, other=0)
+        * tl.load(rstd + one, mask=own_of_group, other=0)
+    )
+    constant = weight2 * tl.load(beta + channel_of_group, mask=own_of_group, other=0)
+    constant -= kappa * tl.load(mean + one, mask=own_of_group, other=0)
+    constant += tl.load(p + channel_of_group, mask=own_of_group, other=0) * tl.load(
+        b3 + channel_of_group, mask=own_of_group, other=0
+    )
+    constant = tl.sum(spread(constant, BLOCK_COLUMNS), axis=1)
+    taps += channel_of_group * 9
+    w0 = spread(tl.load(taps, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w1 = spread(tl.load(taps + 1, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w2 = spread(tl.load(taps + 2, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w3 = spread(tl.load(taps + 3, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w4 = spread(tl.load(taps + 4, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w5 = spread(tl.load(taps + 5, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w6 = spread(tl.load(taps + 6, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w7 = spread(tl.load(taps + 7, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w8 = spread(tl.load(taps + 8, mask=own_of_group, other=0), BLOCK_COLUMNS)
 
-    gate += (instance + row % GB) * (height.to(tl.int64) * width) + column
+    gate += (instance + row % BLOCK_GROUPS) * (height.to(tl.int64) * width) + column
     at_gate = (column < width) & (group < groups)
-    above = tl.zeros((WB * GB, KB), ACC)
-    here = tl.zeros((WB * GB, KB), ACC)
-    before = tl.zeros((WB * GB, KB), ACC)
-    for h in range(start - 1, end + 1):
-        within = (h >= 0) & (h < height)
-        line = x + h * xh * VEC + offset
-        left = tl.load(line - xw * VEC, mask=to_left & within, other=0).to(ACC)
-        tile = tl.load(line, mask=touched & seen & within, other=0).to(ACC)
-        right = tl.load(line + xw * VEC, mask=to_right & within, other=0).to(ACC)
-        a = tl.load(gates + h * K + side_v, mask=own_v & within, other=0)
+    above = tl.zeros((BLOCK_COLUMNS * BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
+    here = tl.zeros((BLOCK_COLUMNS * BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
+    before = tl.zeros((BLOCK_COLUMNS * BLOCK_GROUPS, BLOCK_CHANNELS), x.dtype.element_ty)
+    for h in range(tl.maximum(start - 1, 0), tl.minimum(end + 1, height)):
+        line = x + h * x_row * CHANNEL_VECTOR + offset
+        left = tl.load(line - x_column * CHANNEL_VECTOR, mask=to_left, other=0).to(ACC)
+        raw = tl.load(line, mask=touched)
+        tile = raw.to(ACC)
+        right = tl.load(line + x_column * CHANNEL_VECTOR, mask=to_right, other=0).to(ACC)
+        a = tl.load(gates + h * K + side_of_group, mask=own_of_group)
 
         above += w6 * left
         above += w7 * tile
         above += w8 * right
         if h > start:
-            if K % VEC != 0:  # a neighbour's infinity, times our zero, is not zero
-                above = tl.where(own, above, 0)
-            score = tl.sum(above, axis=1) + constant
-            opened = tl.sigmoid(score)
+            opened = _opened(above, own, constant, K, BLOCK_CHANNELS)
             tl.store(gate + (h - 1) * width, opened, mask=at_gate)
-            result = (before * opened[:, None]).to(out.dtype.element_ty)
-            store_own(out + (h - 1) * oh * VEC + out_offset, result, position, group, own, seen, K, VEC)
+            result = (before.to(ACC) * opened[:, None]).to(out.dtype.element_ty)
+            store_own(
+                out + (h - 1) * out_row * CHANNEL_VECTOR + out_offset,
+                result,
+                position,
+                group,
+                own,
+                seen,
+                K,
+                CHANNEL_VECTOR,
+            )
         above = here + w3 * left
-        above += (w4 + spread(kappa * a, WB) * d) * tile
+        above += (w4 + spread(kappa * a, BLOCK_COLUMNS) * d) * tile
         above += w5 * right
         here = w0 * left
         here += w1 * tile
         here += w2 * right
-        before = tile
+        before = raw
+    if end == height:
+        opened = _opened(above, own, constant, K, BLOCK_CHANNELS)
+        tl.store(gate + (end - 1) * width, opened, mask=at_gate)
+        result = (before.to(ACC) * opened[:, None]).to(out.dtype.element_ty)
+        store_own(
+            out + (end - 1) * out_row * CHANNEL_VECTOR + out_offset,
+            result,
+            position,
+            group,
+            own,
+            seen,
+            K,
+            CHANNEL_VECTOR,
+        )
+
+
+@triton.jit
+def _opened(products, own, constant, K: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+    if K != BLOCK_CHANNELS:  # what is not ours may be infinite, and an infinity times our zero is not zero
+        products = tl.where(own, products, 0)
+    return tl.sigmoid(tl.sum(products, axis=1) + constant)

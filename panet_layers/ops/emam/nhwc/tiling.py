@@ -16,12 +16,12 @@ MARGIN = tl.constexpr(8)  # columns that a block may reach beyond the map
 
 
 class Tiling(NamedTuple):
-    """How the programs share the map; a tile is WB columns x GB groups x KB channels."""
+    """How the programs share the map; a tile is BLOCK_COLUMNS x BLOCK_GROUPS groups x BLOCK_CHANNELS."""
 
-    KB: int
-    GB: int
-    WB: int
-    VEC: int
+    BLOCK_CHANNELS: int
+    BLOCK_GROUPS: int
+    BLOCK_COLUMNS: int
+    CHANNEL_VECTOR: int
     warps: int
     rows: int  # of a chunk
     group_blocks: int
@@ -61,10 +61,10 @@ def tiling(x: Tensor, k: int, *maps: Tensor, numbers: int = 32, cost: int = 1) -
     wanted = triton.cdiv(ENOUGH_WARPS, batch * group_blocks * column_blocks * warps)
     rows = triton.cdiv(height, max(triton.cdiv(height, 32), min(wanted, triton.cdiv(height, 8))))
     return Tiling(
-        KB=lanes,
-        GB=group_block,
-        WB=column_block,
-        VEC=vector,
+        BLOCK_CHANNELS=lanes,
+        BLOCK_GROUPS=group_block,
+        BLOCK_COLUMNS=column_block,
+        CHANNEL_VECTOR=vector,
         warps=warps,
         rows=rows,
         group_blocks=group_blocks,
@@ -95,4 +95,9 @@ def fold_tile(k: int, sides: int, slices: int) -> dict[str, int]:
     lanes = min(triton.next_power_of_2(k), 128)
     deep = min(triton.next_power_of_2(slices), 4)
     high = min(triton.next_power_of_2(sides), max(1, 4096 // (lanes * deep)))
-    return {"KB": lanes, "LB": high, "SLICES": deep, "num_warps": min(max(1, lanes * high * deep // 512), 8)}
+    return {
+        "BLOCK_CHANNELS": lanes,
+        "BLOCK_SIDES": high,
+        "SLICES": deep,
+        "num_warps": min(max(1, lanes * high * deep // 512), 8),
+    }

@@ -50,18 +50,26 @@ def offsets(c, p, channels, pixels, CHANNELS_LAST: tl.constexpr, INDEX: tl.const
 
 @triton.jit
 def element(
-    channels, pixels, CHANNELS_LAST: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
-):  # fmt: skip
+    channels,
+    pixels,
+    CHANNELS_LAST: tl.constexpr,
+    INDEX: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
     """Of the programs that cover a batch, this one's sample and its tile's channels and pixels.
 
     Then where the tile's elements lie in their sample, and which of them are there.
     """
     b, block_c, block_p = place(tl.cdiv(channels, BLOCK_CHANNELS), tl.cdiv(pixels, BLOCK_PIXELS))
-    c = block_c * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    p = block_p * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    inside = (c < channels)[:, None] & (p < pixels)[None, :]
-    return b, c, p, offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX), inside
+    lane_c, lane_p = tl.arange(0, BLOCK_CHANNELS), tl.arange(0, BLOCK_PIXELS)
+    c, p = block_c * BLOCK_CHANNELS + lane_c, block_p * BLOCK_PIXELS + lane_p
+    if CHANNELS_LAST:
+        offset = offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
+    else:  # from the tile's first element, in 64 bits: a thread's pixels are then seen to be a constant apart
+        offset = offsets(lane_c, lane_p.to(tl.int64), channels, pixels, CHANNELS_LAST, tl.int64)
+        offset += tl.cast(block_c * BLOCK_CHANNELS, tl.int64) * pixels + block_p * BLOCK_PIXELS
+    return b, c, p, offset, (c < channels)[:, None] & (p < pixels)[None, :]
 
 
 @triton.jit

@@ -104,15 +104,14 @@ def _input_gradient_kernel(
 
     of_channel = tl.load(gate + b * channels + c, c < channels, 0)
     daverage = tl.load(dpooled + b * channels + c, c < channels, 0) / pixels
-    dtop_pixel = tl.load(dpooled + (batch + b) * channels + c, c < channels, 0)
+    dtop_pixel = daverage + tl.load(dpooled + (batch + b) * channels + c, c < channels, 0)
     is_top_pixel = tl.load(top_pixel + b * channels + c, c < channels, -1)[:, None] == p[None, :]
     of_pixel = pixel_gate(logits + b * pixels, p, pixels, moments, norm_weight, norm_bias, NORM, EPS)
     dmean = tl.load(dmaps + b * pixels + p, p < pixels, 0)
-    dtop_channel = tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
+    dtop_channel = dmean + tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
     is_top_channel = tl.load(top_channel + b * pixels + p, p < pixels, -1)[None, :] == c[:, None]
 
-    dgated = tl.load(grad + sample + offset, inside, 0).to(ACC) * of_pixel[None, :] + dmean[None, :]
-    dgated += tl.where(is_top_channel, dtop_channel[None, :], 0)
-    value = dgated * of_channel[:, None] + daverage[:, None]
-    value += tl.where(is_top_pixel, dtop_pixel[:, None], 0)
+    dgated = tl.load(grad + sample + offset, inside, 0).to(ACC) * of_pixel[None, :]
+    dgated += tl.where(is_top_channel, dtop_channel[None, :], dmean[None, :])
+    value = dgated * of_channel[:, None] + tl.where(is_top_pixel, dtop_pixel[:, None], daverage[:, None])
     tl.store(dx + sample + offset, value.to(dx.dtype.element_ty), inside)

@@ -1,7 +1,8 @@
 """The Triton kernels over SCAM's two maps, [mean, maximum] over the channels, and their launchers.
 
-The maps are small, and the work on each pixel is not: a program makes one tile of (taps of the convolution, pixels), of
-which it takes a pixel's sums over the taps and a tap's over the pixels.
+The maps are small, and the work on each pixel is not. A program walks over tiles of (taps of the convolution, pixels),
+of which it takes a pixel's sums over the taps and a tap's over the pixels. It is one warp with pixels in all lanes:
+sums over taps need no exchange between threads, those over pixels none between warps.
 """
 
 from __future__ import annotations
@@ -17,20 +18,16 @@ from ...products import rounded_product
 from .elements import Norm, gate_of, normalise, place
 from .tiling import SIZES, WARPS
 
-PIXELS, TAPS, SPLITS = 64, 64, 16  # a tile's extents
+PIXELS, SPLITS = 128, 16  # a tile's extents, twice the pixels where splits are added up; splits at most
+TAPS = 1  # of a row of the convolution, in a tile; with more, Triton's interpreter has fewer tiles to go through
 
 
 @triton.jit
-def _neighbours(p, tap, height, width, SIGN: tl.constexpr, KERNEL: tl.constexpr):
-    """Where each tap, or its reflection (SIGN -1), of a pixel lies, (taps, pixels), and whether inside the map.
-
-    Counted from the pixel, so that the compiler sees that neighbouring pixels' taps are neighbours.
-    """
-    down, right = SIGN * (tap // KERNEL - KERNEL // 2), SIGN * (tap % KERNEL - KERNEL // 2)
-    h, w = (p // width)[None, :] + down[:, None], (p % width)[None, :] + right[:, None]
-    of_both = (p < height * width)[None, :] & (tap < KERNEL * KERNEL)[:, None]
-    at = p[None, :] + (down * width + right)[:, None]
-    return at, of_both & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+def _pixels(height, width, BLOCK_PIXELS: tl.constexpr):
+    """Of the programs that cover a batch, this one's sample and its pixels: numbers, rows, columns."""
+    b, _, block = place(1, tl.cdiv(height * width, BLOCK_PIXELS))
+    p = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    return b, p, p // width, p % width
 
 
 @triton.jit(do_not_specialize=[*SIZES, "height", "width"])
@@ -46,16 +43,19 @@ def _convolve_kernel(
     BLOCK_PIXELS: tl.constexpr,
 ):
     pixels = height * width
-    b, _, block = place(1, tl.cdiv(pixels, BLOCK_PIXELS))
-    p = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    b, p, h, w = _pixels(height, width, BLOCK_PIXELS)
     total = tl.zeros([BLOCK_PIXELS], logits.dtype.element_ty)
-    for start in range(0, KERNEL * KERNEL, BLOCK_TAPS):
-        tap = start + tl.arange(0, BLOCK_TAPS)
-        neighbour, inside = _neighbours(p, tap, height, width, 1, KERNEL)
-        for i in tl.static_range(2):
-            tap_weight = tl.load(weight + i * KERNEL * KERNEL + tap, tap < KERNEL * KERNEL, 0)
-            value = tl.load(maps + (i * batch + b) * pixels + neighbour, inside, 0)
-            total += tl.sum(rounded_product(tap_weight[:, None], value), 0)
+    for row in range(KERNEL):
+        down = row - KERNEL // 2
+        in_row = (p < pixels) & (h + down >= 0) & (h + down < height)
+        for start in tl.static_range(0, KERNEL, BLOCK_TAPS):
+            column = start + tl.arange(0, BLOCK_TAPS)[:, None]
+            right = column - KERNEL // 2
+            inside = in_row[None, :] & (w[None, :] + right >= 0) & (w[None, :] + right < width) & (column < KERNEL)
+            for i in tl.static_range(2):
+                tap = tl.load(weight + (i * KERNEL + row) * KERNEL + column, column < KERNEL, 0)
+                value = tl.load(maps + (i * batch + b) * pixels + down * width + (p[None, :] + right), inside, 0)
+                total += tl.sum(tap * value, 0)
     tl.store(logits + b * pixels + p, total, p < pixels)
 
 
@@ -117,32 +117,37 @@ def _convolve_backward_kernel(
     BLOCK_PIXELS: tl.constexpr,
 ):
     pixels = height * width
-    b, _, block = place(1, tl.cdiv(pixels, BLOCK_PIXELS))
-    p = block * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    b, p, h, w = _pixels(height, width, BLOCK_PIXELS)
     ACC: tl.constexpr = dmaps.dtype.element_ty
     dmean = tl.zeros([BLOCK_PIXELS], ACC)
     dtop = tl.zeros([BLOCK_PIXELS], ACC)
     mean = tl.load(maps + b * pixels + p, p < pixels, 0)
     top = tl.load(maps + (batch + b) * pixels + p, p < pixels, 0)
     dweight += tl.program_id(0).to(tl.int64) * 2 * KERNEL * KERNEL
-    for start in range(0, KERNEL * KERNEL, BLOCK_TAPS):
-        tap = start + tl.arange(0, BLOCK_TAPS)
-        of_tap = tap < KERNEL * KERNEL
-        neighbour, inside = _neighbours(p, tap, height, width, -1, KERNEL)
-        dlogit = tl.load(dscores + b * pixels + neighbour, inside, 0)
-        if NORM:
-            if OF_BATCH:
-                normalised = normalise(tl.load(logits + b * pixels + neighbour, inside, 0), moments, EPS)
-                count = batch * pixels.to(ACC)
-                dlogit -= (normalised * tl.load(dnorm_weight) + tl.load(dnorm_bias)) / count
-            dlogit = tl.where(inside, dlogit * (tl.load(norm_weight) / tl.sqrt(tl.load(moments + 1) + EPS)), 0)
-        of_mean = tl.load(weight + tap, of_tap, 0)[:, None]
-        of_maximum = tl.load(weight + KERNEL * KERNEL + tap, of_tap, 0)[:, None]
-        dmean += tl.sum(rounded_product(dlogit, of_mean), 0)
-        dtop += tl.sum(rounded_product(dlogit, of_maximum), 0)
-        tl.store(dweight + tap, tl.sum(tl.where(inside, dlogit * mean[None, :], 0), 1), of_tap)
-        of_top = tl.sum(tl.where(inside, dlogit * top[None, :], 0), 1)
-        tl.store(dweight + KERNEL * KERNEL + tap, of_top, of_tap)
+    if NORM:
+        scale = tl.load(norm_weight) / tl.sqrt(tl.load(moments + 1) + EPS)
+    for row in range(KERNEL):
+        down = KERNEL // 2 - row
+        in_row = (p < pixels) & (h + down >= 0) & (h + down < height)
+        for start in tl.static_range(0, KERNEL, BLOCK_TAPS):
+            column = start + tl.arange(0, BLOCK_TAPS)[:, None]
+            right = KERNEL // 2 - column  # the taps' reflections: the pixels that read this one
+            inside = in_row[None, :] & (w[None, :] + right >= 0) & (w[None, :] + right < width) & (column < KERNEL)
+            neighbour = b * pixels + down * width + (p[None, :] + right)
+            dlogit = tl.load(dscores + neighbour, inside, 0)
+            if NORM:
+                if OF_BATCH:
+                    normalised = normalise(tl.load(logits + neighbour, inside, 0), moments, EPS)
+                    count = batch * pixels.to(ACC)
+                    dlogit -= (normalised * tl.load(dnorm_weight) + tl.load(dnorm_bias)) / count
+                dlogit = tl.where(inside, dlogit * scale, 0)
+            of_mean, of_top = row * KERNEL + column, (KERNEL + row) * KERNEL + column
+            dmean += tl.sum(dlogit * tl.load(weight + of_mean, column < KERNEL, 0), 0)
+            dtop += tl.sum(dlogit * tl.load(weight + of_top, column < KERNEL, 0), 0)
+            by_mean = tl.sum(tl.where(inside, dlogit * mean[None, :], 0), 1)[:, None]
+            by_top = tl.sum(tl.where(inside, dlogit * top[None, :], 0), 1)[:, None]
+            tl.store(dweight + of_mean, by_mean, column < KERNEL)
+            tl.store(dweight + of_top, by_top, column < KERNEL)
     tl.store(dmaps + b * pixels + p, dmean / channels, p < pixels)
     tl.store(dmaps + (batch + b) * pixels + p, dtop, p < pixels)
 
@@ -151,7 +156,8 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """maps (2, B, H, W) by weight (1, 2, k, k), k odd, zeros around -> (B, H, W)."""
     _, batch, height, width = maps.shape
     logits = torch.empty_like(maps[0])
-    _convolve_kernel[_grid(logits)](maps, weight, logits, batch, height, width, **_constants(weight))
+    grid, constants = _cover(logits, weight)
+    _convolve_kernel[grid](maps, weight, logits, batch, height, width, **constants)
     return logits
 
 
@@ -170,35 +176,31 @@ def convolve_backward(
     """From the partial sums (T, B, P) of the spatial gate's gradient; `of_batch`: the moments are the logits' own."""
     batch, height, width = logits.shape
     size = logits.numel()
-    programs = triton.cdiv(size, PIXELS)
+    programs, splits = triton.cdiv(size, 2 * PIXELS), min(SPLITS, triton.next_power_of_2(len(pixel_sums)))
     dscores, dmaps = torch.empty_like(logits), torch.empty_like(maps)
     dnorm = [None if norm.weight is None else logits.new_empty(programs) for _ in "wb"]
     _pixel_gradient_kernel[(programs,)](
         *(pixel_sums, logits, *norm[:3], dscores, *dnorm, size, len(pixel_sums)),
         **norm.constants(),
-        BLOCK_SPLITS=SPLITS,
-        BLOCK_PIXELS=PIXELS,
-        num_warps=WARPS,
+        BLOCK_SPLITS=splits,
+        BLOCK_PIXELS=2 * PIXELS,
+        num_warps=min(WARPS, splits),
     )
     dnorm = [None if part is None else part.sum(0, keepdim=True) for part in dnorm]
-    grid = _grid(logits)
+    grid, constants = _cover(logits, weight)
     dweight = weight.new_empty((*grid, *weight.shape[1:]))
     _convolve_backward_kernel[grid](
         *(dscores, logits, norm.moments, norm.weight, *dnorm, maps, weight, dmaps, dweight),
         *(batch, channels, height, width),
         **norm.constants(),
-        **_constants(weight),
+        **constants,
         OF_BATCH=of_batch,
     )
     return MapGradients(dmaps, dweight.sum(0, keepdim=True), *dnorm)
 
 
-def _grid(logits: Tensor) -> tuple[int]:
+def _cover(logits: Tensor, weight: Tensor) -> tuple[tuple[int], dict[str, int]]:
+    """The grid of programs that covers the maps once, and what their code is compiled for."""
     batch, height, width = logits.shape
-    return (batch * triton.cdiv(height * width, PIXELS),)
-
-
-def _constants(weight: Tensor) -> dict[str, int]:
-    size = weight.shape[-1]
-    taps = min(TAPS, triton.next_power_of_2(size * size))
-    return {"KERNEL": size, "BLOCK_TAPS": taps, "BLOCK_PIXELS": PIXELS, "num_warps": WARPS}
+    constants = {"KERNEL": weight.shape[-1], "BLOCK_TAPS": TAPS, "BLOCK_PIXELS": PIXELS, "num_warps": 1}
+    return (batch * triton.cdiv(height * width, PIXELS),), constants

@@ -138,9 +138,9 @@ def _contract_maps_kernel(
     for step in range(steps):
         p = (split * steps + step) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         dmean = tl.load(dmaps + b * pixels + p, p < pixels, 0)
-        dtop = tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
+        dtop = dmean + tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
         is_top = tl.load(top_channel + b * pixels + p, p < pixels, -1)[None, :] == c[:, None]
         offset = offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
         value = tl.load(x + offset, (c < channels)[:, None] & (p < pixels)[None, :], 0).to(ACC)
-        total += value * (dmean[None, :] + tl.where(is_top, dtop[None, :], 0))
+        total += value * tl.where(is_top, dtop[None, :], dmean[None, :])
     tl.store(channel_sums + (split * batch + b) * channels + c, tl.sum(total, 1), c < channels)

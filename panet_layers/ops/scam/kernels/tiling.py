@@ -76,6 +76,11 @@ def share(x: Tensor, kept: int, reduced: int, tile: tuple[int, int]) -> tuple[in
     return programs * splits, splits, steps
 
 
+def fills(x: Tensor, programs: int) -> bool:
+    """Whether so many programs are enough for the entire GPU."""
+    return programs >= PROGRAMS_PER_PROCESSOR * _processors(x.device)
+
+
 def share_of_maps(x: Tensor) -> tuple[tuple[int, int], int, int, int]:
     """The tile of `contract_maps` (channels, pixels), and how programs share its sums."""
     _, channels, pixels = sizes(x)
