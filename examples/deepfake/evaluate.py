@@ -31,6 +31,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import deepfake  # noqa: F401  # isort: skip (first: Ctrl-C during the imports below then ends in one line)
+
 import cv2
 
 from deepfake.common import cli

@@ -91,7 +91,8 @@ class Gpu:
             tensors = sum(isinstance(argument, Tensor) for argument in arguments)
             loaded = self.loaded[device, kernel] = Loaded(_function(device, kernel), tensors, layout)
         function, tensors, layout = loaded
-        layout.pack_into(own.values, 0, *map(Tensor.data_ptr, arguments[:tensors]), *arguments[tensors:])
+        pointers = map(Tensor.data_ptr, arguments[:tensors])  # type: ignore[arg-type]  # tensors come first
+        layout.pack_into(own.values, 0, *pointers, *arguments[tensors:])
         stream = torch._C._cuda_getCurrentRawStream(device)
         results = _driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, own.address, 0)
         if results[0]:
