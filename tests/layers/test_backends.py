@@ -39,11 +39,14 @@ def ran(monkeypatch):
     def spy(module, name, backend):
         original = getattr(module, name)
         monkeypatch.setattr(
-            module, name, lambda *args, **options: calls.append(backend or args[-1]) or original(*args, **options)
+            module, name, lambda *args, **options: calls.append(backend or named(args)) or original(*args, **options)
         )
 
+    def named(args):
+        return next(argument for argument in args if isinstance(argument, str))  # the backend
+
     for module, name in ((emam_autograd, "emam"), (scam_autograd, "scam")):
-        spy(module, name, "")  # the last argument is the backend
+        spy(module, name, "")
     for module, name in ((emam_reference, "emam"), (scam_reference, "scam")):
         spy(module, name, "reference")
     return calls
