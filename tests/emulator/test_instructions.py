@@ -118,6 +118,7 @@ def test_mma_is_a_product_of_matrices(kind, dtype, deep):
     generator = torch.Generator().manual_seed(0)
     a, b, c = (torch.randn(shape, generator=generator) for shape in ((16, deep), (deep, 8), (16, 8)))
     a, b = a.to(dtype), b.to(dtype)
+    c[3, 5] = NAN
     of_a, of_b = (4, 2) if deep == 16 else (2, 1)
     load = "mov.u32 %r0, %tid.x; shr.u32 %r1, %r0, 2; and.b32 %r2, %r0, 3;"
     for i in range(3):
@@ -138,7 +139,8 @@ def test_mma_is_a_product_of_matrices(kind, dtype, deep):
     multiplying = program(f"{load}\n{multiply}\n{store}", ("u64", "u64", "u64"))
     out = c.clone()
     assert run(multiplying, [a, b.T.contiguous(), out], [1], 32).findings == {}
-    assert torch.allclose(out.double(), a.double() @ b.double() + c.double(), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(out.double(), a.double() @ b.double() + c.double(), rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert out[3, 5].view(torch.int32) == 0x7FFFFFFF
 
 
 def test_approximate_instructions_are_off_by_up_to_their_documented_error():
