@@ -185,6 +185,13 @@ def conversions() -> None:
     define("cvta.to.global.u64 cvta.to.shared.u64 cvta.shared.u64", "U:U", "a")
 
 
+def one_nan() -> None:
+    """Arithmetic returns one NaN, as on a GPU; x86 passes on the bits of an operand. Moves keep them."""
+    for name, (signature, expression) in TABLE.items():
+        if signature[0] in "fd" and not name.startswith(("mov.", "selp.")):
+            TABLE[name] = signature, f"one_nan({expression})"
+
+
 integers(16, "h", "s")
 integers(32, "u", "i")
 integers(64, "U", "I")
@@ -196,6 +203,7 @@ flushed()
 approximate()
 predicates()
 conversions()
+one_nan()
 
 # What moves data or control: a function of `machine/` for each.
 SPECIAL = [

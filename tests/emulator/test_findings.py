@@ -122,6 +122,17 @@ def test_a_fault_is_found_and_its_mending_too(name):
     assert findings(mended, threads, blocks, reverse=True) == set()
 
 
+@pytest.mark.parametrize("kind, register", [("f32", "%f"), ("f64", "%d")])
+def test_sums_of_two_nan_in_either_order_are_equal(kind, register):
+    """Lanes that add what they hold and what another lane holds: copies of one element, whichever NaN that is."""
+    a, b, c = (f"{register}{i}" for i in range(3))
+    nans = {"f32": ("0f7FC00001", "0fFFC00002"), "f64": ("0d7FF8000000000001", "0dFFF8000000000002")}[kind]
+    body = TO_FIRST + "setp.lt.u32 %p0, %r0, 16;" + f"mov.{kind} {a}, {nans[0]}; mov.{kind} {b}, {nans[1]};"
+    body += f"selp.{kind} {c}, {a}, {b}, %p0; selp.{kind} {b}, {b}, {a}, %p0; " + "{}" + f"st.global.{kind} [%q2], {c};"
+    assert findings(body.format(""), 32, 1) == {"NEAR_STORES"}  # moved, they differ
+    assert findings(body.format(f"add.{kind} {c}, {c}, {b};"), 32, 1) == set()
+
+
 def test_every_kind_of_fault_has_a_program():
     assert {kind for _, kind, *_ in CASES.values()} == set(FAULTS)
 

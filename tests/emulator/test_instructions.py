@@ -58,6 +58,26 @@ def test_maxima_drop_nan_and_comparisons_are_ordered():
     assert of_float32(chosen.format("neu.f32"), [NAN, 2, 3]).tolist() == [2, 0, 2]
 
 
+NANS = torch.tensor([0x7FC00000, -0x400000, 0x7F800123, -1], dtype=torch.int32).view(torch.float32).tolist()
+COMPUTING = {
+    "float32": ["add.f32 %f1, %f0, %f0;", "sub.ftz.f32 %f1, %f0, %f0;", "fma.rn.f32 %f1, %f0, %f0, %f0;"],
+    "others of float32": ["neg.f32 %f1, %f0;", "max.f32 %f1, %f0, %f0;", "ex2.approx.ftz.f32 %f1, %f0;"],
+    "float16": ["cvt.rn.f16.f32 %h0, %f0; cvt.u32.u16 %r1, %h0; mov.b32 %f1, %r1;"],
+    "pairs": [f"cvt.rn.{kind}x2.f32 %r1, %f0, %f0; mov.b32 %f1, %r1;" for kind in ("f16", "bf16")],
+    "float64": ["cvt.f64.f32 %d0, %f0; add.f64 %d1, %d0, %d0; mov.b64 {%r2, %r1}, %d1; mov.b32 %f1, %r1;"],
+}
+ITS_NAN = {"float16": 0x7FFF, "pairs": 0x7FFF7FFF, "float64": 0xFFF80000}  # of float64 the upper half
+
+
+@pytest.mark.parametrize("kind", COMPUTING)
+def test_what_computes_has_one_nan_and_moves_keep_its_bits(kind):
+    expected = torch.tensor([ITS_NAN.get(kind, 0x7FFFFFFF)]).to(torch.int32)
+    for body in COMPUTING[kind]:
+        assert of_float32(body, NANS).view(torch.int32).tolist() == expected.tolist() * len(NANS), body
+    kept = torch.tensor(NANS).view(torch.int32)
+    assert torch.equal(of_float32("mov.f32 %f1, %f0;", NANS).view(torch.int32), kept)
+
+
 def test_integers_shift_divide_and_compare_by_their_sign():
     assert of_int32("shr.s32 %r2, %r1, 40;", [-8, 8]) == [-1, 0]
     assert of_int32("shr.u32 %r2, %r1, 28;", [-1]) == [15]
@@ -98,6 +118,7 @@ def test_mma_is_a_product_of_matrices(kind, dtype, deep):
     generator = torch.Generator().manual_seed(0)
     a, b, c = (torch.randn(shape, generator=generator) for shape in ((16, deep), (deep, 8), (16, 8)))
     a, b = a.to(dtype), b.to(dtype)
+    c[3, 5] = NAN
     of_a, of_b = (4, 2) if deep == 16 else (2, 1)
     load = "mov.u32 %r0, %tid.x; shr.u32 %r1, %r0, 2; and.b32 %r2, %r0, 3;"
     for i in range(3):
@@ -118,7 +139,8 @@ def test_mma_is_a_product_of_matrices(kind, dtype, deep):
     multiplying = program(f"{load}\n{multiply}\n{store}", ("u64", "u64", "u64"))
     out = c.clone()
     assert run(multiplying, [a, b.T.contiguous(), out], [1], 32).findings == {}
-    assert torch.allclose(out.double(), a.double() @ b.double() + c.double(), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(out.double(), a.double() @ b.double() + c.double(), rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert out[3, 5].view(torch.int32) == 0x7FFFFFFF
 
 
 def test_approximate_instructions_are_off_by_up_to_their_documented_error():

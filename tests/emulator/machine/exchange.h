@@ -100,7 +100,7 @@ static void multiply_matrices(Block& block, Warp& warp, const Instruction& in, u
             const int row = lane / 4 + 8 * (r >> 1), column = 2 * (lane % 4) + (r & 1);
             double total = lanes_of<float>(warp, in.source[6 + r])[lane];
             for (int k = 0; k < in.count; k++) total += (double)a[row][k] * b[k][column];
-            sum[r][lane] = (float)total;
+            sum[r][lane] = one_nan((float)total);
         }
     for (int r = 0; r < 4; r++) memcpy(lanes_of<float>(warp, in.target[r]), sum[r], sizeof sum[r]);
 }

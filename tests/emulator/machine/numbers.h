@@ -19,6 +19,16 @@ static inline float float_of(uint32_t bits) {
     return x;
 }
 
+/* x, or the NaN of CUDA's arithmetic. A GPU's float64 sums and products may keep an operand's; these do not. */
+static inline float one_nan(float x) { return x == x ? x : float_of(0x7fffffff); }
+
+static inline double one_nan(double x) {
+    const uint64_t bits = 0xfff8000000000000;
+    double nan;
+    memcpy(&nan, &bits, 8);
+    return x == x ? x : nan;
+}
+
 /* x, or up to `most` units in the last place off; the same for the same x. */
 static inline float noise(float x, int most) {
     if (!noisy || !std::isfinite(x) || (bits_of(x) & 0x7f800000) == 0) return x;
@@ -45,6 +55,7 @@ static inline float from_float16(uint32_t bits) {
 }
 
 static inline uint32_t to_float16(float x) {
+    if (x != x) return 0x7fff;
     _Float16 half = (_Float16)x;
     uint16_t bits;
     memcpy(&bits, &half, 2);
