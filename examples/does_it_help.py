@@ -17,6 +17,7 @@ table.csv, runs.csv and differences.png. docs/does_it_help.md says how to read t
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,8 +44,8 @@ from trial import budget, outcome, runs
 from trial.arms import ARMS, NOTHING
 from trial.criterion import CRITERION
 from trial.drawing import differences_figure
-from trial.networks import Network
-from trial.pictures import open_pictures
+from trial.networks import Network, check_name
+from trial.pictures import DIGITS, open_pictures
 from trial.training import Recipe, Setup, train
 
 CONFIG = "config.json"
@@ -58,15 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_destination(args.out, CONFIG)
         setup = _setup(args)
         config = _config(args, setup)
+        every = runs.in_order(setup.arms, args.seeds)
+        if args.estimate and not (args.out / CONFIG).is_file():  # writes nothing: the settings may change after it
+            _announce(setup, budget.measured(setup, args.epochs, args.match), every, every)
+            return
         claim_destination(args.out, CONFIG, config)
     with locked(args.out / ".lock", f"{args.out}: another process works there"):
         for folder in (args.out, args.out / runs.RUNS):
             remove_partial_files(folder)
         spent = budget.settle(args.out, setup, args.epochs, args.match)
-        every = runs.in_order(setup.arms, args.seeds)
         left = [run for run in every if not runs.is_done(args.out, run)]
-        about = shown(spent.seconds(left))
-        print(f"trainings to do: {len(left)} of {len(every)}, about {about} on {setup.device}", flush=True)
+        _announce(setup, spent, left, every)
         if args.estimate:
             return
         _train_all(setup, args.out, spent, left)
@@ -79,6 +82,10 @@ def _setup(args: Any) -> Setup:
     arms = [arm for arm in ARMS if arm in {NOTHING, *args.arms}]
     if len(arms) < 2:
         raise UserError(f"--arms {NOTHING}: is compared with itself; name another arm")
+    check_name(args.network, args.pretrained)
+    data = Path(args.data).resolve()
+    if args.data != DIGITS and data in (args.out.resolve(), *args.out.resolve().parents):
+        raise UserError(f"--out {args.out}: is in --data {args.data}, where folders are classes; choose another", 2)
     pictures = open_pictures(args.data, args.image_size, args.test_share, args.split_seed, args.workers)
     images = len(pictures.train.labels)
     if args.batch_size > images:
@@ -91,12 +98,14 @@ def _setup(args: Any) -> Setup:
 
 
 def _config(args: Any, setup: Setup) -> dict[str, Any]:
-    """What decides the results, the criterion included. Tries every arm, and prints where layers go."""
-    reports = budget.try_arms(setup)
-    one = reports[setup.arms[1]]
-    print(f"{args.network} on {setup.pictures.name}: layers go here, as {ARMS[setup.arms[1]].title} shows:")
-    print(one, flush=True)
+    """What decides the results, the criterion included. Prints the images and where layers go, and tries every arm."""
     pictures = setup.pictures
+    train_images, test_images = len(pictures.train.labels), len(pictures.test.labels)
+    names = textwrap.shorten(", ".join(pictures.classes), 100, placeholder=" ...")
+    print(f"{pictures.name}: {train_images} images to train, {test_images} to test, classes: {names}")
+    one = budget.try_arms(setup)[setup.arms[1]]
+    print(f"{args.network}: layers go here, as {ARMS[setup.arms[1]].title} shows:")
+    print(one, flush=True)
     return {
         "network": args.network,
         "pretrained": args.pretrained,
@@ -105,9 +114,9 @@ def _config(args: Any, setup: Setup) -> dict[str, Any]:
         "data": pictures.name,
         "images": pictures.fingerprint(),
         "classes": pictures.classes,
-        "train_images": len(pictures.train.labels),
-        "test_images": len(pictures.test.labels),
-        "most_common_class": round(100 * pictures.test.labels.bincount().max().item() / len(pictures.test.labels), 2),
+        "train_images": train_images,
+        "test_images": test_images,
+        "most_common_class": round(100 * pictures.test.labels.bincount().max().item() / test_images, 2),
         "image_size": args.image_size,
         "arms": setup.arms,
         "seeds": args.seeds,
@@ -119,6 +128,11 @@ def _config(args: Any, setup: Setup) -> dict[str, Any]:
         "torch": torch.__version__,
         "panet_layers": panet_layers.__version__,
     }
+
+
+def _announce(setup: Setup, spent: budget.Budget, left: Sequence[runs.Run], every: Sequence[runs.Run]) -> None:
+    about = shown(spent.seconds(left))
+    print(f"trainings to do: {len(left)} of {len(every)}, about {about} on {setup.device}", flush=True)
 
 
 def _train_all(setup: Setup, out: Path, spent: budget.Budget, left: Sequence[runs.Run]) -> None:
@@ -174,7 +188,7 @@ def _parser() -> Parser:
     add("--workers", type=cli.non_negative_int, help="processes that read images (default: one for each core, at "
         "most 4; none for few images)")  # fmt: skip
     add("--threads", type=positive_int, help="CPU threads (default: OMP_NUM_THREADS, or one for each core)")
-    add("--estimate", action="store_true", help="print the time that it takes, and train nothing")
+    add("--estimate", action="store_true", help="print the time that it takes, and end")
     return parser
 
 

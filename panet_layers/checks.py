@@ -34,8 +34,13 @@ def check_devices(x: Tensor, parameters: Iterable[Tensor | None], names: Iterabl
 
 
 def check_share(share: Tensor | None) -> None:
-    """Raise ValueError where the share of lerp(x, out, share) is not one number, with one dimension or none."""
-    if share is not None and (share.dim() > 1 or share.numel() != 1):
+    """Raise TypeError or ValueError where a share is no floating-point tensor, or is not () or (1,)."""
+    if share is None:
+        return
+    if not isinstance(share, Tensor) or not share.is_floating_point():
+        given = share.dtype if isinstance(share, Tensor) else f"{type(share).__name__} {share!r}"
+        raise TypeError(f"share must be a floating-point tensor, such as torch.tensor([0.5]), got {given}")
+    if share.dim() > 1 or share.numel() != 1:
         raise ValueError(f"share must be one number, of shape () or (1,), got shape {tuple(share.shape)}")
 
 

@@ -69,15 +69,17 @@ def emam(
         groups: G.
         eps: added to the variance.
         backend: as in `EMAM`.
-        share: None, or s, one number, which may be learned: then lerp(x, the attention of x, s) is returned, which is
-            x, bit for bit, where s = 0. The compiled kernels compute it without another pass over the map.
+        share: None, or s, () or (1,), floating point, on x's device, which may be learned: then lerp(x, the attention
+            of x, s) is returned, which is x, bit for bit, where s = 0 (in compiled, exported and traced graphs if the
+            attention is finite). The compiled kernels compute it without another pass over the map.
 
-    Returns a tensor like x. Raises what `EMAM` raises, and ValueError where the share is not one number.
+    Returns a tensor like x. Raises what `EMAM` raises, and for a share TypeError where it is no floating-point tensor,
+    ValueError where it is not one number.
     """
     check_input(x, conv1x1_weight.shape[0] * groups, "EMAM")
     params = EmamParameters(conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
-    check_devices(x, params, EMAM_NAMES, "EMAM")
     check_share(share)
+    check_devices(x, (share, *params), ("share", *EMAM_NAMES), "EMAM")
     chosen = resolve_backend(backend, x, has_cuda=True)
     if share is not None and not _is_mixed_by_kernels(chosen, x, share):
         weights = (conv1x1_weight, conv1x1_bias, conv3x3_weight, conv3x3_bias, gn_weight, gn_bias)
@@ -113,12 +115,12 @@ def scam(
         backend: as in `SCAM`.
         share: as in `emam`.
 
-    Returns a tensor like x. Raises what `SCAM` raises, and ValueError where the share is not one number.
+    Returns a tensor like x. Raises what `SCAM` raises, and for a share what `emam` raises.
     """
     check_input(x, fc1_weight.shape[1], "SCAM")
     mlp = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    check_devices(x, (*mlp, conv_weight, *_tensors(norm)), SCAM_NAMES, "SCAM")
     check_share(share)
+    check_devices(x, (share, *mlp, conv_weight, *_tensors(norm)), ("share", *SCAM_NAMES), "SCAM")
     chosen = resolve_backend(backend, x)
     read = is_batch_norm(norm)
     if share is not None and not (read and _is_mixed_by_kernels(chosen, x, share)):

@@ -55,7 +55,7 @@ def settle(folder: Path, setup: Setup, epochs: int, match: str) -> Budget:
     """The budget in the folder; a new one is measured and stored, so that a resumed trial has the same."""
     file = folder / FILE
     if not file.is_file():
-        found = _measured(setup, epochs, match)
+        found = measured(setup, epochs, match)
         write_json(file, found._asdict(), put_if_absent)
     stored = read_json(file)
     if set(stored) != set(Budget._fields) or any(set(value) != set(setup.arms) for value in stored.values()):
@@ -63,7 +63,8 @@ def settle(folder: Path, setup: Setup, epochs: int, match: str) -> Budget:
     return Budget(**stored)
 
 
-def _measured(setup: Setup, epochs: int, match: str) -> Budget:
+def measured(setup: Setup, epochs: int, match: str) -> Budget:
+    """A new budget, from a few timed steps of every arm."""
     network, pictures, recipe, arms, device = setup
     works: dict[str, Callable[[], object]] = {}
     parameters = {}

@@ -79,6 +79,15 @@ class Network(NamedTuple):
             raise UserError(f"{self.name}: returned {shape} for 2 images, wanted (2, {self.classes})", 2)
 
 
+def check_name(name: str, pretrained: bool) -> None:
+    """UserError, before any image is read, unless it is timm's name, or module:function without timm's weights."""
+    if ":" in name:
+        if pretrained:
+            raise UserError(f"--pretrained: loads weights of timm's networks, not of {name}; load them in it", 2)
+    elif not timm.is_model(name):
+        raise UserError(f"--network {name}: not a name of timm (wanted one, or module:function)", 2)
+
+
 def shares(model: nn.Module) -> list[float]:
     """The share s of each inserted layer; empty for layers without one."""
     return [parameter.item() for name, parameter in model.named_parameters() if name.endswith(f"{INSERTED}.0.share")]
@@ -99,8 +108,6 @@ def digest(model: nn.Module) -> str:
 
 
 def _of_timm(name: str, pretrained: bool, classes: int) -> nn.Module:
-    if not timm.is_model(name):
-        raise UserError(f"--network {name}: not a name of timm (wanted one, or module:function)", 2)
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=classes)
     except Exception as error:  # of the download or the family's own arguments

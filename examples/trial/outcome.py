@@ -57,7 +57,7 @@ def cost_table(budget: Budget, runs: Sequence[Mapping[str, Any]]) -> str:
     for arm, steps in budget.steps.items():
         ended = [share for run in runs if run["arm"] == arm for share in run["shares"]]
         added = f"{budget.parameters[arm] - plain[0]:,}" if arm != NOTHING else f"{plain[0]:,} in all"
-        s = f"{min(ended):.2f} to {max(ended):.2f}" if ended else ""
+        s = " to ".join(f"{round(end, 2) + 0.0:.2f}" for end in (min(ended), max(ended))) if ended else ""  # no -0.00
         rows.append([ARMS[arm].title, added, steps, f"{budget.step_seconds[arm] / plain[1]:.2f}", s])
     return table(["arm", "trained numbers added", "steps", "time of a step", "s at the end"], rows)
 
@@ -68,8 +68,8 @@ def report(config: Mapping[str, Any], budget: Budget, runs: Sequence[Mapping[str
     parts = [
         f"# Does it help? {config['network']} on {config['data']}",
         f"{config['seeds']} seeds, {config['train_images']} images to train and {config['test_images']} to test, "
-        f"{len(config['classes'])} classes, {config['image_size']}x{config['image_size']} pixels, {config['epochs']} "
-        f"epochs, arms matched by {config['match']}; start {config['start']!r}, layers at "
+        f"{len(config['classes'])} classes, {config['image_size']}x{config['image_size']} pixels, epochs: "
+        f"{config['epochs']}, arms matched by {config['match']}; start {config['start']!r}, layers at "
         f"{', '.join(config['locations'])}; torch {config['torch']}, on {config['device']}.",
         *(f"**{warning}**" for warning in warnings(config, found[0].accuracy.mean, runs)),
         results_table(found),

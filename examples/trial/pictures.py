@@ -112,8 +112,10 @@ def _read(folder: Path, classes: Sequence[str], size: int, workers: int | None) 
         labels += [label] * len(found.files)
     if workers is None:
         workers = min(4, cores()) if len(files) > FEW else 0
-    images = list(run_tasks(partial(_read_one, size=size), files, workers, f"images of {folder.name}"))
-    return _split_of(np.stack(images), labels)
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    for index, image in enumerate(run_tasks(partial(_read_one, size=size), files, workers, f"images of {folder.name}")):
+        images[index] = image
+    return _split_of(images, labels)
 
 
 def _read_one(file: Path, size: int) -> np.ndarray:

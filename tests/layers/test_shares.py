@@ -84,3 +84,21 @@ def test_a_share_that_is_not_one_number_is_refused(shape):
         with pytest.raises(ValueError, match="share must be one number"):
             layer = EmamCase(1, 4, 2, 3, 3).layer(backend=backend, dtype=torch.float32)
             layer.mixed(x, torch.ones(shape))
+
+
+@pytest.mark.parametrize("share, given", [(0.5, "float 0.5"), (torch.tensor(1), "torch.int64"), (torch.tensor(1j), "")])
+def test_a_share_that_is_no_floating_point_tensor_is_refused(share, given):
+    x, weights = torch.ones(1, 4, 3, 3), (torch.ones(2, 4), torch.ones(4, 2), torch.ones(1, 2, 3, 3))
+    with pytest.raises(TypeError, match=f"share must be a floating-point tensor, .* got {given}"):
+        functional.scam(x, *weights, share=share)
+    with pytest.raises(TypeError, match=f"share must be a floating-point tensor, .* got {given}"):
+        EmamCase(1, 4, 2, 3, 3).layer(dtype=torch.float32).mixed(x, share)
+
+
+def test_a_share_on_another_device_is_refused():
+    x, weights = torch.ones(1, 4, 3, 3), (torch.ones(2, 4), torch.ones(4, 2), torch.ones(1, 2, 3, 3))
+    share = torch.zeros(1, device="meta")
+    with pytest.raises(RuntimeError, match=r"SCAM needs .* on one device, got the input on cpu and share on meta"):
+        functional.scam(x, *weights, share=share)
+    with pytest.raises(RuntimeError, match=r"EMAM needs .* on one device, got the input on cpu and share on meta"):
+        EmamCase(1, 4, 2, 3, 3).layer(dtype=torch.float32).mixed(x, share)

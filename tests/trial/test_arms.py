@@ -93,7 +93,6 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("no_such_network", "not a name of timm"),
         ("tests.trial.nowhere:tiny", "No module named"),
         ("tests.trial.odd_networks:nobody", "no attribute 'nobody'"),
         ("tests.trial.odd_networks:a_number", "returned int, wanted an nn.Module"),

@@ -90,12 +90,39 @@ def test_a_stopped_trial_ends_with_the_table_of_one_that_was_not(
     assert not done
 
 
-def test_the_criterion_is_written_before_anything_is_trained(folder: Path, tmp_path: Path, capsys: Any) -> None:
-    code, printed, _ = call(does_it_help.main, capsys, *options(folder, tmp_path / "out"), "--estimate")
-    assert code == 0 and "trainings to do: 4 of 4, about" in printed and "NCHW 16x12x12" in printed
+def stop_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when the first training begins."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(does_it_help, "train", interrupt)
+
+
+def test_the_criterion_is_written_before_anything_is_trained(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_before_training(monkeypatch)
+    code, printed, _ = call(does_it_help.main, capsys, *options(folder, tmp_path / "out"))
+    assert code == 130 and "trainings to do: 4 of 4, about" in printed and "NCHW 16x12x12" in printed
+    assert "own: 16 images to train, 4 to test, classes: blue, red\n" in printed
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["criterion"]["level"] == 0.05 and "Holm" in config["criterion"]["correction"]
     assert config["locations"] == ["1", "3"] and not (tmp_path / "out/runs").exists()
+
+
+def test_an_estimate_leaves_nothing_so_that_settings_may_change(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = call(does_it_help.main, capsys, *options(folder, out), "--estimate")
+    assert code == 0 and "trainings to do: 4 of 4, about" in printed and not out.exists()
+    with monkeypatch.context() as stopping:
+        stop_before_training(stopping)
+        assert call(does_it_help.main, capsys, *options(folder, out, epochs="1"))[0] == 130
+    assert call(does_it_help.main, capsys, *options(folder, out, epochs="1"), "--estimate")[0] == 0
+    code, error = refused(capsys, *options(folder, out, epochs="3"), "--estimate")
+    assert code == 2 and "made with another epochs" in error
 
 
 def test_matched_by_time_a_slower_arm_gets_fewer_steps() -> None:
@@ -104,9 +131,13 @@ def test_matched_by_time_a_slower_arm_gets_fewer_steps() -> None:
     assert budget.matched(30, seconds, "epochs") == {"nothing": 30, "emam": 30, "eca": 30}
 
 
-def test_a_trial_matched_by_time_does_the_steps_that_were_stored(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_trial_matched_by_time_does_the_steps_that_were_stored(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = options(folder, tmp_path / "out", match="time")
-    assert call(does_it_help.main, capsys, *arguments, "--estimate")[0] == 0
+    with monkeypatch.context() as stopping:
+        stop_before_training(stopping)
+        assert call(does_it_help.main, capsys, *arguments)[0] == 130
     file = tmp_path / "out/budget.json"
     stored = json.loads(file.read_text())
     stored["steps"] = {"nothing": 4, "emam": 3}
@@ -135,6 +166,19 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     code, error = refused(capsys, *options(folder, tmp_path / "out", **changed))
     assert code == 2 and said in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_name_is_found_before_images_are_read(tmp_path: Path, capsys: Any) -> None:
+    code, error = refused(capsys, *options(tmp_path / "nowhere", tmp_path / "out", network="no_such_network"))
+    assert code == 2 and "--network no_such_network: not a name of timm" in error
+    code, error = refused(capsys, *options(tmp_path / "nowhere", tmp_path / "out"), "--pretrained")
+    assert code == 2 and "--pretrained: loads weights of timm's networks" in error
+
+
+def test_results_may_not_become_a_class(folder: Path, capsys: Any) -> None:
+    for out in (folder / "out", folder / "red/out"):
+        code, error = refused(capsys, *options(folder, out))
+        assert code == 2 and "is in --data" in error and not out.exists()
 
 
 def test_nothing_alone_is_no_trial(folder: Path, tmp_path: Path, capsys: Any) -> None:

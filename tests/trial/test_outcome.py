@@ -59,6 +59,8 @@ def test_costs_are_beside_those_of_nothing() -> None:
     text = outcome.cost_table(BUDGET, runs())
     assert cells(text, "EMAM") == ["EMAM", "5", "8", "1.50", "0.25 to 0.25"]
     assert cells(text, "nothing") == ["nothing", "10 in all", "8", "1.00", ""]
+    still = [run | {"shares": [-0.001, 0.004]} for run in runs()]
+    assert cells(outcome.cost_table(BUDGET, still), "EMAM")[-1] == "0.00 to 0.00"
 
 
 def test_a_trial_that_can_show_little_says_why() -> None:
