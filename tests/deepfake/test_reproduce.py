@@ -220,7 +220,7 @@ def test_with_all_prepared_the_videos_are_not_needed(tmp_path, capsys, monkeypat
     monkeypatch.setattr(estimates, "measure", lambda *_: estimates.Measured(1.0, 1.0, 10**6))
     command = prepared(tmp_path / "out", *TINY)
     reproduce.main([*command, "--plan"])
-    assert re.search(r"train c23 panet once: about \d+ s, 1 MB", capsys.readouterr().out)
+    assert re.search(r"train c23 panet once: about \d+ s, 1\.0 MB", capsys.readouterr().out)
     (tmp_path / "out" / "data" / "c23" / "manifest.jsonl").unlink()
     with pytest.raises(UserError, match="gone: no such folder"):
         reproduce.main([*command, "--plan"])
@@ -278,7 +278,7 @@ def test_the_cache_is_made_between_preparing_and_training(tmp_path, capsys, monk
     assert [line.split()[0] for line in lines[1:4]] == ["2", "3", "4"]
     assert re.search(r"cache c23 .*cache.py .*--image-size 64 --splits train val test$", lines[1])
     assert re.search(r"train.py .*--watch-test --cache .*cache/c23", lines[2])
-    assert "cache c23: 0 MB" in "\n".join(lines)
+    assert "cache c23: 73.7 kB" in "\n".join(lines)
     with pytest.raises(UserError, match="'train c23 panet seed 0' needs step 'cache c23'"):
         reproduce.main([*command, "--cache", "--step", "3"])
 

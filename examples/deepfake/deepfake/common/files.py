@@ -93,6 +93,14 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def shown_size(size: float) -> str:
+    """A number of bytes in words, with one digit after the point."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6)):
+        if size >= length / 10:
+            return f"{size / length:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
 def check_regular(path: str | Path, kind: str) -> None:
     """UserError unless a path leads to a regular file: opening a pipe waits for another program."""
     try:

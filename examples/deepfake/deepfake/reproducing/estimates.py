@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..common.cli import UserError
-from ..common.files import free_space
+from ..common.files import free_space, shown_size
 from ..common.texts import read_json
 from ..dataset.manifest import list_images
 from ..media.faces import face_detector
@@ -70,13 +70,13 @@ def print_estimate(
                 found[name] = estimate_run(experiment, kind, *of_model)
             seconds, size = found[name]
             about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to fill a cache is not estimated
-            print(f"{name}{' once' if of else ''}: {about}{gigabytes(size)}")
+            print(f"{name}{' once' if of else ''}: {about}{shown_size(size)}")
     totals = [found[" ".join(name[:3])] for name in left]
     seconds, room = (sum(values) for values in zip(*totals, strict=True))
-    print(f"left: about {shown(seconds)} here, {gigabytes(room)}")
+    print(f"left: about {shown(seconds)} here, {shown_size(room)}")
     free = free_space(experiment.out)
     if free < room:
-        raise UserError(f"{experiment.out}: {gigabytes(free)} free, about {gigabytes(room)} needed")
+        raise UserError(f"{experiment.out}: {shown_size(free)} free, about {shown_size(room)} needed")
     trainings = [(name, of) for name, of in zip(names, left, strict=True) if of[0] == "train"]
     return {name: found[" ".join(of[:3])][0] / settings[of[2]].epochs for name, of in trainings}
 
@@ -172,8 +172,3 @@ def shown(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def gigabytes(size: float) -> str:
-    """A number of bytes in words."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
