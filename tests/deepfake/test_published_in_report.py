@@ -14,7 +14,7 @@ from deepfake.reproducing.coverage import Coverage
 from deepfake.reproducing.published_weights import published_section, read_published
 from tests.deepfake.finished_trainings import PAPERS, result
 
-FFPP = Coverage("f" * 64, official=True, is_ffpp=True, missing=[], problems=Counter())
+FFPP = Coverage("f" * 64, official=True, is_ffpp=True, missing=[], problems=Counter(), people={})
 OTHER = FFPP._replace(fingerprint="0" * 64, is_ffpp=False)
 
 
