@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,14 @@ def test_a_step_that_was_started_is_resumed(tmp_path):
     assert "--resume" not in step.command()
     started.touch()
     assert step.command()[-1] == "--resume"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_ignores_sigusr1_which_would_end_it_before_its_processes_have_saved(processes, monkeypatch):
+    code = f"import signal, sys; sys.exit((signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN) != {processes > 1})"
+    monkeypatch.setattr(Step, "command", lambda step: ["-c", code])
+    Step("one", "train.py", (), done=lambda: False, processes=processes).run()
 
 
 def test_several_processes_run_under_torchrun():
