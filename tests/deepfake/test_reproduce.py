@@ -158,8 +158,8 @@ def test_the_plan_has_estimates_of_time_and_space(tmp_path, capsys):
     out = capsys.readouterr().out
     assert re.search(r"prepare c23: about [\d.]+ (s|min), [\d.]+ MB", out)
     for once in ("train c23 panet", "evaluate c23 recce"):
-        assert re.search(rf"{once} once: about [\d.]+ (s|min), [\d.]+ (MB|GB)", out)
-    assert re.search(r"left: about .+ here, [\d.]+ (MB|GB)\n", out)
+        assert re.search(rf"{once} once: about [\d.]+ (s|min), [\d.]+ (bytes|MB|GB)", out)
+    assert re.search(r"left: about .+ here, [\d.]+ (bytes|MB|GB)\n", out)
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,11 @@ def free_space(folder: Path) -> int:
 
 
 def shown_size(size: float) -> str:
-    """A number of bytes in words, with one digit after the point."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6)):
+    """A number of bytes in words, such as 0.1 GB, 99.0 MB, 99 bytes."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= length / 10:
             return f"{size / length:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
+    return f"{size:.0f} bytes"
 
 
 def check_regular(path: str | Path, kind: str) -> None:
