@@ -45,7 +45,7 @@ def _is_of_published_weights(metrics: Any) -> bool:
         weights, frame = metrics["weights"], metrics["frame"]
         texts = [metrics["fingerprint"], *(weights[key] for key in ("file", "sha256", "network", "code"))]
         figures = [frame[metric] for metric in METRIC_NAMES]
-        fits = metrics["split"] == "test" and weights["network"] in BENCHS_AUC
+        fits = bool(metrics["split"] == "test" and weights["network"] in BENCHS_AUC)
     except (KeyError, TypeError):
         return False
     return fits and all(isinstance(text, str) for text in texts) and all(type(figure) is float for figure in figures)
