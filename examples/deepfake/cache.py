@@ -20,7 +20,7 @@ import deepfake  # noqa: F401  # isort: skip (first: Ctrl-C during the imports b
 import numpy as np
 
 from deepfake.common.cli import Parser, UserError, in_range, non_empty, path, positive_int, reading_input, run
-from deepfake.common.files import free_space, make_folder, write_json
+from deepfake.common.files import free_space, make_folder, shown_size, write_json
 from deepfake.common.lock import locked
 from deepfake.common.workers import run_tasks
 from deepfake.data import open_split
@@ -74,7 +74,7 @@ def check_space(cache: Path, data: dict[str, Images]) -> None:
     needed = sum(3 * images.image_size**2 * len(images) for images in left)
     free = free_space(cache)
     if needed > free:
-        raise UserError(f"{cache}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
+        raise UserError(f"{cache}: needs {shown_size(needed)}, but {shown_size(free)} are free")
 
 
 def described(images: Images) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def build(images: Images, cache: Path, split: str, workers: int) -> None:
     finally:
         partial.unlink(missing_ok=True)
     write_json(file.with_suffix(".json"), described(images))
-    print(f"{file}: {len(images)} images, {file.stat().st_size / 1e9:.2f} GB")
+    print(f"{file}: {len(images)} images, {shown_size(file.stat().st_size)}")
 
 
 def write_pixels(chunk: Chunk) -> None:

@@ -32,6 +32,7 @@ from deepfake.reproducing.estimates import print_estimate
 from deepfake.reproducing.plan import Experiment, plan
 from deepfake.reproducing.planned_data import Parts, planned, prepared, print_data
 from deepfake.reproducing.preflight import preflight
+from deepfake.reproducing.published_weights import FOLDER, read_published
 from deepfake.reproducing.report import write_report
 from deepfake.reproducing.steps import Step, numbered, print_plan, run_step, run_steps
 from deepfake.reproducing.table_one import MODELS
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         experiment = read_experiment(args)
         recipe = recipe_of(experiment)
         steps = plan(experiment)
+        read_published(experiment.out / FOLDER)  # the report reads them after the last step: errors show now
         chosen = steps if number is None else [numbered(steps, number)]
         tasks = tasks_left(experiment, steps) if show_only or number is None else {}
         if not show_only:

@@ -149,7 +149,7 @@ def test_bad_input_is_refused_and_writes_nothing(
     assert "no such folder" in refusal(str(tmp_path / "none"), str(tmp_path / "c"))
     assert "not a whole number from 16" in refusal(str(noise_images), str(tmp_path / "c"), "--image-size", "3")
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
-    assert "GB are free" in refusal(str(noise_images), str(tmp_path / "c"))
+    assert refusal(str(noise_images), str(tmp_path / "c")).endswith("MB, but 10 bytes are free")
 
 
 def test_the_demo_has_no_cache(tmp_path: Path) -> None:
@@ -175,3 +175,8 @@ def test_a_cache_of_the_demonstration_is_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(UserError, match="the demo's images are in memory") as caught:
         cache.main([name, str(tmp_path / "cache")])
     assert caught.value.exit_code == 2 and not (tmp_path / "cache").exists()
+
+
+def test_a_size_is_shown_in_the_unit_in_which_it_is_not_zero() -> None:
+    shown = [files.shown_size(size) for size in (0, 99, 100, 73_728, 99_999, 1e5, 1.6e7, 1e8, 2.5e12)]
+    assert shown == ["0 bytes", "99 bytes", "0.1 kB", "73.7 kB", "100.0 kB", "0.1 MB", "16.0 MB", "0.1 GB", "2500.0 GB"]

@@ -182,8 +182,15 @@ def test_the_command_says_that_maps_of_small_inputs_are_too_coarse(tmp_path, cap
 
 def test_landmarks_are_scaled_from_the_pixels_of_the_stored_image(tmp_path):
     images = open_folder(data_with_landmarks(tmp_path / "data", (FACE_68 * 0.8).tolist()), "test", 160)
-    mask = faces_of(images).masks[0]["mouth"]
+    mask = regions(faces_of(images).points[0], 160)["mouth"]
     assert np.argwhere(mask).mean(0) == pytest.approx([0.7 * 160, 0.5 * 160], abs=1)
+
+
+def test_a_network_without_emam_has_no_gate(tmp_path, capsys):
+    run, data = save_run(tmp_path / "run", build("xception")), data_with_landmarks(tmp_path / "data", FACE_68.tolist())
+    explain.main([str(run), "--focus", str(data), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "| EMAM's gate | this network has none |" in printed and "| Grad-CAM, 2 x 2 | too coarse" in printed
 
 
 @pytest.mark.parametrize("landmarks", [[[1, 2, 3]], [["a", 1]], 7, [[1, float("inf")]], [[1e300, 0]], [[True, 0]]])

@@ -96,6 +96,12 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "last.pt")
 
 
+def test_a_tensor_without_numbers_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": torch.zeros(2, device="meta")}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt refused: a tensor in it is larger than what is stored of it"):
+        load_state(tmp_path / "last.pt")
+
+
 def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
     torch.save({"model": torch.zeros(10**6, 10**6, layout=torch.sparse_coo)}, tmp_path / "last.pt")
     with pytest.raises(UserError, match=r"last\.pt refused: "):

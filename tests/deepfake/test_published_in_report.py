@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import reproduce
 from deepfake.common.cli import UserError
 from deepfake.reproducing import report
 from deepfake.reproducing.coverage import Coverage
 from deepfake.reproducing.published_weights import published_section, read_published
 from tests.deepfake.finished_trainings import PAPERS, result
 
-FFPP = Coverage("f" * 64, official=True, is_ffpp=True, missing=[], problems=Counter())
+FFPP = Coverage("f" * 64, official=True, is_ffpp=True, missing=[], problems=Counter(), people={})
 OTHER = FFPP._replace(fingerprint="0" * 64, is_ffpp=False)
 
 
@@ -66,10 +67,21 @@ def test_weights_evaluated_on_other_data_are_named_and_left_out(tmp_path):
     assert "Left out, since they are of other data than this report: `published/b`." in text and "b.pth" not in text
 
 
-@pytest.mark.parametrize("changed", [{"weights": None}, {"split": "val"}, {"weights": {"network": "panet"}}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"weights": None}, {"split": "val"}, {"weights": {"network": "panet"}}, {"frame": {"acc": 1.0, "auc": None}}],
+)
 def test_another_evaluation_is_refused(changed, tmp_path):
     with pytest.raises(UserError, match=r"a.metrics\.json: not of published weights \(wanted what evaluate\.py"):
         read_published(evaluated(tmp_path, "a", **changed))
+
+
+def test_another_evaluation_is_refused_before_the_first_step(tmp_path):
+    (tmp_path / "out" / "published" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "published" / "a" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match=r"metrics\.json: not of published weights"):
+        reproduce.main([str(tmp_path / "gone"), str(tmp_path / "out")])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["published"]
 
 
 def test_the_report_begins_with_it(tmp_path):

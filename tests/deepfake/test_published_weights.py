@@ -154,8 +154,17 @@ def test_other_resizings_cut_the_central_square_and_do_not_antialias(resize):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"fc.bias": torch.tensor([float("nan")])}, "1 tensors hold numbers of another kind, or NaN (classifier.bias)"),
-        ({"fc.bias": torch.tensor([1])}, "1 tensors hold numbers of another kind, or NaN (classifier.bias)"),
+        (
+            {"fc.bias": torch.tensor([float("nan")])},
+            "1 tensors hold numbers of another kind, NaN, or negative variances (classifier.bias)",
+        ),
+        (
+            {"fc.bias": torch.tensor([1])},
+            "1 tensors hold numbers of another kind, NaN, or negative variances (classifier.bias)",
+        ),
+        ({"fc.weight": torch.zeros(1, 2048, dtype=torch.float8_e4m3fn)}, "1 tensors hold numbers of another kind"),
+        ({"encoder.bn1.running_var": -torch.ones(32)}, "negative variances (encoder.bn1.running_var)"),
+        ({"fc.weight": torch.zeros(0, 2048), "fc.bias": torch.zeros(0)}, "0 logits (wanted 1, of fake, or 2"),
         ({"fc.bias": None, "decoder6.0.weight": None}, "2 missing ("),
         ({"ema.decay": torch.tensor(0.9)}, "1 unknown (ema.decay)"),
         ({"fc.weight": torch.zeros(1, 7)}, "fc.weight (1, 7) instead of (1, 2048)"),

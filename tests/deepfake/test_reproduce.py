@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,14 @@ def test_a_step_that_was_started_is_resumed(tmp_path):
     assert "--resume" not in step.command()
     started.touch()
     assert step.command()[-1] == "--resume"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_ignores_sigusr1_which_would_end_it_before_its_processes_have_saved(processes, monkeypatch):
+    code = f"import signal, sys; sys.exit((signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN) != {processes > 1})"
+    monkeypatch.setattr(Step, "command", lambda step: ["-c", code])
+    Step("one", "train.py", (), done=lambda: False, processes=processes).run()
 
 
 def test_several_processes_run_under_torchrun():
@@ -149,8 +158,8 @@ def test_the_plan_has_estimates_of_time_and_space(tmp_path, capsys):
     out = capsys.readouterr().out
     assert re.search(r"prepare c23: about [\d.]+ (s|min), [\d.]+ MB", out)
     for once in ("train c23 panet", "evaluate c23 recce"):
-        assert re.search(rf"{once} once: about [\d.]+ (s|min), [\d.]+ (MB|GB)", out)
-    assert re.search(r"left: about .+ here, [\d.]+ (MB|GB)\n", out)
+        assert re.search(rf"{once} once: about [\d.]+ (s|min), [\d.]+ (bytes|MB|GB)", out)
+    assert re.search(r"left: about .+ here, [\d.]+ (bytes|MB|GB)\n", out)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +229,7 @@ def test_with_all_prepared_the_videos_are_not_needed(tmp_path, capsys, monkeypat
     monkeypatch.setattr(estimates, "measure", lambda *_: estimates.Measured(1.0, 1.0, 10**6))
     command = prepared(tmp_path / "out", *TINY)
     reproduce.main([*command, "--plan"])
-    assert re.search(r"train c23 panet once: about \d+ s, 1 MB", capsys.readouterr().out)
+    assert re.search(r"train c23 panet once: about \d+ s, 1\.0 MB", capsys.readouterr().out)
     (tmp_path / "out" / "data" / "c23" / "manifest.jsonl").unlink()
     with pytest.raises(UserError, match="gone: no such folder"):
         reproduce.main([*command, "--plan"])
@@ -278,7 +287,7 @@ def test_the_cache_is_made_between_preparing_and_training(tmp_path, capsys, monk
     assert [line.split()[0] for line in lines[1:4]] == ["2", "3", "4"]
     assert re.search(r"cache c23 .*cache.py .*--image-size 64 --splits train val test$", lines[1])
     assert re.search(r"train.py .*--watch-test --cache .*cache/c23", lines[2])
-    assert "cache c23: 0 MB" in "\n".join(lines)
+    assert "cache c23: 73.7 kB" in "\n".join(lines)
     with pytest.raises(UserError, match="'train c23 panet seed 0' needs step 'cache c23'"):
         reproduce.main([*command, "--cache", "--step", "3"])
 

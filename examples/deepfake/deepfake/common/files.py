@@ -93,6 +93,14 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def shown_size(size: float) -> str:
+    """A number of bytes in words, such as 0.1 GB, 99.0 MB, 99 bytes."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= length / 10:
+            return f"{size / length:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def check_regular(path: str | Path, kind: str) -> None:
     """UserError unless a path leads to a regular file: opening a pipe waits for another program."""
     try:

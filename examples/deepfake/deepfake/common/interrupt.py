@@ -1,6 +1,7 @@
 """Ctrl-C, and what schedulers send to end a job: as a request between two steps, or as an exception.
 
-They send SIGTERM, or before a job's time is over SIGUSR1 (SLURM's `--signal=USR1@120`).
+They send SIGTERM, or before a job's time is over SIGUSR1 (SLURM's `--signal=USR1@120`). torchrun does not
+survive SIGUSR1.
 """
 
 from __future__ import annotations

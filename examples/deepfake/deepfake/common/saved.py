@@ -70,10 +70,10 @@ def _check_texts(pickled: IO[bytes], file: Path) -> None:
 
 
 def _is_stored_whole(tensor: Any) -> bool:
-    """Whether memory holds each of a tensor's elements, as it does not those of expanded and sparse ones."""
+    """Whether memory holds each of a tensor's elements, as it does not those of expanded, sparse and meta ones."""
     import torch
 
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided or tensor.is_meta:
         return False
     return bool(tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
 

@@ -2,10 +2,11 @@
 
 A manifest has one JSON object per line. `path` (relative to the folder), `label` (0 real, 1 fake) and `split` (train,
 val or test) are required; `method` ("real" for reals) and `video` (an id; a still photo is its own video) are optional.
-`landmarks`, a list of [x, y] in pixels of the image in one of the orders of landmarks.py, is read by explain.py
---focus. prepare.py writes more: `box`, if it is not null, says that the image was cut around this box of a face; frame,
-score, faces, detector and sha256 are for people to read. A line with `problem` and without `path` reports a video or
-frame that yielded no image, and why.
+`person`, a text, says who is shown: the intervals of reproduce.py's report are then by person. `landmarks`, a list of
+[x, y] in pixels of the image in one of the orders of landmarks.py, is read by explain.py --focus. prepare.py writes
+more: `box`, if it is not null, says that the image was cut around this box of a face; frame, score, faces, detector and
+sha256 are for people to read. A line with `problem` and without `path` reports a video or frame that yielded no image,
+and why.
 
 A folder without a manifest holds real/ and fake/, either directly or under train/, val/ (or valid/, validation/) and
 test/. A folder inside fake/ names the method. Images in a deeper folder (real/007/, fake/swap/007_012/) are the frames
@@ -265,6 +266,7 @@ def _parse(line: str, where: str) -> tuple[Record, str] | None:
             f'{where}: method {method[:100]!r} with label {label} (wanted "real" for 0, another name for 1)'
         )
     video = _text(row, "video", where, default=path)
+    _text(row, "person", where, default="")  # the report reads it
     return Record(
         path, label, row["split"], method, f"{method}/{video}", _has_box(row, where), _landmarks(row, where)
     ), video

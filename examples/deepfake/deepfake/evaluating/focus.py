@@ -8,6 +8,7 @@ if the smallest region covers at least one of its cells, at an input of LEAST_IN
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,16 +39,15 @@ UNTRAINED = (1, 2, 3)  # seeds
 
 
 class Faces(NamedTuple):
-    """Images with landmarks: which of a data set's they are, the person of each, the masks of each."""
+    """Images with landmarks: which of a data set's they are, and of each the person and the points in its square.
+
+    smallest: mean area of the smallest region, an eye, nose or mouth, in shares of the image.
+    """
 
     indices: list[int]
     people: list[str]
-    masks: list[dict[str, NDArray[np.bool_]]]
-
-    def smallest(self) -> float:
-        """Mean area of the smallest region, an eye, nose or mouth, in shares of the image."""
-        means = [np.mean([mask[name].mean() for mask in self.masks]) for name in self.masks[0] if name != FACE]
-        return float(min(means))
+    points: list[Floats]
+    smallest: float
 
 
 class Looks(NamedTuple):
@@ -62,20 +62,21 @@ class Looks(NamedTuple):
 
 def faces_of(images: Images) -> Faces:
     """The images with landmarks. UserError if there is none, or if the landmarks of one are wrong."""
-    found = Faces([], [], [])
-    for index, points in enumerate(images.landmarks):
-        if points is None:
-            continue
+    known = {index: points for index, points in enumerate(images.landmarks) if points is not None}
+    if not known:
+        raise UserError(f"{images.description}: no image has landmarks, by which eyes, nose and mouth are found")
+    people = [group_of(images.videos[index].partition("/")[2]) for index in known]
+    squares: list[Floats] = []
+    areas: dict[str, float] = defaultdict(float)
+    for index, points in tqdm(known.items(), "landmarks", leave=False, disable=None, unit="image"):
+        squares.append(in_square(points, images.crop(index).shape, images.image_size))
         try:
-            masks = regions(in_square(points, images.crop(index).shape, images.image_size), images.image_size)
+            masks = regions(squares[-1], images.image_size)
         except UserError as error:
             raise UserError(f"{images.names[index]}: {error}") from None
-        found.indices.append(index)
-        found.people.append(group_of(images.videos[index].partition("/")[2]))
-        found.masks.append(masks)
-    if not found.indices:
-        raise UserError(f"{images.description}: no image has landmarks, by which eyes, nose and mouth are found")
-    return found
+        for name, mask in masks.items():
+            areas[name] += float(mask.mean()) / len(known)
+    return Faces(list(known), people, squares, min(area for name, area in areas.items() if name != FACE))
 
 
 def focus(
@@ -83,9 +84,9 @@ def focus(
 ) -> dict[str, Any]:
     """What explain.py --focus reports of a detector on a split; `untrained` makes a network with random weights."""
     faces = faces_of(images)
-    size, smallest = images.image_size, faces.smallest()
+    size = images.image_size
     cells = _looks(model, images, faces, batch_size, most=1).cells
-    reasons = {name: too_coarse(cells[name], size, smallest) for name in cells}
+    reasons = {name: too_coarse(cells[name], size, faces.smallest) for name in cells}
     found: dict[str, Any] = {"images": len(faces.indices), "people": len(set(faces.people)), "untrained": list(seeds)}
     maps = found["maps"] = {name: {"cells": list(cells[name]), "too_coarse": reasons[name]} for name in cells}
     if all(reasons.values()):
@@ -138,7 +139,8 @@ def _looks(model: nn.Module, images: Images, faces: Faces, batch_size: int, most
     chosen = faces.indices[:most]
     for first in tqdm(range(0, len(chosen), batch_size), "maps", leave=False, disable=None, unit="batch"):
         pixels = stack(images, chosen[first : first + batch_size])[0]
-        for seen, masks in zip(heat_maps(model, to_unit_range(pixels).to(device)), faces.masks[first:], strict=False):
+        for seen, points in zip(heat_maps(model, to_unit_range(pixels).to(device)), faces.points[first:], strict=False):
+            masks = regions(points, images.image_size)  # again each time: those of 70,000 images would fill 30 GB
             found.logits.append(seen.logit)
             for name in MAPS:
                 if name in seen.maps:
@@ -198,7 +200,11 @@ def _with_interval(values: Floats) -> list[float]:
 def focus_table(found: dict[str, Any]) -> str:
     """The result in Markdown."""
     rows: list[list[object]] = []
-    for name, of in found["maps"].items():
+    for name in MAPS:
+        of = found["maps"].get(name)
+        if of is None:
+            rows.append([name, "this network has none", "", "", ""])
+            continue
         named = f"{name}, {of['cells'][0]} x {of['cells'][1]}"
         if of["too_coarse"] is not None:
             rows.append([named, "too coarse to say: " + of["too_coarse"], "", "", ""])

@@ -63,8 +63,10 @@ def choose_people(photos: list[Photo], identities: int | None, seed: int, shots:
     chosen = set(np.random.default_rng([seed, 0]).permutation(people)[:identities].tolist())
     kept = [photo for photo in photos if photo.person in chosen]
     if len(kept) * shots > MOST_CLIPS:
-        clips = f"{len(kept)} photos" + (f" x {shots} shots" if shots > 1 else "")
-        raise UserError(f"{clips} (wanted at most {MOST_CLIPS}; choose fewer people with --identities)")
+        clips, fewer = (f" x {shots} shots", " or fewer --shots") if shots > 1 else ("", "")
+        raise UserError(
+            f"{len(kept)} photos{clips} (wanted at most {MOST_CLIPS}; choose fewer people with --identities{fewer})"
+        )
     return kept
 
 

@@ -81,8 +81,8 @@ def people_needed(difference: float, low: float, high: float, tested: int) -> st
         return "differs from 0"
     nearer = difference - low if difference > 0 else high - difference
     factor = (nearer / difference) ** 2 if difference else math.inf
-    needed = math.ceil(tested * factor) if factor * tested < MOST_PEOPLE else None
-    return f"cannot be told from 0; it would take about {needed or f'more than {MOST_PEOPLE}'} people"
+    needed = f"about {math.ceil(tested * factor)}" if factor * tested < MOST_PEOPLE else f"more than {MOST_PEOPLE}"
+    return f"cannot be told from 0; it would take {needed} people"
 
 
 def _by_seed(found: Cell) -> str:

@@ -49,7 +49,7 @@ def read_coverage(folder: Path) -> Coverage:
         ffpp.is_test_split(tested),
         missing,
         problems,
-        people={} if None in people.values() else people,
+        {} if None in people.values() else people,
     )
 
 

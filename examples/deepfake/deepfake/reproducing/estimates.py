@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..common.cli import UserError
-from ..common.files import free_space
+from ..common.files import free_space, shown_size
 from ..common.texts import read_json
 from ..dataset.manifest import list_images
 from ..media.faces import face_detector
@@ -43,42 +43,55 @@ def print_estimate(
     `tasks` are the videos to prepare, by compression; `workers` are prepare.py's processes. UserError if the disk has
     too little space.
     """
-    names = [step.name for step in steps if not step.done()]
-    left = [name.split() for name in names]
+    left = [step.name for step in steps if not step.done()]
     if not left:
         return {}
-    counts = {compression: _images(experiment, compression, tasks) for compression in experiment.compressions}
-    wanted = {name[2] for name in left if len(name) > 2}
     settings = {model: settings.over(experiment.processes) for model, settings in experiment.models.items()}
-    measured = {model: _measure(settings[model], experiment.processes) for model in settings if model in wanted}
-    compressions = list(dict.fromkeys(name[1] for name in left))
-    preparations = {name: preparing(tasks[name], workers, experiment.image_size) for name in compressions
-                    if name in tasks}  # fmt: skip
-    reading = {name: preparations[name].reading if name in tasks else _reading(experiment, name)
-               for name in compressions}  # fmt: skip
-    found: dict[str, tuple[float, float]] = {}
-    for kind, compression, *of in left:
-        name = " ".join([kind, compression, *of[:1]])
-        if name not in found:
-            images = counts[compression]
-            if kind == "prepare":
-                found[name] = preparations[compression][:2]
-            elif kind == "cache":
-                found[name] = 0.0, sum(3 * experiment.image_size**2 * images[part] for part in experiment.cached_splits)
-            else:
-                of_model = settings[of[0]], measured[of[0]], images, reading[compression]
-                found[name] = estimate_run(experiment, kind, *of_model)
-            seconds, size = found[name]
-            about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to fill a cache is not estimated
-            print(f"{name}{' once' if of else ''}: {about}{gigabytes(size)}")
-    totals = [found[" ".join(name[:3])] for name in left]
-    seconds, room = (sum(values) for values in zip(*totals, strict=True))
-    print(f"left: about {shown(seconds)} here, {gigabytes(room)}")
+    costs = _costs(experiment, settings, list(dict.fromkeys(map(_whatever_seed, left))), tasks, workers)
+    for name, (seconds, size) in costs.items():
+        kind, _, *of = name.split()
+        about = "" if kind == "cache" else f"about {shown(seconds)}, "  # the time to fill a cache is not estimated
+        print(f"{name}{' once' if of else ''}: {about}{shown_size(size)}")
+    seconds, room = (sum(values) for values in zip(*(costs[_whatever_seed(name)] for name in left), strict=True))
+    print(f"left: about {shown(seconds)} here, {shown_size(room)}")
     free = free_space(experiment.out)
     if free < room:
-        raise UserError(f"{experiment.out}: {gigabytes(free)} free, about {gigabytes(room)} needed")
-    trainings = [(name, of) for name, of in zip(names, left, strict=True) if of[0] == "train"]
-    return {name: found[" ".join(of[:3])][0] / settings[of[2]].epochs for name, of in trainings}
+        raise UserError(f"{experiment.out}: {shown_size(free)} free, about {shown_size(room)} needed")
+    trainings = [name for name in left if name.startswith("train ")]
+    return {name: costs[_whatever_seed(name)][0] / settings[name.split()[2]].epochs for name in trainings}
+
+
+def _whatever_seed(name: str) -> str:
+    """Of a step's name what it costs: "train c23 panet" of "train c23 panet seed 0"."""
+    return " ".join(name.split()[:3])
+
+
+def _costs(
+    experiment: Experiment,
+    settings: dict[str, Settings],
+    names: Sequence[str],
+    tasks: dict[str, list[Task]],
+    workers: int,
+) -> dict[str, tuple[float, float]]:
+    """Seconds and bytes of each of these steps, measured now."""
+    steps = {name: name.split() for name in names}
+    compressions = list(dict.fromkeys(compression for _, compression, *_ in steps.values()))
+    models = dict.fromkeys(model for _, _, *of in steps.values() for model in of)
+    images = {name: _images(experiment, name, tasks) for name in compressions}
+    measured = {name: _measure(settings[name], experiment.processes) for name in models}
+    prepared = {name: preparing(tasks[name], workers, experiment.image_size) for name in compressions if name in tasks}
+    reading = {name: prepared[name].reading if name in tasks else _reading(experiment, name) for name in compressions}
+    costs: dict[str, tuple[float, float]] = {}
+    for name, (kind, compression, *of) in steps.items():
+        if kind == "prepare":
+            costs[name] = prepared[compression][:2]
+        elif kind == "cache":
+            count = sum(images[compression][split] for split in experiment.cached_splits)
+            costs[name] = 0.0, 3 * experiment.image_size**2 * count
+        else:
+            about = settings[of[0]], measured[of[0]], images[compression], reading[compression]
+            costs[name] = estimate_run(experiment, kind, *about)
+    return costs
 
 
 def _measure(settings: Settings, processes: int) -> Measured:
@@ -172,8 +185,3 @@ def shown(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def gigabytes(size: float) -> str:
-    """A number of bytes in words."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

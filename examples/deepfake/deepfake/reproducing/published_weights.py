@@ -33,12 +33,22 @@ def read_published(folder: Path) -> list[PublishedResult]:
     found = []
     for file in sorted(folder.glob(f"*/{METRICS_FILE}")):
         metrics = read_json(file)
-        weights = metrics.get("weights")
-        if not isinstance(weights, dict) or metrics.get("split") != "test" or weights.get("network") not in BENCHS_AUC:
-            wanted = "evaluate.py --recce-weights or --xception-weights FILE, on the test split"
-            raise UserError(f"{file}: not of published weights (wanted what {wanted} writes)")
+        if not _is_of_published_weights(metrics):
+            wanted = "evaluate.py --recce-weights or --xception-weights FILE writes, of a test split with both classes"
+            raise UserError(f"{file}: not of published weights (wanted what {wanted})")
         found.append(PublishedResult(file.parent.name, metrics))
     return found
+
+
+def _is_of_published_weights(metrics: Any) -> bool:
+    try:
+        weights, frame = metrics["weights"], metrics["frame"]
+        texts = [metrics["fingerprint"], *(weights[key] for key in ("file", "sha256", "network", "code"))]
+        figures = [frame[metric] for metric in METRIC_NAMES]
+        fits = bool(metrics["split"] == "test" and weights["network"] in BENCHS_AUC)
+    except (KeyError, TypeError):
+        return False
+    return fits and all(isinstance(text, str) for text in texts) and all(type(figure) is float for figure in figures)
 
 
 def published_section(found: Sequence[PublishedResult], coverages: Mapping[str, Coverage]) -> str:

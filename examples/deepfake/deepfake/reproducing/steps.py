@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Step:
         if left:
             raise UserError(f"step {self.name!r} needs step {left[0]!r}, which is not done")
         given = {} if epoch is None else {ESTIMATED_EPOCH: str(epoch)}
-        code = _run([sys.executable, *self.command()], os.environ | given)
+        code = _run([sys.executable, *self.command()], os.environ | given, under_torchrun=self.processes > 1)
         for number in ENDING:
             if code in (128 + number, -number):
                 raise exception_of(number)
@@ -62,9 +63,13 @@ class Step:
             raise UserError(f"step {self.name!r} ended with exit code {code}; repeat the command to continue there")
 
 
-def _run(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run a command; its exit code. A signal that ends this process ends it too, once it has saved what it has done."""
-    with subprocess.Popen(command, env=environment) as process:
+def _run(command: list[str], environment: Mapping[str, str], under_torchrun: bool = False) -> int:
+    """Run a command; its exit code. A signal that ends this process ends it too, once it has saved what it has done.
+
+    torchrun would end at SIGUSR1 before its processes have saved. Here it ignores that, and gets SIGTERM from us.
+    """
+    prepare = _ignore_sigusr1 if under_torchrun and hasattr(signal, "SIGUSR1") else None
+    with subprocess.Popen(command, env=environment, preexec_fn=prepare) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as request:
@@ -72,6 +77,10 @@ def _run(command: list[str], environment: Mapping[str, str]) -> int:
                 process.terminate()
             process.wait()
             raise
+
+
+def _ignore_sigusr1() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def print_plan(steps: Sequence[Step]) -> None:

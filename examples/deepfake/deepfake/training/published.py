@@ -31,6 +31,7 @@ class Code(NamedTuple):
     resize: Resize
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RECCES = Code("RECCE", 299, bilinear_square)
 DEEPFAKEBENCH = Code("DeepfakeBench", 256, bicubic_square)
 
@@ -77,19 +78,23 @@ def _load(file: Path) -> Any:
 
 
 def _check_numbers(file: Path, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    broken = [
-        name
-        for name, value in weights.items()
-        if value.is_floating_point() != wanted[name].is_floating_point() or not torch.isfinite(value).all()
-    ]
+    broken = [name for name, value in weights.items() if not _is_usable(name, value, wanted[name])]
     if broken:
-        raise UserError(f"{file}: {len(broken)} tensors hold numbers of another kind, or NaN ({', '.join(broken[:3])})")
+        kinds = "numbers of another kind, NaN, or negative variances"
+        raise UserError(f"{file}: {len(broken)} tensors hold {kinds} ({', '.join(broken[:3])})")
+
+
+def _is_usable(name: str, value: Tensor, wanted: Tensor) -> bool:
+    if not wanted.is_floating_point():
+        return value.dtype == wanted.dtype
+    is_variance = name.endswith("running_var")
+    return value.dtype in FLOATS and bool(torch.isfinite(value).all()) and not (is_variance and bool((value < 0).any()))
 
 
 def _of_one_logit(file: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights with one logit: the softmax of [real, fake] is the sigmoid of their difference."""
     logits = len(weights["classifier.bias"])
-    if logits > 2:
+    if logits not in (1, 2):
         raise UserError(f"{file}: {logits} logits (wanted 1, of fake, or 2: real and fake)")
     if logits == 1:
         return dict(weights)
