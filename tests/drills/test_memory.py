@@ -1,0 +1,78 @@
+"""Drill: memory does not grow. Thousands of steps, hundreds of predictions, layers put in and taken out again."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from panet_layers import EMAM, SCAM, insert_attention, remove_attention
+from panet_layers.models import PANet, PANetLoss
+
+MIB = 2**20
+pytestmark = pytest.mark.long
+
+
+def resident() -> int:
+    """The bytes of this process that are in memory."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def grown(repeat: Callable[[], object], warm: int, times: int) -> float:
+    """How many MiB the process grows by, from after `warm` calls to after `times` more."""
+    for _ in range(warm):
+        repeat()
+    before = resident()
+    for _ in range(times):
+        repeat()
+    return (resident() - before) / MIB
+
+
+def test_two_thousand_steps_of_the_tiny_network() -> None:
+    torch.manual_seed(0)
+    model, loss = PANet(variant="tiny"), PANetLoss()
+    optimizer = torch.optim.Adam(model.parameters())
+    images, labels = torch.rand(4, 3, 64, 64) * 2 - 1, torch.tensor([0, 0, 1, 1])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(images), images, labels).total.backward()
+        optimizer.step()
+
+    assert grown(step, 200, 1800) < 16
+
+
+def test_fifty_insertions_and_removals() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet18").eval()
+    names = set(model.state_dict())
+
+    def there_and_back() -> None:
+        insert_attention(model, "stages", EMAM)
+        model(torch.rand(1, 3, 64, 64))
+        remove_attention(model)
+
+    assert grown(there_and_back, 10, 50) < 16 and set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("layer", [EMAM, SCAM])
+def test_twenty_compiled_shapes(layer: type[nn.Module]) -> None:
+    """With sizes that change, torch.compile makes one code for all after the second."""
+    compiled = torch.compile(layer(16), dynamic=None)
+    sizes = iter(range(8, 8 + 3 * 20, 3))
+
+    def one_more() -> None:
+        compiled(torch.rand(2, 16, next(sizes), 9)).sum().backward()
+
+    assert grown(one_more, 5, 15) < 64
+
+
+def test_no_process_is_left() -> None:
+    assert not multiprocessing.active_children()
