@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,26 +10,9 @@ from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
 from panet_layers.models import PANet, PANetLoss
+from tests.drills.resident_memory import grown
 
-MIB = 2**20
 pytestmark = pytest.mark.long
-
-
-def resident() -> int:
-    """The bytes of this process that are in memory."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-def grown(repeat: Callable[[], object], warm: int, times: int) -> float:
-    """How many MiB the process grows by, from after `warm` calls to after `times` more."""
-    for _ in range(warm):
-        repeat()
-    before = resident()
-    for _ in range(times):
-        repeat()
-    return (resident() - before) / MIB
 
 
 def test_two_thousand_steps_of_the_tiny_network() -> None:

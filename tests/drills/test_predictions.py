@@ -16,7 +16,7 @@ import predict
 from tests.deepfake.portraits_for_tests import save_people
 from tests.deepfake.scripts import call_json
 from tests.deepfake.tiny_runs import build, save_run
-from tests.drills.test_memory import MIB, resident
+from tests.drills.resident_memory import MIB, resident
 
 pytestmark = pytest.mark.long
 

@@ -236,15 +236,14 @@ def test_the_report_and_profile_show_the_share_and_its_cost():
     rows = profile(model).rows
     assert [row.share for row in rows] == [0.25, 0.25]
     assert [row.cost for row in rows] == [row.cost for row in report.rows]
-    assert str(profile(model)).splitlines()[0].endswith(" s") and "0.250" in str(profile(model))
-    assert not str(profile(alone)).splitlines()[0].endswith(" s")
+    heads = [str(profile(each)).splitlines()[0] for each in (model, alone)]
+    assert [head.endswith(" s") for head in heads] == [True, False] and "0.250" in str(profile(model))
 
 
 def test_the_output_of_a_layer_that_no_kernel_mixes_is_kept():
-    channels, side = 96, 5
     rows = [insert_attention(resnet(), "layer4", lambda c: nn.Tanh(), start=start).rows[0] for start in STARTS]
     identity, alone = (row.cost.activation_bytes for row in rows)
-    assert identity - alone == 4 * channels * side * side
+    assert identity - alone == 4 * 96 * 5 * 5
 
 
 def test_models_on_meta_have_shares_too():
@@ -259,8 +258,7 @@ def test_models_on_meta_have_shares_too():
 
 
 def test_removal_and_another_start():
-    model = resnet()
-    plain = model(X)
+    plain = (model := resnet())(X)
     insert_attention(model, "layer2", EMAM)
     insert_attention(model, "layer2", SCAM, start="layer")
     assert [r.share is None for r in refinements(model)] == [False, True]
@@ -277,9 +275,8 @@ def test_removal_and_another_start():
     ],
 )
 def test_refusals(layer, start, message):
-    model = resnet()
     with pytest.raises(ValueError, match=message):
-        insert_attention(model, "layer2", layer, start=start)
+        insert_attention(model := resnet(), "layer2", layer, start=start)
     assert not refinements(model)
 
 
