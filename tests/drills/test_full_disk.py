@@ -14,7 +14,6 @@ pytest.importorskip("dlib", reason="finding faces in portraits needs dlib-bin")
 import cache
 import evaluate
 import explain
-import export
 import forge
 import predict
 import prepare
@@ -54,7 +53,6 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Command]] = {
         lambda made, out: [str(made / "run"), "--data", str(made / "images"), "--out", str(out)],
     ),
     "explain": (explain.main, lambda made, out: [str(made / "run"), str(made / "photo.png"), "--out", str(out)]),
-    "export": (export.main, lambda made, out: [str(made / "run"), "--out", str(out.with_suffix(".onnx"))]),
     "forge": (forge.main, lambda made, out: [str(made / "people"), str(out), "--frames", "2", "--size", "200"]),
     "predict": (predict.main, lambda made, out: [str(made / "run"), str(made / "photo.png"), "--annotate", str(out)]),
     "prepare": (prepare.main, lambda made, out: [str(made / "set"), str(out), "--frames", "2", "--workers", "1"]),
