@@ -62,6 +62,6 @@ def help_text() -> str:
 
 
 def default_of(option: str, text: str) -> str:
-    """Return the default of an option in the help's text; "missing" where there is none."""
+    """Return the default of an option in the help's text; "missing" where the help gives no default."""
     found = re.search(rf"--{option} [A-Z].*?\(default: ([^;)]*)", text)
     return found[1] if found else "missing"

@@ -32,7 +32,7 @@ QUALITY = (60, 98)  # of JPEG
 class Shot(NamedTuple):
     """A real image, its forgery, both uint8 RGB (SIZE, SIZE, 3), and the name of the forgery's method.
 
-    landmarks: (P, 2), x and y in pixels of both, as those of a forged face lie on the target's; None if unknown.
+    landmarks: (P, 2), x and y in pixels of both, as a forged face has the target's; None if unknown.
     """
 
     real: np.ndarray

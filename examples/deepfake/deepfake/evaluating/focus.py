@@ -61,7 +61,7 @@ class Looks(NamedTuple):
 
 
 def faces_of(images: Images) -> Faces:
-    """The images with landmarks. UserError if there is none, or if the landmarks of one are wrong."""
+    """The images with landmarks. UserError if no image has any, or if the landmarks of one are wrong."""
     known = {index: points for index, points in enumerate(images.landmarks) if points is not None}
     if not known:
         raise UserError(f"{images.description}: no image has landmarks, by which eyes, nose and mouth are found")

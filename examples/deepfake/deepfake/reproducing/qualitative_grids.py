@@ -27,7 +27,7 @@ RULE = "the first crop of the first two test videos, by name, of the reals and o
 
 
 class Grid(NamedTuple):
-    """A compression's grid; without a figure, `text` says why there is none."""
+    """A compression's grid; without a figure, `text` says why it is missing."""
 
     figure: Figure | None
     text: str

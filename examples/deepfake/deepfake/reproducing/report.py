@@ -207,7 +207,7 @@ def _rows(results: Sequence[Result], values: Callable[[Result], list[float]]) ->
 
 
 def _grid(compression: str, grid: Grid) -> str:
-    """A compression's grid with its caption, or why there is none."""
+    """A compression's grid with its caption, or why it is missing."""
     return grid.text if grid.figure is None else f"![{grid.text}]({_grid_file(compression)})\n\n*{grid.text}*"
 
 

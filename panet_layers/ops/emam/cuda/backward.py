@@ -95,7 +95,7 @@ class Plan(NamedTuple):
 
 
 def plan(grad: Tensor, x: Tensor, shape: Shape) -> Plan:
-    """Return the plan for these on the current device. Raise TooLarge where there is none."""
+    """Return the plan for these on the current device. Raise TooLarge where no plan fits."""
     apart = (grad.data_ptr() - x.data_ptr()) // x.element_size()
     alike = math.gcd(apart, 8)  # both start at the same element of so many
     return _plan(shape, x.dtype, limits().shared_bytes, alike, baked(*shape[1:]))
