@@ -27,6 +27,11 @@ def register(schema: str, implementation: Callable, fake: Callable) -> None:
     torch.library.register_fake(f"panet_layers::{name}", _in_a_row(fake), lib=_library)
 
 
+def if_given(share: Tensor | None) -> tuple[Tensor, ...]:
+    """Return an operator's last argument, in a row: most operators have no share in their schema."""
+    return () if share is None else (share,)
+
+
 def directly(operator: Any, implementation: Callable) -> Callable:
     """Return the operator as a function that calls its implementation where nothing would see the operator.
 

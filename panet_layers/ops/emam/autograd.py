@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...compatibility import is_exporting
 from .. import flops
+from ..registration import if_given
 from ..second_derivatives import differentiable_gradients
 from . import collapsed
 from .operators import OPERATORS
@@ -29,12 +30,8 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str, s
     ):
         return _EMAM.apply(x, *params, share, groups, eps, backend)
     forward, _ = OPERATORS[backend]
-    out, *_ = forward(x, *params, groups, eps, *_where_given(share))
+    out, *_ = forward(x, *params, groups, eps, *if_given(share))
     return out
-
-
-def _where_given(share: Tensor | None) -> tuple[Tensor, ...]:
-    return () if share is None else (share,)
 
 
 class _EMAM(torch.autograd.Function):
@@ -45,7 +42,7 @@ class _EMAM(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.groups, ctx.eps, ctx.backend = groups, eps, backend
         forward, _ = OPERATORS[backend]
-        out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps, *_where_given(share))
+        out, *saved = forward(x, w1, b1, w3, b3, gamma, beta, groups, eps, *if_given(share))
         ctx.save_for_backward(x, w1, b1, w3, b3, gamma, beta, share, *saved)
         return out
 
@@ -65,6 +62,6 @@ class _EMAM(torch.autograd.Function):
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
-            gradients = backward(grad, x, *params, *saved, ctx.groups, *_where_given(share))
+            gradients = backward(grad, x, *params, *saved, ctx.groups, *if_given(share))
             gradients = *gradients[:7], None if share is None else gradients[7]
         return *gradients, None, None, None

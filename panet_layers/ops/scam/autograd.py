@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...compatibility import is_exporting
 from .. import flops
+from ..registration import if_given
 from ..second_derivatives import differentiable_gradients
 from . import reference
 from .operators import OPERATORS
@@ -32,14 +33,10 @@ def scam(
         out, moments = _SCAM.apply(x, *params, share, *arguments, backend)
     else:
         forward, _ = OPERATORS[backend]
-        out, *_, moments = forward(x, *params, *arguments, *_where_given(share))
+        out, *_, moments = forward(x, *params, *arguments, *if_given(share))
     if norm is not None and norm.training and norm.track_running_stats:
         _update_running(norm, moments, x.shape[0] * x.shape[2] * x.shape[3])
     return out
-
-
-def _where_given(share: Tensor | None) -> tuple[Tensor, ...]:
-    return () if share is None else (share,)
 
 
 @torch.no_grad()
@@ -67,7 +64,7 @@ class _SCAM(torch.autograd.Function):
         ctx.batch_statistics, ctx.eps, ctx.backend = batch_statistics, eps, backend
         params = Parameters(fc1, fc1_bias, fc2, fc2_bias, conv, norm_weight, norm_bias)
         forward, _ = OPERATORS[backend]
-        out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps, *_where_given(share))
+        out, *saved = forward(x, *params, running_mean, running_var, batch_statistics, eps, *if_given(share))
         ctx.save_for_backward(x, *params, share, running_mean, running_var, *saved)
         moments = saved[-1].clone()
         ctx.mark_non_differentiable(moments)
@@ -96,7 +93,7 @@ class _SCAM(torch.autograd.Function):
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
-            found = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps, *_where_given(share))
+            found = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps, *if_given(share))
             gradients = [None if p is None else g for g, p in zip(found, (x, *params))]
             gradients.append(None if share is None else found[8])
         return *gradients, None, None, None, None, None
