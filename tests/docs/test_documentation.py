@@ -3,21 +3,29 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+SLOW = ["export"]  # half a minute
 
 
 def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT).with_suffix(""))
-)
+def pages_with_blocks() -> Iterator[Any]:
+    for page in PAGES:
+        if blocks(page):
+            marks = [pytest.mark.slow] if page.stem in SLOW else []
+            yield pytest.param(page, marks=marks, id=str(page.relative_to(ROOT).with_suffix("")))
+
+
+@pytest.mark.parametrize("page", pages_with_blocks())
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would type them: each may go on from those before it."""
     for package in re.findall(r"^(?:import|from) (\w+)", "\n".join(blocks(page)), flags=re.MULTILINE):

@@ -11,9 +11,16 @@ import panet_layers
 from tests.checkouts import ROOT, built, copied, files_in_git
 
 
-def test_the_citation_names_this_version() -> None:
-    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert re.findall(r"^version: (.*)$", text, flags=re.MULTILINE) == [panet_layers.__version__]
+def test_the_citations_name_this_version() -> None:
+    citation, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("CITATION.cff", "README.md"))
+    assert re.findall(r"^version: (.*)$", citation, flags=re.MULTILINE) == [panet_layers.__version__]
+    assert re.findall(r"^  version = {(.*)},$", readme, flags=re.MULTILINE) == [panet_layers.__version__]
+
+
+def test_the_changelog_describes_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(\d.*)\] - \d{4}-\d{2}-\d{2}$", changelog, flags=re.MULTILINE)
+    assert versions[0] == panet_layers.__version__
 
 
 @pytest.mark.slow

@@ -191,7 +191,8 @@ def test_copies_pickles_and_replicas_have_the_share():
     assert torch.equal(copied(x), model.layer1[-1].inserted_attention[0](x))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", pytest.param("test_vit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_compiled_and_exported(name):
     torch._dynamo.reset()
     model = create(name, num_classes=3)

@@ -17,13 +17,14 @@ from tests.insertion.small_hosts import insert_alone
 from tests.insertion.timm_models import modules, smallest
 
 SLOW_FROM, LARGE_FROM, HUGE_FROM = 15_000_000, 25_000_000, 80_000_000  # parameters
+SLOW = {"halonet_h1"}  # small, but ten seconds
 CANNOT_TAKE_IT: dict[str, str] = {}  # module of timm -> why; the documentation lists the same
 
 
 def families():
     for module in modules():
         name, parameters = smallest(module)
-        marks = [pytest.mark.slow] if parameters >= SLOW_FROM else []
+        marks = [pytest.mark.slow] if parameters >= SLOW_FROM or name in SLOW else []
         yield pytest.param(name, marks=marks, id=f"{module}-{name}")
 
 

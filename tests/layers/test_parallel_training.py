@@ -10,7 +10,7 @@ from tests.layers.cases import assert_same
 from tests.layers.two_trainers import WAYS, after_a_step, loss, network, share
 
 
-@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name", [pytest.param("timm", marks=pytest.mark.long), "inserted", pytest.param("panet", marks=pytest.mark.slow)]
 )

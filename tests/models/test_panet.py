@@ -270,6 +270,7 @@ def test_state_dict_round_trip(tiny):
     torch.testing.assert_close(other.eval()(images()), tiny.eval()(images()), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph(tiny):
     compiled = torch.compile(tiny.eval(), fullgraph=True, backend="aot_eager")
     batch = images(2)
