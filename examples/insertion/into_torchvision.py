@@ -10,7 +10,7 @@ from torchvision.models import convnext_tiny, resnet50, swin_t
 from panet_layers import EMAM, insert_attention
 
 STAGES = {resnet50: "layer[1-4]", convnext_tiny: "features.[1357]", swin_t: "features.[1357]"}
-EXAMPLE = torch.zeros(2, 3, 64, 96)  # not square, so that the axes of a map can be told apart
+EXAMPLE = torch.zeros(2, 3, 64, 96)  # not square: shows which axes of a map are rows and columns
 
 
 def with_attention(build) -> nn.Module:  # type: ignore[no-untyped-def]

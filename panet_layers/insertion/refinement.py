@@ -2,7 +2,7 @@
 
 A hook and a child module change no existing name: the plain model's checkpoints load, and code that uses the model
 finds the modules it knows. The hook is a plain function that finds the layer in the module that it is called for, so
-copies, pickles and replicas run their own layers. It has a name among the module's hooks: torch numbers hooks anew in
+copies, pickles and replicas run their own layers. It has a name among the module's hooks: torch numbers hooks again in
 each process, and one of these numbers could come again after loading a pickle.
 """
 

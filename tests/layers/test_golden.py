@@ -1,4 +1,4 @@
-"""Both backends against stored results of the published EMA and CBAM: outputs, every gradient, running statistics."""
+"""Every backend against stored results of the published EMA and CBAM: outputs, every gradient, running statistics."""
 
 import pytest
 
