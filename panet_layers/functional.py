@@ -145,7 +145,7 @@ def channel_attention(
     fc1_bias: Tensor | None = None,
     fc2_bias: Tensor | None = None,
 ) -> Tensor:
-    """Return the first half of `scam`: x (B, C, H, W) times a gate for each channel (Eq. 7)."""
+    """Return the first half of `scam`, which has these arguments: x (B, C, H, W) times a gate per channel (Eq. 7)."""
     check_input(x, fc1_weight.shape[1], "ChannelAttention")
     check_devices(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias), MLP_NAMES, "ChannelAttention")
     return in_full_precision(scam_reference.channel_attention, x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
@@ -153,7 +153,7 @@ def channel_attention(
 
 @takes_subclasses
 def spatial_attention(x: Tensor, conv_weight: Tensor, norm: nn.Module | None = None) -> Tensor:
-    """Return the second half of `scam`: x (B, C, H, W) times a gate for each pixel (Eq. 8)."""
+    """Return the second half of `scam`, which has these arguments: x (B, C, H, W) times a gate per pixel (Eq. 8)."""
     check_input(x, None, "SpatialAttention")
     check_devices(x, (conv_weight, *_tensors(norm)), ("conv.weight", *NORM_NAMES), "SpatialAttention")
     return in_full_precision(scam_reference.spatial_attention, x, conv_weight, norm=norm and _in_own_precision(norm))

@@ -72,6 +72,7 @@ class PANetLoss(nn.Module):
         return PANetLosses(total, classification, reconstruction, metric)
 
     def classification(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the classification loss of logits (B, num_classes) and labels (B,), flooded where asked."""
         logits = _precise(logits)
         if logits.shape[1] == 1:
             loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))

@@ -44,7 +44,7 @@ def summary(results: Sequence[Result], compared: Sequence[str]) -> str:
     within, outside = (sum(f", {word} " in verdict for verdict in verdicts) for word in ("within", "outside"))
     return (
         f"Of PANet's {len(verdicts)} figures {within} lie where one more of our trainings would, {outside} do not, and "
-        f"{len(verdicts) - within - outside} cannot be told."
+        f"of {len(verdicts) - within - outside} it is not known."
     )
 
 
@@ -76,32 +76,32 @@ def gain_line(
 
 
 def people_needed(difference: float, low: float, high: float, tested: int) -> str:
-    """Whether these people tell a difference from 0, or about how many would: an interval shrinks with their root."""
+    """Whether these people show a difference from 0, or about how many would: an interval shrinks with their root."""
     if low > 0 or high < 0:
         return "differs from 0"
     nearer = difference - low if difference > 0 else high - difference
     factor = (nearer / difference) ** 2 if difference else math.inf
     needed = f"about {math.ceil(tested * factor)}" if factor * tested < MOST_PEOPLE else f"more than {MOST_PEOPLE}"
-    return f"cannot be told from 0; it would take {needed} people"
+    return f"not shown to differ from 0; that would take {needed} people"
 
 
 def _by_seed(found: Cell) -> str:
     if found.interval is None:
         return f"{found.mean:+.2f} (one seed)"
-    shown = "differs from 0" if found.differs else "cannot be told from 0"
+    shown = "differs from 0" if found.differs else "not shown to differ from 0"
     return f"{found.mean:+.2f} ± {found.interval:.2f} over {len(found.values)} seeds ({shown})"
 
 
 def _needed(found: Cell, compared: bool) -> str:
-    """How many seeds would tell the paper's gain, or ours where the paper has none, from none."""
+    """How many seeds would show the paper's gain, or ours where the paper has none."""
     gain = found.paper if compared else found.mean
     if gain is None:
         return ""
     whose = f"the paper's {gain:+.2f}" if compared else "such a mean"
     if found.spread is None:
-        return f"; {whose} needs more than one seed to be told from none" if compared else ""
+        return f"; {whose} needs more than one seed to be shown" if compared else ""
     seeds = found.seeds_for(gain)
-    return f"; {whose} would take {seeds or 'more than 1000'} seeds to be told from none"
+    return f"; {whose} would take {seeds or 'more than 1000'} seeds to be shown"
 
 
 def all_rows(results: Sequence[Result], compared: Sequence[str]) -> str:
