@@ -16,10 +16,10 @@ from deepfake.demo import shots
 from deepfake.demo.people import photos_of
 from deepfake.demo.shots import SIZE, nearest_donors, shoot
 from deepfake.evaluating import focus as measured
+from deepfake.evaluating.by_person import draws
 from deepfake.evaluating.focus import (
     ALL,
     REGIONS,
-    _draws,
     _means,
     faces_of,
     on_regions,
@@ -102,7 +102,7 @@ def test_the_intervals_draw_people_not_images():
     people = ["a"] * 50 + ["b"] * 50
     values = np.repeat([1.0, 3.0], 50)[:, None]
     values[0] = np.nan
-    found = _means(values, _draws(people))
+    found = _means(values, draws(people))
     assert found[0] == pytest.approx((49 + 150) / 99)
     assert set(np.round(np.unique(found[1:]), 6)) == {1.0, round((49 + 150) / 99, 6), 3.0}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .bootstrap import interval_of, weighted_metrics
 from .thresholds import Floats, Labels
@@ -15,7 +15,7 @@ SEED = 0
 
 
 class Scored(NamedTuple):
-    """Images (N,): person, label (0 real, 1 fake), fake probability, and the threshold that its network's val gave."""
+    """Images (N,): person, label (0 real, 1 fake), fake probability, and the threshold that fits its network's val."""
 
     people: NDArray[np.str_]
     labels: Labels
@@ -28,17 +28,26 @@ def figures(scored: Scored) -> dict[str, Any]:
 
     Both classes are needed.
     """
-    names, person = np.unique(scored.people, return_inverse=True)
-    rng = np.random.default_rng(SEED)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    weights = np.vstack([np.ones(len(names)), drawn])[:, person]  # the first row counts everybody once
+    weights = draws(scored.people)
     real = scored.labels == 0
     called = {"fpr": scored.scores >= 0.5, "fpr_from_val": scored.scores >= scored.thresholds}
     values = {"auc": weighted_metrics(scored.labels, scored.scores, weights)["auc"]}
     values |= {name: weights[:, real] @ fake[real] / weights[:, real].sum(axis=1) for name, fake in called.items()}
     return {
-        "people": len(names),
+        "people": len(np.unique(scored.people)),
         "n_real": int(real.sum()),
         "n_fake": int((~real).sum()),
-        **{name: [float(found[0]), *interval_of(found[1:])] for name, found in values.items()},
+        **{name: with_interval(found) for name, found in values.items()},
     }
+
+
+def draws(people: ArrayLike) -> Floats:
+    """How often each of N images counts, (1 + RESAMPLES, N): once, then in each resample of the people in them."""
+    names, person = np.unique(people, return_inverse=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    return np.vstack([np.ones(len(names)), drawn])[:, person]
+
+
+def with_interval(values: Floats) -> list[float]:
+    """A figure and its 95 % interval, [figure, low, high], given its values (1 + RESAMPLES,) under `draws`."""
+    return [float(values[0]), *interval_of(values[1:])]

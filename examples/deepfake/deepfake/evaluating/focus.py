@@ -25,8 +25,7 @@ from ..dataset.batches import stack
 from ..dataset.images import Images, to_unit_range
 from ..dataset.landmarks import FACE, in_square, regions
 from ..dataset.manifest import group_of
-from .bootstrap import interval_of
-from .by_person import RESAMPLES, SEED
+from .by_person import draws, with_interval
 from .heatmaps import EMAM_GATE, GRAD_CAM, heat_maps
 
 Floats = NDArray[np.float64]
@@ -97,7 +96,7 @@ def focus(
     for seed in seeds:
         network = with_own_statistics(untrained(seed), images, faces, batch_size)
         others.append(_looks(network, images, faces, batch_size))
-    weights = _draws(faces.people)
+    weights = draws(faces.people)
     for name, reason in reasons.items():
         if reason is None:
             own = _means(trained.concentration[name], weights)
@@ -107,9 +106,9 @@ def focus(
                 "mean_inside_and_in_the_rest": np.nanmean(trained.means[name], axis=0).tolist(),
                 "regions": {
                     region: {
-                        "trained": _with_interval(own[:, k]),
-                        "untrained": _with_interval(other[:, k]),
-                        "difference": _with_interval(own[:, k] - other[:, k]),
+                        "trained": with_interval(own[:, k]),
+                        "untrained": with_interval(other[:, k]),
+                        "difference": with_interval(own[:, k] - other[:, k]),
                     }
                     for k, region in enumerate(REGIONS)
                 },
@@ -179,22 +178,10 @@ def with_own_statistics(model: nn.Module, images: Images, faces: Faces, batch_si
     return model.eval()
 
 
-def _draws(people: Sequence[str]) -> Floats:
-    """How often each image counts, (1 + RESAMPLES, N): once, then in each resample of the people."""
-    names, person = np.unique(people, return_inverse=True)
-    drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    return np.vstack([np.ones(len(names)), drawn])[:, person]
-
-
 def _means(values: Floats, weights: Floats) -> Floats:
     """Weighted means (R, K) of values (N, K), NaN left out, for weights (R, N)."""
     known = ~np.isnan(values)
     return np.asarray((weights @ np.where(known, values, 0)) / np.maximum(weights @ known, 1e-12))
-
-
-def _with_interval(values: Floats) -> list[float]:
-    """A figure and its 95 % interval: [figure, low, high]."""
-    return [float(values[0]), *interval_of(values[1:])]
 
 
 def focus_table(found: dict[str, Any]) -> str:

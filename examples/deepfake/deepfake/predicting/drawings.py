@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -64,7 +65,8 @@ def curve_figure(views: Sequence[View], mean: float, title: str) -> Figure:
         axes.text(1.005, 0.98, "fake", transform=axes.transAxes, va="top")
         axes.text(1.005, 0.02, "real", transform=axes.transAxes, va="bottom")
         x, y = [item.frame for item in seen], [item.probability for item in seen]
-        axes.plot(x, y, color=plots.BLUE, marker="o", markersize=3, linewidth=1.2, label="frames", clip_on=False)  # type: ignore[arg-type]
+        look: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.2, "clip_on": False}
+        axes.plot(x, y, color=plots.BLUE, label="frames", **look)
         axes.axhline(mean, color=plots.ORANGE, linewidth=1.4, linestyle=(0, (5, 1.5)), label=f"the video: {mean:.2f}")
         if missing:
             axes.plot(missing, [0.0] * len(missing), "x", color=plots.GREY, label="no face found", clip_on=False)
