@@ -25,6 +25,7 @@ class Gate:
         self._gate.answer(find_contender(case.layer, REFERENCE), torch.float64)
 
     def judge(self, contender: Contender) -> gate.Verdict:
+        """Return the verdict on a contender: in the case's precision, or in float32 where it promises no more."""
         dtype = DTYPES[self.case.dtype] if contender.promises_precision else torch.float32
         return self._gate.judge(contender, find_contender(self.case.layer, contender.same_as), dtype)
 

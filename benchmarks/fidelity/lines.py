@@ -22,6 +22,7 @@ class Line(NamedTuple):
     bound: float
 
     def cells(self) -> list[str]:
+        """Return the line as a row of the page's table."""
         return [self.subject, self.against, self.of, f"{self.error:.0e}", f"{self.bound:.0e}"]
 
 

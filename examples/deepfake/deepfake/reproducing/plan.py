@@ -12,9 +12,10 @@ from ..dataset.cached_pixels import description, is_cached
 from ..dataset.manifest import MANIFEST, list_images
 from ..evaluating.evaluation import METRICS_FILE, results_folder
 from ..training.checkpoint import CONFIG
+from ..training.log import LOG
 from ..training.settings import Settings
 from .steps import Step
-from .table_one import LOG, Result, mismatch, read_log, read_result
+from .table_one import Result, mismatch, read_log, read_result
 
 
 @dataclass(frozen=True)

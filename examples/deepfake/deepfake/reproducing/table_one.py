@@ -18,11 +18,11 @@ from ..evaluating.evaluation import SCORES_FILE
 from ..evaluating.summary_table import PAPER_TABLE_1
 from ..sources.source import COMPRESSIONS
 from ..training.checkpoint import CONFIG
+from ..training.log import LOG
 
 MODELS = {"xception": "Xception", "recce": "RECCE", "panet": "PANet"}
 COMPRESSION_NAMES = dict(zip(COMPRESSIONS, ("raw", "HQ (c23)", "LQ (c40)"), strict=True))
 METRIC_NAMES = {"acc": "ACC", "auc": "AUC"}
-LOG = "log.csv"
 MOST_SEEDS = 1000
 WIDEST = 5.0  # points of ACC or AUC: seeds with a larger spread cannot confirm a figure
 
@@ -35,6 +35,7 @@ class Cell(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Mean over the seeds."""
         return statistics.fmean(self.values)
 
     @property

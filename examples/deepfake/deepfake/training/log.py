@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..common.cli import first_line
 from ..common.files import replacing
 
+LOG = "log.csv"
 ESTIMATED_EPOCH = "PANET_ESTIMATED_EPOCH"
 """The environment variable by which reproduce.py passes its estimate, in seconds."""
 Row = dict[str, float | int]
@@ -65,13 +66,13 @@ class RunLog:
     def restore(self, history: list[Row]) -> None:
         """Write log.csv from the checkpoint: the run may have been killed between writing the two."""
         if self.main and history:
-            write_csv(self.out / "log.csv", history)
+            write_csv(self.out / LOG, history)
 
     def epoch(self, history: list[Row]) -> None:
         """Report the epoch that just ended: the last row of the run's history."""
         if not self.main:
             return
-        write_csv(self.out / "log.csv", history)
+        write_csv(self.out / LOG, history)
         row = history[-1]
         with self._board_may_fail():
             board: Any = self.board
