@@ -56,7 +56,7 @@ def picture(path: Path, views: Sequence[View], probability: float) -> np.ndarray
 
 def curve_figure(views: Sequence[View], mean: float, title: str) -> Figure:
     """Fake probability by frame number, and the mean, which is the video's; crosses mark frames without a face."""
-    seen = [item for item in views if item.probability is not None]
+    seen = {item.frame: item.probability for item in views if item.probability is not None}
     missing = [item.frame for item in views if item.probability is None]
     with plots.styled_figure(6.4, 2.9) as figure:
         axes = figure.add_subplot()
@@ -64,9 +64,8 @@ def curve_figure(views: Sequence[View], mean: float, title: str) -> Figure:
         axes.axhline(THRESHOLD, color="black", linewidth=0.8, linestyle="--")
         axes.text(1.005, 0.98, "fake", transform=axes.transAxes, va="top")
         axes.text(1.005, 0.02, "real", transform=axes.transAxes, va="bottom")
-        x, y = [item.frame for item in seen], [item.probability for item in seen]
         look: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.2, "clip_on": False}
-        axes.plot(x, y, color=plots.BLUE, label="frames", **look)
+        axes.plot(list(seen), list(seen.values()), color=plots.BLUE, label="frames", **look)
         axes.axhline(mean, color=plots.ORANGE, linewidth=1.4, linestyle=(0, (5, 1.5)), label=f"the video: {mean:.2f}")
         if missing:
             axes.plot(missing, [0.0] * len(missing), "x", color=plots.GREY, label="no face found", clip_on=False)
