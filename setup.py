@@ -3,6 +3,7 @@
 import os
 import runpy
 from pathlib import Path
+from typing import Any
 
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -48,8 +49,14 @@ class Wheel(bdist_wheel):
 
     def run(self) -> None:
         os.environ.setdefault("SOURCE_DATE_EPOCH", DATE)
-        os.umask(0o022)
         super().run()
+
+    def write_wheelfile(self, *arguments: Any) -> None:
+        """Complete what the archive is then made of: all files, with the same permissions wherever it is built."""
+        super().write_wheelfile(*arguments)
+        for path in Path(self.bdist_dir).rglob("*"):
+            if path.is_file():
+                path.chmod(0o755 if path.suffix == ".so" else 0o644)
 
     def get_tag(self) -> tuple[str, str, str]:
         self.root_is_pure = not any(Path(self.bdist_dir, FOLDER).glob("*.so"))
