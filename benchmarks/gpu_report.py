@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import insertion
 from benchmarks.contenders import COPY, CUDA_C, FUSED, GRAPH, NATIVE, REFERENCE, base_name
 from benchmarks.figures import bandwidths, ideal_bytes, new_figure, save
-from benchmarks.results_file import SETTING, Row, grouped, key
+from benchmarks.results_file import SETTING, ResultsError, Row, grouped, key
 from benchmarks.tables import BASELINES, INPUT, heading, input_name, markdown_table, sections, short
 from panet_layers.measuring.cases import PASSES
 
@@ -85,6 +85,8 @@ def draw(layers: list[Row], networks: list[Row], path: Path) -> None:
     copied = {key(row | {"contender": ""}) for row in first if row["contender"] == COPY}
     panels = grouped([row for row in first if key(row | {"contender": ""}) in copied], ("layer",))
     heights = [2.8] * len(panels) + [0.5 + 0.9 * len(grouped(networks, ("layer",)))] * bool(networks)
+    if not heights:
+        raise ResultsError(f"nothing to draw: the results have no network, and no row of {COPY!r}")
     figure = new_figure(11, sum(heights) + 1)
     axes = figure.subplots(len(heights), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
     for line, ((layer,), rows) in zip(axes, panels.items()):

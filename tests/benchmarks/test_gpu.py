@@ -13,7 +13,7 @@ from benchmarks.gpu import Plan
 from panet_layers.measuring import timing
 from tests.benchmarks.small_benchmarks import rows_of
 
-TINY = Plan((Grid(("emam",), ((1, 16, 4, 4, 8),)), Grid(("cbam",), ((1, 16, 4, 4, 8),))), ("test_resnet",), 1, 32)
+TINY = Plan((Grid(("emam",), ((1, 16, 4, 4, 8),)), Grid(("cbam",), ((1, 16, 4, 4, 8),))), ("test_resnet",), 2, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_one_command_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.C
     assert all(int(row["kept_bytes"]) > 0 for row in networks if row["pass"] == "training")
     text = (tmp_path / "report.md").read_text()
     assert text in capsys.readouterr().out
-    assert text.count("images/s") >= 3 and "| test_resnet, 1x3x32x32 | EMAM |" in text
+    assert text.count("images/s") >= 3 and "| test_resnet, 2x3x32x32 | EMAM |" in text
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -52,7 +52,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
 
     def measured(case, pass_, found, rounds):
         begun.append(f"{case.layer} {pass_}")
-        return [results_file.new_row(case, pass_, c.name, here | TIMES) for c in found], []
+        names = (*(c.name for c in found), "copy")
+        return [results_file.new_row(case, pass_, name, here | TIMES) for name in names], []
 
     here = results_file.provenance("cpu") | {"commit": "abc1234"}
     monkeypatch.setattr(results_file, "provenance", lambda device: here)

@@ -25,7 +25,7 @@ def test_rows_and_table(tmp_path, capsys):
     assert {row["pass"] for row in rows} == set(insertion.PASSES)
     assert all(float(row["milliseconds"]) > 0 for row in rows)
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + 6 and all(line.count("|") == 5 for line in printed)
+    assert len(printed) == 2 + 6 and all(line.count("|") == 7 for line in printed)
     assert insertion.main(["--table", "--out", str(tmp_path / "rows.csv")]) == 0
     assert capsys.readouterr().out.splitlines() == printed
 
