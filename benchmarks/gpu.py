@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 PLANS = {
     "cuda": Plan(SUITES["gpu"], ("resnet50", "efficientnet_b0", "convnext_tiny"), 64, 224),
     "cpu": Plan(
-        (Grid(("emam", "cbam"), ((2, 64, 32, 24, 8), (4, 128, 28, 28, 8), (8, 256, 14, 14, 8))),), ("resnet18",), 2, 96
+        (Grid(("emam", "cbam"), ((2, 64, 32, 24, 8), (4, 128, 28, 28, 8), (8, 256, 28, 28, 8))),), ("resnet18",), 2, 96
     ),
 }
 

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import insertion
+from benchmarks import certificates, insertion
 from benchmarks.contenders import COPY, CUDA_C, FUSED, GRAPH, NATIVE, REFERENCE, base_name
 from benchmarks.figures import bandwidths, ideal_bytes, new_figure, save
 from benchmarks.results_file import SETTING, ResultsError, Row, grouped, key
 from benchmarks.tables import BASELINES, INPUT, heading, input_name, markdown_table, sections, short
-from panet_layers.measuring.cases import PASSES
+from panet_layers.measuring.cases import BOTH, PASSES
 
 OURS = (CUDA_C, FUSED, NATIVE)  # the first that was measured stands for this package, as `auto` takes it
 OTHERS = (REFERENCE, *BASELINES)
+NAMES = certificates.NAMES | {BOTH: "EMAM, then SCAM"}
 HEAD = (
     "layer", "input", "pass", "ours", "microseconds", "images/s", "GB/s", "copy, GB/s", "kept, MB",
     "fastest other", "times as fast", "its kept, MB",
@@ -43,7 +44,7 @@ def _lines(rows: list[Row]) -> Iterator[list[str]]:
             ours = next((measured[name + launched] for name in OURS if name + launched in measured), None)
             if ours:
                 others = [row for name, row in measured.items() if _is_other(name, launched)]
-                yield [layer, input_name(shape, groups), pass_, *_cells(ours, others, measured)]
+                yield [NAMES[layer], input_name(shape, groups), pass_, *_cells(ours, others, measured)]
 
 
 def _is_other(name: str, launched: str) -> bool:
@@ -92,17 +93,23 @@ def draw(layers: list[Row], networks: list[Row], path: Path) -> None:
     for line, ((layer,), rows) in zip(axes, panels.items()):
         for axis, pass_ in zip(line, PASSES):
             bandwidths(axis, rows, pass_)
-            _finish(axis, f"{layer}, {pass_} ({rows[0]['dtype']}, {rows[0]['layout']})", "ideal bytes, MB")
+            _finish(axis, f"{NAMES[layer]}, {pass_} ({rows[0]['dtype']}, {rows[0]['layout']})", "ideal bytes, MB")
     if networks:
         for axis, pass_ in zip(axes[-1], insertion.PASSES):
             _bars(axis, [row for row in networks if row["pass"] == pass_])
             _finish(axis, f"networks with a layer after each stage, {pass_}", "images/s, % of the plain network's")
-    labels = {label: dot for axis in axes.flat for dot, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(
-        labels.values(), labels.keys(), title=", ".join(dict.fromkeys(r["hardware"] for r in (*first, *networks))),
-        loc="outside upper center", ncols=6, frameon=False, fontsize=8, title_fontsize=9,
-    )  # fmt: skip
+    machines = ", ".join(dict.fromkeys(row["hardware"] for row in (*first, *networks)))
+    _legend(figure, axes[: len(panels)], "upper", title=machines, title_fontsize=9)
+    _legend(figure, axes[len(panels) :], "lower")
     save(figure, path)
+
+
+def _legend(figure: Any, axes: Any, where: str, **title: Any) -> None:
+    """Name what these panels show, once, above or below all panels."""
+    labels = {label: dot for axis in axes.flat for dot, label in zip(*axis.get_legend_handles_labels())}
+    if labels or title:
+        place = f"outside {where} center"
+        figure.legend(labels.values(), labels.keys(), loc=place, ncols=6, frameon=False, fontsize=8, **title)
 
 
 def _finish(axis: Any, title: str, xlabel: str) -> None:

@@ -118,7 +118,7 @@ def test_report_of_a_gpu(gpu_rows: list[results_file.Row]) -> None:
     """Beside the fastest other module that is launched alike; memory of a graph is that of the same without one."""
     text = gpu_report.report(gpu_rows, [])
     assert "### a GPU: bfloat16, contiguous" in text
-    lines = [line for line in text.splitlines() if line.startswith("| emam | 32x728x19x19, G=8 |")]
+    lines = [line for line in text.splitlines() if line.startswith("| EMAM | 32x728x19x19, G=8 |")]
     megabytes = 2 * 2 * 32 * 728 * 19 * 19 / 1e6
     speed, copied, in_graph = (f"{megabytes / time:.0f}" for time in (0.064, 0.01, 0.04))
     assert lines[0].endswith(f"| forward | cuda | 64 | 500000 | {speed} | {copied} |  | reference+compile | 3.12 |  |")
