@@ -2,7 +2,8 @@
 
 FIGURES says what README must say, with fields for the numbers, and takes these from the files. No other number may be
 on the page but those of CONSTANTS, which nobody measures. Fenced code is left out, but for its comments: tests/docs
-runs it. The exit code is 1 where the page says something else than the files, or a file is missing.
+runs it. ELSEWHERE has statements of other pages that no test of their own compares. The exit code is 1 where a page
+says something else than the files, or a file is missing.
 """
 
 from __future__ import annotations
@@ -84,6 +85,20 @@ def parameters() -> tuple[object, ...]:
     return (int(count.replace(",", "")) / 1e6,)
 
 
+def against_recce() -> tuple[object, ...]:
+    """Return how many times as fast as published RECCE PANet is, forward and in a training step: paper, then tiny."""
+    found = {}
+    for row in _rows("cpu.csv"):
+        if row["layer"].startswith("panet-") and not row["shape"].startswith("1x"):
+            found[row["layer"], row["pass"], row["contender"]] = float(row["speedup"])
+    ways = {"forward": "folded", "training": "channels_last"}  # as predict.py and train.py run it
+    return tuple(
+        found[layer, pass_, ours] / found[layer, pass_, "published RECCE"]
+        for layer in ("panet-paper", "panet-tiny")
+        for pass_, ours in ways.items()
+    )
+
+
 def version() -> tuple[object, ...]:
     """Return the version of the package."""
     return (re.findall(r'__version__ = "(.*)"', (ROOT / "panet_layers/version.py").read_text(encoding="utf-8"))[0],)
@@ -127,6 +142,17 @@ FIGURES = (
     Figure("`examples/train_detector.py`, {} lines", lines_of_the_trainer, "examples/train_detector.py"),
     Figure("version = {{{}}}", version, "panet_layers/version.py"),
 )
+# Statements of other pages, by the page.
+ELSEWHERE = {
+    "docs/detector.md": (
+        Figure(
+            "Against RECCE in its published structure, PANet is {:.1f} times as fast in inference and {:.1f} times in "
+            "a training step (paper variant, 4 images of 299 x 299), the tiny variant {:.1f} and {:.1f} times",
+            against_recce,
+            "python benchmarks/run.py --layer detector",
+        ),
+    ),
+}
 # What nobody measures: names, sizes in code, how something is made. In the order of the page.
 CONSTANTS = (
     "four real and four fake test images, up to two of each",  # evaluating/picture_grids.py
@@ -150,10 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Print what is wrong with README's figures; return 0 if nothing is, 1 otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
-    found = list(faults(README.read_text(encoding="utf-8")))
+    found = [*faults(README.read_text(encoding="utf-8")), *faults_elsewhere()]
     for fault in found:
         print(fault, file=sys.stderr)
-    print(f"README.md: {len(FIGURES)} statements compared with the files, {len(found)} wrong")
+    print(f"{len(FIGURES) + sum(map(len, ELSEWHERE.values()))} statements compared with the files, {len(found)} wrong")
     return int(bool(found))
 
 
@@ -177,6 +203,16 @@ def faults(page: str) -> Iterator[str]:
     for number in NUMBER.finditer(text):
         beside = text[max(0, number.start() - 30) : number.end() + 15]
         yield f"README.md says {number[0]!r}, which is neither in FIGURES nor in CONSTANTS: ...{beside}..."
+
+
+def faults_elsewhere() -> Iterator[str]:
+    """Yield the statements of other pages that the files do not bear out."""
+    for page, figures in ELSEWHERE.items():
+        text = prose((ROOT / page).read_text(encoding="utf-8"))
+        for figure in figures:
+            expected = figure.text.format(*figure.values())
+            if expected not in text:
+                yield f"{page} does not say: {expected}"
 
 
 def prose(page: str) -> str:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks import readme_figures
-from benchmarks.readme_figures import COUNTED, FIGURES, README, Figure, faults, prose
+from benchmarks.readme_figures import COUNTED, FIGURES, README, Figure, faults, faults_elsewhere, prose
 
 PAGE = README.read_text(encoding="utf-8")
 
@@ -21,6 +21,12 @@ def test_each_figure_of_the_readme_is_in_a_file_of_results() -> None:
     }
     assert [fault for fault in found if " is missing; it is made by " not in fault] == []
     assert missing == set(MISSING)
+
+
+def test_statements_of_other_pages_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(faults_elsewhere()) == []
+    monkeypatch.setattr(readme_figures, "prose", lambda page: prose(page).replace("1.", "2."))
+    assert [fault.partition(" does not say: ")[0] for fault in faults_elsewhere()] == ["docs/detector.md"]
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.text[:30])
