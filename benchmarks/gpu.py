@@ -27,6 +27,7 @@ from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.run import Outcome, inputs, is_measured, measure_all
 from panet_layers.extras import needs
 from panet_layers.measuring.cases import Case
+from panet_layers.measuring.certificate import first_line
 
 
 class Plan(NamedTuple):
@@ -95,7 +96,12 @@ def measure_networks(plan: Plan, device: str, out: Path, rounds: int, deadline: 
         if monotonic() > deadline:
             left += 1
             continue
-        measured = insertion.rows_of(network, pass_, insertion.draw_images(plan.batch, plan.size, device), rounds)
+        try:
+            measured = insertion.rows_of(network, pass_, insertion.draw_images(plan.batch, plan.size, device), rounds)
+        except Exception as error:  # such as too little memory; the other networks are still measured
+            print(f"{network} {pass_}: failed, {first_line(error)}", flush=True)
+            refused += len(names)
+            continue
         rows = results_file.merge(rows, measured)
         results_file.write(out, rows)
         refused += len(names) - len(measured)

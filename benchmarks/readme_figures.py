@@ -1,4 +1,7 @@
-"""Checks that each figure of README.md stands in a file of results: python benchmarks/readme_figures.py
+"""Checks that each figure of README.md stands in a file of results.
+
+python benchmarks/readme_figures.py               # compare the page with the files
+python benchmarks/readme_figures.py --commands    # print what makes the files
 
 FIGURES says what README must say, with fields for the numbers, and takes these from the files. No other number may be
 on the page but those of CONSTANTS, which nobody measures. Fenced code is left out, but for its comments: tests/docs
@@ -115,7 +118,10 @@ def lines_of_the_trainer() -> tuple[object, ...]:
 
 
 MODELS = ("xception", "recce", "panet")
-QUICKSTART = "python examples/deepfake/quickstart.py --seed N --out RUN, for N = 0, 1, 2; then copy RUN/summary.json"
+QUICKSTART = (
+    "python examples/deepfake/quickstart.py --seed N --out RUN; then copy RUN/summary.json to "
+    "benchmarks/results/demonstration/seedN.json; for N = 0, 1, 2"
+)
 FIGURES = (
     Figure("about {} minutes on two CPU cores", minutes, QUICKSTART),
     Figure(
@@ -127,12 +133,14 @@ FIGURES = (
     Figure(
         "AUC {:.2f}, lighter faces {:.2f}; {:.0f} % of their real images are called fake, of lighter ones {:.0f} %",
         lightness,
-        "python examples/deepfake/cross_validate.py OUT --epochs 6 --lr-step 2; then copy OUT/cross_validation.json",
+        "python examples/deepfake/cross_validate.py OUT --epochs 6 --lr-step 2; then copy OUT/cross_validation.json to "
+        "benchmarks/results",
     ),
     Figure(
         "test AUC {:.3f} Xception, {:.3f} RECCE, {:.3f} PANet, trivial cues {:.3f}; {} seeds and {} people",
         stand_in,
-        "python examples/deepfake/reproduce.py as docs/stand_in.md has it; then copy OUT/report/trainings.csv",
+        "python examples/deepfake/forge.py and reproduce.py as docs/stand_in.md has them (visible forgeries); then "
+        "copy OUT/report/trainings.csv to benchmarks/results/stand_in_visible.csv",
     ),
     Figure("{} arms, {} seeds: no evidence", trial, "python examples/does_it_help.py as docs/does_it_help.md has it"),
     Figure("on {} CPU cores, relative to the published modules", cores, "python benchmarks/run.py"),
@@ -175,7 +183,11 @@ CONSTANTS = (
 def main(arguments: list[str] | None = None) -> int:
     """Print what is wrong with README's figures; return 0 if nothing is, 1 otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(arguments)
+    parser.add_argument("--commands", action="store_true", help="print the commands that make the files, check nothing")
+    if parser.parse_args(arguments).commands:
+        commands = dict.fromkeys(figure.command for figure in (*FIGURES, *sum(ELSEWHERE.values(), ())))
+        print("\n".join(command for command in commands if command.startswith("python ")))
+        return 0
     found = [*faults(README.read_text(encoding="utf-8")), *faults_elsewhere()]
     for fault in found:
         print(fault, file=sys.stderr)

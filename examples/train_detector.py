@@ -57,7 +57,7 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
             optimizer.zero_grad()
             PANetLoss()(model(images), images, labels).total.backward()
             optimizer.step()
-        logits, labels = [], [1 - val.dataset.targets[i] for i in val.indices]
+        logits, labels = [], [1 - val.dataset.targets[i] for i in val.indices]  # type: ignore[attr-defined]
         with torch.inference_mode():
             for images, _ in DataLoader(val, batch_size, num_workers=workers, timeout=workers and 60):
                 logits += model.eval()(images.to(device)).logits[:, 0].tolist()

@@ -65,6 +65,21 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     assert begun[6:] == ["test_resnet", "test_resnet"]
 
 
+def test_a_network_that_does_not_fit_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate more")
+
+    monkeypatch.setattr(insertion, "rows_of", too_large)
+    assert benchmark(tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "test_resnet training: failed, CUDA out of memory.\n" in printed.out and "6 rows refused" in printed.err
+    assert "| EMAM |" in (tmp_path / "report.md").read_text() and (tmp_path / "report.png").exists()
+
+
 TIMES = {"milliseconds": "1", "speedup": "1", "rounds_kept": "3", "rounds": "3"}
 
 
