@@ -1,4 +1,4 @@
-"""Plots of results: speed-ups over the reference, bytes a second, and the bar chart of the front page."""
+"""Plots of results: speed-ups over the reference, bytes a second, times as maps grow, and the front page's bars."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import COPY, GRAPH, MAX_AUTOTUNED, REFERENCE, WITHOUT, base_name
-from benchmarks.results_file import SETTING, ResultsError, Row, grouped, key, replace
+from benchmarks.results_file import SETTING, ResultsError, Row, grouped, replace
 from benchmarks.tables import INPUT, comparisons, input_name
+from panet_layers.extras import needs
 from panet_layers.measuring.cases import DTYPES, PASSES
 
 # A contender has the same colour on every panel; compiled ones are hollow.
@@ -35,21 +36,12 @@ def speedups(rows: list[Row], path: Path) -> None:
     _panels(rows, path, _speedups, "speed-up over the reference", None, "row")
 
 
-def roofline(rows: list[Row], path: Path) -> None:
-    """Ideal bytes / time over ideal bytes: how much of a copy's bandwidth each contender reaches."""
-    copied = {key(row | {"contender": ""}) for row in rows if row["contender"] == COPY}
-    rows = [row for row in rows if key(row | {"contender": ""}) in copied and base_name(row["contender"]) != WITHOUT]
-    if not rows:
-        raise ResultsError(f"nothing to draw: the results have no row of {COPY!r}")
-    _panels(rows, path, _bandwidths, "ideal bytes, MB", 3.2, True)
-
-
 def chart(rows: list[Row], path: Path) -> None:
     """The bar chart of the front page: a panel for each published module, a pair of bars for each input."""
     found = comparisons(next(iter(grouped(rows, SETTING).values())))
     if not found:
         raise ResultsError("nothing to draw: the results have no published module and our layer on the same input")
-    first, figure = found[0], _figure(8, 6)
+    first, figure = found[0], new_figure(8, 6)
     shapes = sorted({row["shape"] for row in found}, key=_elements)
     groups = {row["shape"]: row["groups"] for row in found if row["groups"]}
     inputs = [input_name(f"({shape.replace('x', ', ')})", groups.get(shape, "")) for shape in shapes]
@@ -117,7 +109,7 @@ def _panels(
     """Two panels for each layer and setting, forward and training step; by default as high as the inputs need."""
     panels = grouped(rows, ("layer", *SETTING))
     ratios = {"height_ratios": [height or 0.32 * (len(grouped(found, INPUT)) + 1.8) for found in panels.values()]}
-    figure = _figure(11, sum(ratios["height_ratios"]) + 0.8)
+    figure = new_figure(11, sum(ratios["height_ratios"]) + 0.8)
     axes = figure.subplots(len(panels), 2, squeeze=False, sharex=True, sharey=sharey, gridspec_kw=ratios)
     for line, (panel, found) in zip(axes, panels.items()):
         for axis, pass_ in zip(line, PASSES):
@@ -152,9 +144,10 @@ def _speedups(axis: Any, rows: list[Row], pass_: str) -> None:
     axis.set_ylim(len(inputs) - 0.4, -0.6)
 
 
-def _bandwidths(axis: Any, rows: list[Row], pass_: str) -> None:
+def bandwidths(axis: Any, rows: list[Row], pass_: str) -> None:
+    """Ideal bytes / time over ideal bytes, beside the copy: how much of its bandwidth each contender reaches."""
     for (contender,), found in grouped([row for row in rows if row["pass"] == pass_], ("contender",)).items():
-        sizes = [_ideal_bytes(row) / 1e6 for row in found]
+        sizes = [ideal_bytes(row) / 1e6 for row in found]
         points = sorted((size, size / float(row["milliseconds"])) for size, row in zip(sizes, found))
         if contender == COPY:
             axis.plot(*zip(*points), color="black", linewidth=1, marker="_", label=COPY, zorder=1)
@@ -167,7 +160,7 @@ def _bandwidths(axis: Any, rows: list[Row], pass_: str) -> None:
     axis.set_ylabel("ideal bytes / time, GB/s")
 
 
-def _ideal_bytes(row: Row) -> int:
+def ideal_bytes(row: Row) -> int:
     """The least that any implementation moves, and what the copy moves: 2 maps forward, 5 in a training step."""
     return _elements(row["shape"]) * DTYPES[row["dtype"]].itemsize * (2 if row["pass"] == "forward" else 5)
 
@@ -186,11 +179,10 @@ def _marker(contender: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _figure(width: float, height: float) -> Any:
-    try:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of this size in inches."""
+    with needs("benchmark"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResultsError("a plot needs matplotlib: pip install 'panet-layers[benchmark]'") from error
     return Figure((width, height), layout="constrained")
 
 

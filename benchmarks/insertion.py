@@ -27,9 +27,12 @@ from torch import Tensor, nn
 from benchmarks import results_file
 from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.results_file import Row
-from benchmarks.tables import markdown_table
+from benchmarks.tables import markdown_table, short
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, use_backend
 from panet_layers.measuring.cases import Case
+from panet_layers.measuring.gate import full_precision
+from panet_layers.measuring.memory import measure as measure_memory
+from panet_layers.measuring.steps import Step
 from panet_layers.measuring.timing import EventSampler, measure
 
 PLAIN = "plain"
@@ -41,6 +44,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "timm eca": EcaModule,
 }
 PASSES = ("inference", "training")
+MEMORY = {"kept_bytes": "kept, MB", "peak_bytes": "peak, MB"}  # beside parameters and images
 
 
 def build(network: str, contender: str, device: str) -> nn.Module:
@@ -70,42 +74,58 @@ def check(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
     return "" if torch.equal(bare, expected) else "its output without the layers differs from the plain network's"
 
 
-def step(model: nn.Module, images: Tensor, pass_: str) -> Callable[[], object]:
+def step(model: nn.Module, images: Tensor, pass_: str) -> Step:
     """Return a forward without gradients, or a forward and a backward to the gradients of all parameters."""
     model.train(pass_ == "training")
+    if not model.training:
+        return Step(partial(torch.inference_mode()(model), images))
+    gradients = partial(torch.autograd.grad, inputs=list(model.parameters()), materialize_grads=True)
+    return Step(lambda: model(images).logsumexp(1).sum(), gradients)
 
-    def train() -> None:
-        model.zero_grad()
-        model(images).logsumexp(1).sum().backward()
 
-    return train if model.training else partial(torch.inference_mode()(model), images)
+def draw_images(batch: int, size: int, device: str) -> Tensor:
+    """Return a batch of square images (batch, 3, size, size), always the same."""
+    torch.manual_seed(1)
+    return torch.randn(batch, 3, size, size, device=device)
 
 
 def rows_of(network: str, pass_: str, images: Tensor, rounds: int) -> list[Row]:
     """Return a row per contender, all timed alternately; a contender that fails its check is reported and left out."""
     device = images.device.type
     plain = build(network, PLAIN, device)
-    steps = {PLAIN: step(build(network, PLAIN, device), images, pass_)}
+    steps: dict[str, Step] = {PLAIN: step(build(network, PLAIN, device), images, pass_)}
     for contender in LAYERS:
         model = build(network, contender, device)
-        fault = check(copy.deepcopy(model), plain, images)
+        with full_precision():
+            fault = check(copy.deepcopy(model), plain, images)
         if fault:
             print(f"{network} with {contender} is not timed: {fault}", file=sys.stderr)
         else:
             steps[contender] = step(model, images, pass_)
+    memory = {
+        name: {what: str(size) for what, size in measure_memory(step)._asdict().items()} for name, step in steps.items()
+    }
     times = measure(steps, rounds, EventSampler() if device == "cuda" else None)
     case = Case(network, images.shape, None, device=device)  # type: ignore[arg-type]
     here = results_file.provenance(device)
-    return [results_file.new_row(case, pass_, name, here | timing.columns()) for name, timing in times.items()]
+    return [
+        results_file.new_row(case, pass_, name, here | timing.columns() | memory[name])
+        for name, timing in times.items()
+    ]
 
 
 def markdown(rows: list[Row]) -> str:
-    """Return a table: images per second of the plain network; of one with layers, the percentage of that speed."""
-    lines = []
+    """Return a table: images per second of the plain network; of one with layers, the percentage of that speed.
+
+    Rows that have it also show the memory of a training step.
+    """
+    lines, memory = [], MEMORY if any(row["kept_bytes"] for row in rows) else {}
     for (network, shape, contender), group in results_file.grouped(rows, ("layer", "shape", "contender")).items():
         passes = {row["pass"]: row for row in group}
-        lines.append([f"{network}, {shape}", contender, *(_cell(passes.get(pass_)) for pass_ in PASSES)])
-    return markdown_table(("network, images", "layer after each stage", *PASSES), lines, 2)
+        cells = [_cell(passes.get(pass_)) for pass_ in PASSES]
+        cells += [short(passes.get("training", {}).get(column), 1e6) for column in memory]
+        lines.append([f"{network}, {shape}", contender, *cells])
+    return markdown_table(("network, images", "layer after each stage", *PASSES, *memory.values()), lines, 2)
 
 
 def _cell(row: Row | None) -> str:
@@ -136,8 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         rows = results_file.read(out)
         for network, pass_ in [] if options.table else product(options.network, options.passes):
-            torch.manual_seed(1)
-            images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
+            images = draw_images(options.batch, options.size, options.device)
             new = rows_of(network, pass_, images, options.rounds)
             incomplete |= len(new) <= len(LAYERS)
             rows = results_file.merge(rows, new)

@@ -29,6 +29,7 @@ from benchmarks.published import PublishedEMA
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, insert_attention, use_backend
+from panet_layers.extras import needs
 from panet_layers.measuring import machine
 from panet_layers.measuring.quiet import OtherProcesses
 
@@ -57,7 +58,8 @@ def yolo11n() -> nn.Module:
 
     The biases of the scores are 0: new ones give 0.00001, where onnxruntime's sigmoid has three digits.
     """
-    from ultralytics.nn.tasks import DetectionModel
+    with needs("clients", "export"):
+        from ultralytics.nn.tasks import DetectionModel
 
     model: Any = DetectionModel("yolo11n.yaml", verbose=False)
     head = model.model[-1]
@@ -104,7 +106,8 @@ def export(model: nn.Module, images: Tensor, path: Path) -> None:
 
 def runner(path: Path, images: Tensor, threads: int) -> Run:
     """Return what computes the file's output in onnxruntime."""
-    import onnxruntime
+    with needs("clients", "export"):
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads

@@ -9,7 +9,7 @@ if not __package__:  # run as a script
     import checkout  # noqa: F401
 
 from benchmarks import results_file, tables
-from benchmarks.figures import chart, growth, roofline, speedups
+from benchmarks.figures import chart, growth, speedups
 from benchmarks.options import Parser
 
 
@@ -18,15 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="benchmarks/report.py", description=__doc__)
     parser.add_argument("csv", type=Path, metavar="CSV", help="what benchmarks/run.py wrote")
     parser.add_argument("--out", type=Path, metavar="MD", help="where to write the table; default: print it")
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--summary", action="store_true", help="a line per input, a column per contender; microseconds")
-    kinds.add_argument("--published", action="store_true", help="this package's layers against the published modules")
+    parser.add_argument("--published", action="store_true", help="this package's layers against the published modules")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the speed-ups (needs matplotlib)")
-    parser.add_argument("--roofline", type=Path, metavar="PNG", help="where to draw bytes/s against the copy's")
     parser.add_argument("--chart", type=Path, metavar="PNG", help="where to draw the bar chart of the README")
     parser.add_argument("--growth", type=Path, metavar="PNG", help="where to draw the time of an element as maps grow")
     args = parser.parse_args(arguments)
-    section = tables.summary if args.summary else tables.against_published if args.published else tables.all_contenders
+    section = tables.against_published if args.published else tables.all_contenders
     try:
         rows = results_file.read(args.csv)
         if not rows:
@@ -36,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             results_file.replace(args.out, text.encode())
         else:
             print(text, end="")
-        plots = (speedups, args.plot), (roofline, args.roofline), (chart, args.chart), (growth, args.growth)
+        plots = (speedups, args.plot), (chart, args.chart), (growth, args.growth)
         for draw, path in plots:
             if path:
                 draw(rows, path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 if not __package__:  # run as a script
     import checkout  # noqa: F401
@@ -25,6 +26,15 @@ from panet_layers.measuring.certificate import first_line
 from panet_layers.measuring.quiet import OtherProcesses
 from panet_layers.measuring.steps import Step
 
+Input = tuple[Case, Sequence[str], list[Contender]]  # a case, the passes to measure, the contenders
+
+
+class Outcome(NamedTuple):
+    """How many rows were refused, and how many inputs were not reached in time."""
+
+    refused: int
+    left: int
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what the arguments ask for; return 0 if every row was measured, 1 if one was refused or not written."""
@@ -37,11 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument {fault}")
     out = args.out or Path(DEFAULT_OUT.format(name="growth" if args.suite == "growth" else args.device))
     passes = PASSES if args.pass_ == "both" else (args.pass_,)
-    chosen = [
-        (case, [pass_ for pass_ in passes if pass_ in grid.passes], select(case, grid.variants, args.backends))
-        for grid in SUITES.get(args.suite, (grid,))
-        for case in grid.cases(args.device, args.batch)
-    ]
+    chosen = inputs(SUITES.get(args.suite, (grid,)), args.device, args.batch, passes, args.backends)
     if args.list:
         for case, its_passes, found in chosen:
             names = [c.name + (" (forward only)" if c.passes != PASSES else "") for c in found]
@@ -49,30 +55,53 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{case}: {', '.join(its_passes)}: {', '.join(names)}")
         return 0
     torch.set_num_threads(args.threads)
-    deadline = monotonic() + 60 * args.minutes
-    refused = left = 0
     try:
-        rows = results_file.read(out)
-        for case, pass_, selected in ((case, pass_, found) for case, passes, found in chosen for pass_ in passes):
-            found = [c for c in selected if pass_ in c.passes]
-            if args.resume and is_measured(case, pass_, found, rows):
-                continue
-            if monotonic() > deadline:
-                left += 1
-                continue
-            measured, faults = measure(case, pass_, found, args.rounds)
-            rows = results_file.merge(rows, measured)
-            results_file.write(out, rows)
-            refused += len(faults)
-            show(case, pass_, measured, faults)
+        outcome = measure_all(chosen, out, args.rounds, args.resume, monotonic() + 60 * args.minutes)
     except results_file.ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if refused:
-        print(f"error: {refused} rows refused", file=sys.stderr)
-    if left:
-        print(f"error: out of time with {left} inputs left; measure them with --resume", file=sys.stderr)
-    return 1 if refused or left else 0
+    if outcome.refused:
+        print(f"error: {outcome.refused} rows refused", file=sys.stderr)
+    if outcome.left:
+        print(f"error: out of time with {outcome.left} inputs left; measure them with --resume", file=sys.stderr)
+    return int(any(outcome))
+
+
+def inputs(
+    grids: Iterable[Grid],
+    device: str,
+    batch: int | None = None,
+    passes: Sequence[str] = PASSES,
+    backends: Sequence[str] | None = None,
+) -> list[Input]:
+    """Return the inputs of the grids, with the contenders that can run on the device."""
+    return [
+        (case, [pass_ for pass_ in passes if pass_ in grid.passes], select(case, grid.variants, backends))
+        for grid in grids
+        for case in grid.cases(device, batch)
+    ]
+
+
+def measure_all(chosen: Iterable[Input], out: Path, rounds: int, resume: bool, deadline: float) -> Outcome:
+    """Measure the inputs and write each one's rows when it is done. After `deadline`, of `monotonic`, none is begun.
+
+    `resume`: leave out what the file has of this commit on this machine.
+    """
+    refused = left = 0
+    rows = results_file.read(out)
+    for case, pass_, selected in ((case, pass_, found) for case, passes, found in chosen for pass_ in passes):
+        found = [c for c in selected if pass_ in c.passes]
+        if resume and is_measured(case, pass_, [c.name for c in found], rows):
+            continue
+        if monotonic() > deadline:
+            left += 1
+            continue
+        measured, faults = measure(case, pass_, found, rounds)
+        rows = results_file.merge(rows, measured)
+        results_file.write(out, rows)
+        refused += len(faults)
+        show(case, pass_, measured, faults)
+    return Outcome(refused, left)
 
 
 def select(case: Case, variants: Variants, backends: Sequence[str] | None) -> list[Contender]:
@@ -81,12 +110,12 @@ def select(case: Case, variants: Variants, backends: Sequence[str] | None) -> li
     return [c for c in available if not backends or base_name(c.name) in (*backends, REFERENCE)]
 
 
-def is_measured(case: Case, pass_: str, chosen: list[Contender], rows: list[Row]) -> bool:
+def is_measured(case: Case, pass_: str, contenders: Iterable[str], rows: list[Row]) -> bool:
     """Return whether all contenders have a row of this commit on this machine; uncommitted code is measured again."""
     here = results_file.provenance(case.device)
     same = [column for column in results_file.PROVENANCE if column != "date"]
     known = {results_file.key(row) for row in rows if all(row[column] == here[column] for column in same)}
-    wanted = {results_file.key(results_file.new_row(case, pass_, c.name, here)) for c in chosen}
+    wanted = {results_file.key(results_file.new_row(case, pass_, name, here)) for name in contenders}
     return "+" not in here["commit"] and wanted <= known
 
 

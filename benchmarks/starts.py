@@ -29,6 +29,7 @@ from benchmarks.options import DEFAULT, Parser, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers.extras import needs
 from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.timing import measure
@@ -57,7 +58,8 @@ LOCATIONS = ["5", "9"]  # the last two activations
 
 def digits(classes: range) -> tuple[Tensor, Tensor]:
     """Return scikit-learn's images of some digits, scaled to -1...1, and their labels from 0."""
-    from sklearn.datasets import load_digits
+    with needs("benchmark"):
+        from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(labels)
@@ -141,7 +143,8 @@ def _difference(found: dict[str, list[float]], arm: str, other: str) -> str:
     if arm == other:
         return ""
     differences = [a - b for a, b in zip(found[arm], found[other])]
-    from scipy.stats import t  # which scikit-learn brings
+    with needs("benchmark"):
+        from scipy.stats import t  # which scikit-learn brings
 
     half = t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
     mean = statistics.mean(differences)

@@ -1,13 +1,13 @@
-"""Results as Markdown tables: every contender, microseconds side by side, and against the published modules."""
+"""Results as Markdown tables: every contender, and this package's layers against the published modules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from benchmarks.contenders import COPY, FUSED, GRAPH, REFERENCE, base_name
+from benchmarks.contenders import FUSED, GRAPH, REFERENCE
 from benchmarks.results_file import SETTING, Row, grouped, key
-from panet_layers.measuring.cases import BOTH, PASSES
+from panet_layers.measuring.cases import PASSES
 
 INPUT = ("layer", "shape", "groups")
 BASELINES = ("published", "timm")
@@ -21,11 +21,12 @@ def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], texts:
 
 
 def sections(rows: list[Row], section: Callable[[tuple[str, ...], list[Row]], str]) -> str:
-    """Return a section per machine, precision and layout: `all_contenders`, `summary` or `against_published`."""
+    """Return a section per machine, precision and layout: `all_contenders` or `against_published`."""
     return "\n".join(section(setting, found) for setting, found in grouped(rows, SETTING).items())
 
 
-def _heading(setting: tuple[str, ...], rows: list[Row]) -> str:
+def heading(setting: tuple[str, ...], rows: list[Row]) -> str:
+    """Return the heading of a section: the machine, the precision, and which commits were measured."""
     device, hardware, threads, dtype, layout = setting
     machine = f"{hardware}, {threads} threads" if device == "cpu" else hardware
     commits = ", ".join(dict.fromkeys(f"{r['commit']} ({r['date']}, torch {r['torch']})" for r in rows))
@@ -38,7 +39,7 @@ def all_contenders(setting: tuple[str, ...], rows: list[Row]) -> str:
     """Return a section with a line per contender and input: milliseconds and memory."""
     header = ["layer", "input", "contender", "forward, ms", "times as fast", "training step, ms", "times as fast"]
     lines = _lines(rows, ("milliseconds", "speedup"), ("kept_bytes", "peak_bytes", "peak_extra"))
-    return _heading(setting, rows) + markdown_table([*header, "kept, MB", "peak, MB", "extra, MB"], lines, 3)
+    return heading(setting, rows) + markdown_table([*header, "kept, MB", "peak, MB", "extra, MB"], lines, 3)
 
 
 def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
@@ -47,7 +48,7 @@ def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
     header = ["layer", "input", "compared with", *times, "kept, MB", "ours"]
     figures = ("milliseconds", "our_milliseconds", "times_as_fast")
     lines = _lines(comparisons(rows), figures, ("kept_bytes", "our_kept_bytes"))
-    return _heading(setting, rows) + markdown_table(header, lines, 3)
+    return heading(setting, rows) + markdown_table(header, lines, 3)
 
 
 def comparisons(rows: list[Row]) -> list[Row]:
@@ -72,31 +73,10 @@ def _lines(rows: list[Row], figures: Sequence[str], memory: Sequence[str]) -> li
     lines = []
     for (layer, shape, groups, contender), found in grouped(rows, (*INPUT, "contender")).items():
         passes = {row["pass"]: row for row in found}
-        cells = [_short(passes.get(pass_, {}).get(column)) for pass_ in PASSES for column in figures]
-        cells += [_short(passes.get("training", {}).get(column), 1e6) for column in memory]
+        cells = [short(passes.get(pass_, {}).get(column)) for pass_ in PASSES for column in figures]
+        cells += [short(passes.get("training", {}).get(column), 1e6) for column in memory]
         lines.append([layer, input_name(shape, groups), contender, *cells])
     return lines
-
-
-def summary(setting: tuple[str, ...], rows: list[Row]) -> str:
-    """Return a section, contenders as columns: microseconds, gain over the best baseline, share of the copy's speed."""
-    _, hardware, _, dtype, layout = setting
-    names = list(dict.fromkeys(row["contender"] for row in rows))
-    ours = fastest_of_ours(names)
-    header = ["layer", "input", "pass", *names, f"{ours} against the best baseline", f"of the {COPY}'s speed"]
-    measured = {
-        what: {row["contender"]: 1e3 * float(row["milliseconds"]) for row in found}
-        for what, found in grouped(rows, (*INPUT, "pass")).items()
-    }
-    lines = []
-    for (layer, shape, groups, pass_), times in measured.items():
-        where = [input_name(shape, groups), pass_]
-        lines.append([layer, *where, *(_short(times.get(name)) for name in names), *_gains(times, ours)])
-        if layer == BOTH:
-            emam, scam = measured.get(("emam", shape, groups, pass_), {}), measured.get(("scam", shape, "", pass_), {})
-            sums = {name: emam[name] + scam[name] for name in emam.keys() & scam.keys()}
-            lines.append(["emam + scam", *where, *(_short(sums.get(name)) for name in names), "", ""])
-    return f"### {hardware}: {dtype}, {layout}, microseconds\n\n" + markdown_table(header, lines, 3)
 
 
 def fastest_of_ours(names: Iterable[str]) -> str:
@@ -105,26 +85,12 @@ def fastest_of_ours(names: Iterable[str]) -> str:
     return next((name for name in wanted if name in names), REFERENCE)
 
 
-def _gains(times: dict[str, float], ours: str) -> list[str]:
-    """Return how many times as fast as the best baseline that is launched alike; the share of the copy's speed."""
-    in_graph = ours.endswith(GRAPH)
-    baselines = [
-        time
-        for name, time in times.items()
-        if base_name(name) not in (FUSED, "native", "collapsed", COPY) and name.endswith(GRAPH) == in_graph
-    ]
-    if ours not in times:
-        return ["", ""]
-    gain = f"{min(baselines) / times[ours]:.2f}x" if baselines else ""
-    return [gain, f"{times[COPY] / times[ours]:.0%}" if COPY in times else ""]
-
-
 def input_name(shape: str, groups: str) -> str:
     """Return an input as the tables and plots show it."""
     return shape + (f", G={groups}" if groups else "")
 
 
-def _short(value: str | float | None, unit: float = 1) -> str:
+def short(value: str | float | None, unit: float = 1) -> str:
     """Return a number in that unit with three digits, without an exponent; "" for no number."""
     if value in (None, ""):
         return ""

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Subset
-from torchvision import datasets, transforms
+from torchvision import datasets
+from torchvision import transforms as T
 
+from panet_layers.extras import needs
 from panet_layers.models import PANet, PANetLoss
 
 
 def load(folder: Path, size: int) -> list[Subset]:
     """The training part and the validation part: images (3, size, size) in [-1, 1], each with its class."""
-    resize, scale = transforms.Resize((size, size)), transforms.Normalize([0.5] * 3, [0.5] * 3)
-    steps = [partial(Image.Image.convert, mode="RGB"), resize, transforms.ToTensor(), scale]
+    steps = [partial(Image.Image.convert, mode="RGB"), T.Resize((size, size)), T.ToTensor(), T.Normalize(0.5, 0.5)]
     read = partial(Image.open, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"))  # EPS would run Ghostscript
-    images = datasets.ImageFolder(folder, transforms.Compose(steps), loader=read)
+    images = datasets.ImageFolder(folder, T.Compose(steps), loader=read)
     paths = [Path(path).relative_to(folder).as_posix() for path, _ in images.samples]
     people = [re.split("^real/|^fake/(?:[^/]+/)?|[_./-]", path)[1] for path in paths]
     parts = [[i for i, p in enumerate(people) if (zlib.crc32(p.encode()) % 5 == 0) is val] for val in (False, True)]
@@ -41,6 +41,8 @@ def load(folder: Path, size: int) -> list[Subset]:
 
 def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr: float, workers: int) -> None:
     """Train, and save the weights of the epoch with the best validation AUC."""
+    with needs("example"):
+        from sklearn.metrics import roc_auc_score
     if min(epochs, batch_size) < 1 or out.is_dir() or not out.parent.is_dir():
         raise ValueError("wanted --epochs and --batch-size of at least 1, and for --out a file in a folder that exists")
     train, val = load(folder, size=299 if variant == "paper" else 64)
@@ -55,12 +57,10 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
             optimizer.zero_grad()
             PANetLoss()(model(images), images, labels).total.backward()
             optimizer.step()
-        model.eval()
-        logits, labels = [], []
+        logits, labels = [], [1 - val.dataset.targets[i] for i in val.indices]  # type: ignore[attr-defined]
         with torch.inference_mode():
-            for images, classes in DataLoader(val, batch_size, num_workers=workers, timeout=workers and 60):
-                logits += model(images.to(device)).logits[:, 0].tolist()
-                labels += (1 - classes).tolist()
+            for images, _ in DataLoader(val, batch_size, num_workers=workers, timeout=workers and 60):
+                logits += model.eval()(images.to(device)).logits[:, 0].tolist()
         print(f"epoch {epoch}/{epochs}: validation AUC {(auc := roc_auc_score(labels, logits)):.4f}", flush=True)
         if auc > best:
             best = auc

@@ -24,13 +24,13 @@ from panet_layers.models import fold_batch_norm
 def main(argv: list[str] | None = None) -> int:
     """The command; runs until it is stopped."""
     args = _parser().parse_args(argv)
-    with reading_input():
-        model, config = load_run(args.run, pick_device(args.device))
-        model = fold_batch_norm(model)
     try:
         from deepfake.serving.server import HOST, listen, server
     except ImportError as error:
-        raise UserError(f'the page needs a web server: pip install -e ".[app]" ({error})') from error
+        raise UserError(f'the page needs a web server: pip install -e ".[app]" ({error})', 2) from error
+    with reading_input():
+        model, config = load_run(args.run, pick_device(args.device))
+        model = fold_batch_norm(model)
     from deepfake.serving.page import html_of
     from deepfake.serving.replies import Replies
 

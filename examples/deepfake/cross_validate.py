@@ -4,7 +4,8 @@
 
 It trains and evaluates seven networks, one for each fold of the demo's people (about half an hour on two CPU cores),
 and writes OUT/cross_validation.json and .md: AUC and false-positive rates of people with darker and with lighter faces,
-with 95 % intervals by person. Run again, it continues. Other options go to train.py.
+with 95 % intervals by person; the JSON also says by which commit, versions and machine. Run again, it continues. Other
+options go to train.py.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from deepfake.evaluating.by_person import Scored, figures
 from deepfake.evaluating.evaluation import METRICS_FILE, SCORES_FILE, results_folder
 from deepfake.media.faces import DARK
 from deepfake.training.checkpoint import CONFIG
+from deepfake.training.description import SESSION
 from deepfake.training.settings import FREE_ON_RESUME, parse
 
 SETTINGS = "settings.json"
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_destination(args.out, SETTINGS, {"datasets": prints, "training": training})
     results = [run_fold(fold, args.out / f"fold{fold}", for_train) for fold in range(FOLDS)]
     found = {name: figures(scored) for name, scored in groups(results).items() if len(set(scored.labels)) == 2}
-    write_json(args.out / "cross_validation.json", found)
+    made_by = {"training": training} | _session(args.out / "fold0" / CONFIG)
+    write_json(args.out / "cross_validation.json", found | {"made by": made_by})
     text = table(HEAD, [_row(name, values) for name, values in found.items()])
     write_markdown(args.out / "cross_validation.md", text + "\n")
     print(f"\n{text}\nwrote cross_validation.json and cross_validation.md to {args.out}")
@@ -91,6 +94,12 @@ def _rows_of(results: Path) -> list[tuple[dict[str, Any], float]]:
         raise UserError(f"{results / METRICS_FILE} has no threshold from val: its network learnt nothing; train longer")
     with open(results / SCORES_FILE, newline="") as file:
         return [(row, threshold) for row in csv.DictReader(file)]
+
+
+def _session(config: Path) -> dict[str, Any]:
+    """Commit, versions and machine of a run; nothing of a run that others have copied without its config.json."""
+    saved = read_json(config) if config.is_file() else {}
+    return {name: saved[name] for name in SESSION if name in saved}
 
 
 def _row(name: str, values: dict[str, Any]) -> list[object]:

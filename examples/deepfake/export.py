@@ -46,7 +46,7 @@ def export(run: Path, out: Path) -> None:
     try:
         import onnxscript  # noqa: F401  (torch.onnx needs it, but fails late without it)
     except ImportError as error:
-        raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"') from error
+        raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"', 2) from error
     with reading_input():
         detector, config = load_run(run)
         if config["model"].get("num_classes", 1) != 1:

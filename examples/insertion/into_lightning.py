@@ -3,13 +3,16 @@
 python examples/insertion/into_lightning.py
 """
 
-import lightning
 import timm
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from panet_layers import EMAM, insert_attention
+from panet_layers.extras import needs
+
+with needs("clients"):
+    import lightning
 
 
 class Classifier(lightning.LightningModule):

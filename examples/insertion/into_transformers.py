@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from panet_layers import EMAM, insert_attention
+from panet_layers.extras import needs
+
+with needs("clients"):
+    from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
 
 
 class StartsFromNothing:

@@ -3,11 +3,14 @@
 python examples/insertion/into_unet.py
 """
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers.extras import needs
+
+with needs("clients"):
+    import segmentation_models_pytorch as smp
 
 EXAMPLE = torch.zeros(2, 3, 64, 96)
 

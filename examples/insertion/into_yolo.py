@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
-from ultralytics import YOLO
-from ultralytics.models.yolo.detect import DetectionTrainer
 
 from panet_layers import EMAM, insert_attention
+from panet_layers.extras import needs
+
+with needs("clients"):
+    from ultralytics import YOLO
+    from ultralytics.models.yolo.detect import DetectionTrainer
 
 STAGES = ["model.16", "model.19", "model.22"]  # the head's inputs
 

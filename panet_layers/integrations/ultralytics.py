@@ -159,7 +159,11 @@ def _built(kind: type[nn.Module], channels: int, row: int, arguments: tuple[int,
 
 def main() -> None:
     """Run ultralytics' command line with the layers' names."""
-    register()
+    try:
+        register()
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     from ultralytics.cfg import entrypoint
 
     entrypoint()

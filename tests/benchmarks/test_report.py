@@ -1,4 +1,4 @@
-"""benchmarks/report.py: tables in Markdown, the summary of a GPU, plots; what the READMEs show is up to date."""
+"""benchmarks/report.py: tables in Markdown, plots; what the READMEs show is up to date."""
 
 from __future__ import annotations
 
@@ -50,80 +50,19 @@ def test_report_of_a_missing_file_fails_in_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 
 
-@pytest.fixture
-def gpu_results(tmp_path):
-    """Made-up results of a GPU: two inputs, two passes, eager and in graphs."""
-    empty = dict.fromkeys(results_file.COLUMNS, "") | {
-        "device": "cuda", "layer": "emam", "groups": "8", "dtype": "bfloat16", "layout": "contiguous", "threads": "2",
-        "hardware": "a GPU", "commit": "abc1234", "date": "2025-01-01", "torch": "2.11", "speedup": "1",
-    }  # fmt: skip
-    times = {
-        "reference": 0.4, "published": 0.3, "triton": 0.08, "reference+compile": 0.2, "reference+graph": 0.36,
-        "triton+graph": 0.05, "reference+compile+graph": 0.15, "copy": 0.01,
-    }  # fmt: skip
-    path = tmp_path / "cuda.csv"
-    results_file.write(path, [
-        empty | {"contender": name, "pass": pass_, "shape": shape, "milliseconds": f"{time * scale * factor:.4g}"}
-        for shape, scale in (("32x728x19x19", 1), ("32x728x38x38", 4))
-        for pass_, factor in (("forward", 1), ("training", 3))
-        for name, time in times.items()
-    ])  # fmt: skip
-    return path
-
-
-def test_summary_of_a_gpu(gpu_results, capsys):
-    assert report.main([str(gpu_results), "--summary"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("### a GPU: bfloat16, contiguous, microseconds\n")
-    assert "| triton+graph against the best baseline | of the copy's speed |" in text
-    assert "| emam | 32x728x19x19, G=8 | forward | 400 | 300 | 80 | 200 | 360 | 50 | 150 | 10 | 3.00x | 20% |\n" in text
-    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
-
-
-def test_summary_shows_the_sum_of_the_layers_below_both_together(gpu_results, capsys):
-    rows = results_file.read(gpu_results)
-    scam = [row | {"layer": "scam", "groups": ""} for row in rows]
-    results_file.write(gpu_results, [*rows, *scam, *(row | {"layer": "emam-scam"} for row in rows)])
-    report.main([str(gpu_results), "--summary"])
-    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
-    (both,) = [line for line in lines if line[:3] == ["| emam-scam", "32x728x19x19, G=8", "forward"]]
-    (added,) = [line for line in lines if line[:3] == ["| emam + scam", "32x728x19x19, G=8", "forward"]]
-    assert both[3] == "400" and added[3] == "800" and len(both) == len(added)
-
-
-def test_roofline_of_a_gpu(gpu_results, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    drawn, save, plot = {}, figures.save, tmp_path / "roofline.png"
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update(figure=figure) or save(figure, path))
-    assert report.main([str(gpu_results), "--roofline", str(plot), "--out", str(tmp_path / "table.md")]) == 0
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    forward, training = drawn["figure"].axes
-    (copy,) = forward.lines
-    megabytes = 2 * 2 * 32 * 728 * 19 * 19 / 1e6
-    assert copy.get_xdata()[0] == pytest.approx(megabytes) and copy.get_ydata()[0] == pytest.approx(megabytes / 0.01)
-    assert training.lines[0].get_ydata()[0] == pytest.approx(2.5 * megabytes / 0.03)
-
-
-def test_a_roofline_needs_a_copy(gpu_results, tmp_path, capsys):
-    rows = [row for row in results_file.read(gpu_results) if row["contender"] != "copy"]
-    results_file.write(gpu_results, rows)
-    assert report.main([str(gpu_results), "--roofline", str(tmp_path / "roofline.png")]) == 1
-    assert capsys.readouterr().err == "error: nothing to draw: the results have no row of 'copy'\n"
-
-
-def test_time_of_an_element_as_maps_grow(gpu_results, tmp_path, capsys, monkeypatch):
+def test_time_of_an_element_as_maps_grow(results, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     drawn, plot = {}, tmp_path / "growth.png"
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update(figure=figure))
-    row, *_ = (r for r in results_file.read(gpu_results) if (r["contender"], r["pass"]) == ("copy", "forward"))
-    results_file.write(gpu_results, [row])
-    assert report.main([str(gpu_results), "--growth", str(plot)]) == 1
+    (row,) = (row for row in results_file.read(results) if row["contender"] == "copy")
+    results_file.write(results, [row])
+    assert report.main([str(results), "--growth", str(plot)]) == 1
     assert capsys.readouterr().err == "error: nothing to draw: the results have inputs of one size only\n"
-    other = row | {"shape": "32x728x38x38", "milliseconds": "0.08"}
-    results_file.write(gpu_results, [row, other])
-    assert report.main([str(gpu_results), "--growth", str(plot)]) == 0
+    other = row | {"shape": "8x728x38x38", "milliseconds": "0.08"}
+    results_file.write(results, [row, other])
+    assert report.main([str(results), "--growth", str(plot)]) == 0
     (line,) = drawn["figure"].axes[0].lines
-    elements = [32 * 728 * side * side for side in (19, 38)]
+    elements = [8 * 728 * side * side for side in (19, 38)]
     assert list(line.get_xdata()) == elements
     times = float(row["milliseconds"]), 0.08
     assert list(line.get_ydata()) == pytest.approx([1e6 * t / n for t, n in zip(times, elements)])

@@ -253,5 +253,5 @@ def test_a_missing_web_server_is_one_line(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     monkeypatch.delitem(sys.modules, "deepfake.serving.server", raising=False)
     code, printed, errors = call(app.main, capsys, run)
-    assert (code, printed, len(errors)) == (1, "", 1)
+    assert (code, printed, len(errors)) == (2, "", 1)
     assert 'pip install -e ".[app]"' in errors[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def write_results(run: Path, fold: int) -> None:
     folder = results_folder(run, f"demo/{fold}")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"threshold_from_val": 0.4}))
+    (run / "config.json").write_text(json.dumps({"commit": "abc", "versions": {"torch": "2"}, "arguments": {}}))
     with open(folder / "scores.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "video", "method", "label", "fake_probability", "prediction", "lightness"])
@@ -74,6 +76,7 @@ def test_the_table_counts_everybody_once(tmp_path, capsys, monkeypatch):
     code, printed, errors = call(cross_validate.main, capsys, tmp_path)
     assert code == 0 and not errors
     found = json.loads((tmp_path / "cross_validation.json").read_text())
+    assert found["made by"] == {"training": ANY, "commit": "abc", "versions": {"torch": "2"}}
     assert found["all"]["people"] == 102 and found["all"]["auc"] == [1, 1, 1] and found["all"]["fpr"] == [0, 0, 0]
     dark, light = found["people with darker faces"], found["people with lighter faces"]
     assert dark["people"] + light["people"] == 102 and 10 < dark["people"] < 20

@@ -83,7 +83,7 @@ def test_missing_dlib_is_one_clear_error(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_dlib)
-    with pytest.raises(UserError, match="pip install dlib-bin"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[example\]"'):
         FaceDetector()
 
 

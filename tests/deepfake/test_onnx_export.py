@@ -55,7 +55,7 @@ def test_missing_packages_are_named_in_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         cli.run(lambda: export.main([str(run)]))
     errors = capsys.readouterr().err.splitlines()
-    assert exit.value.code == 1 and len(errors) == 1 and "pip install" in errors[0]
+    assert exit.value.code == 2 and len(errors) == 1 and "pip install" in errors[0]
     assert not (run / "model.onnx").exists()
 
 

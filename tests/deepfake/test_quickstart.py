@@ -54,9 +54,13 @@ def test_trains_evaluates_and_predicts_then_again(one_shot, tmp_path, capfd):
     assert all(line.get("box") or line["frames"][0]["box"] for line in predicted)  # found by the detector
     config = json.loads((run / "config.json").read_text())
     assert config["arguments"]["seed"] == 3
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["seed"], summary["epochs"], summary["people"]) == (3, 1, 14) and summary["seconds"] > 0
+    assert summary["frame"] == metrics["frame"] and summary["machine"] == config["machine"]
 
     assert quickstart.main(["--out", str(run), "--epochs", "1"]) == 0  # finished: evaluated again
     assert epochs(run) == [1]
+    assert json.loads((run / "summary.json").read_text()) == summary | {"seconds": None}  # not of the whole
     assert json.loads((run / "demo-test" / "metrics.json").read_text()) == metrics
 
     assert quickstart.main(["--out", str(run), "--epochs", "2"]) == 0  # goes on where it stands

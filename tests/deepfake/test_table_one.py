@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -125,6 +126,9 @@ def test_problems_are_counted_by_kind(tmp_path):
 
 def test_the_report_of_a_stand_in_names_no_figure_of_the_papers(tmp_path):
     text = report_of(tmp_path, own_ids=True)
+    with open(tmp_path / "report" / "trainings.csv", newline="") as file:
+        rows = [(row["model"], row["seed"], row["auc_by_frame"]) for row in csv.DictReader(file)]
+    assert rows == [("recce", "0", "0.9"), ("recce", "1", "0.92"), ("panet", "0", "0.93"), ("panet", "1", "0.93")]
     assert "not FaceForensics++'s whole test split" in text and "97.26" not in text and "0.05" not in text
     assert "| PANet | 83.00 ± 0.00 | 93.00 ± 0.00 |" in text and "of its 700" not in text
     assert "Chosen on the test split" not in text

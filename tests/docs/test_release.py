@@ -1,5 +1,6 @@
 """What a release consists of: one version everywhere, and an sdist and a wheel with the right files."""
 
+import os
 import re
 import tarfile
 import zipfile
@@ -9,6 +10,8 @@ import pytest
 
 import panet_layers
 from tests.checkouts import ROOT, built, copied, files_in_git
+
+LONG_AGO = 10**9  # seconds since 1970
 
 
 def test_the_citations_name_this_version() -> None:
@@ -39,3 +42,14 @@ def test_the_sdist_holds_everything_and_the_wheel_the_package_only(tmp_path: Pat
     assert {*package, "panet_layers/py.typed"} == {
         name for name in names if ".dist-info/" not in name and not name.endswith(".so")
     }
+
+
+@pytest.mark.slow
+def test_two_builds_of_the_wheel_are_equal(tmp_path: Path) -> None:
+    """From folders of other names, with other dates and permissions; the libraries were compared by hand."""
+    here, there = copied(tmp_path / "here"), copied(tmp_path / "over" / "there")
+    for path in there.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    first, second = (built("wheel", copy, copy.parent, CC="false") for copy in (here, there))
+    assert first.name == second.name and first.read_bytes() == second.read_bytes()

@@ -25,7 +25,7 @@ def test_rows_and_table(tmp_path, capsys):
     assert {row["pass"] for row in rows} == set(insertion.PASSES)
     assert all(float(row["milliseconds"]) > 0 for row in rows)
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + 6 and all(line.count("|") == 5 for line in printed)
+    assert len(printed) == 2 + 6 and all(line.count("|") == 7 for line in printed)
     assert insertion.main(["--table", "--out", str(tmp_path / "rows.csv")]) == 0
     assert capsys.readouterr().out.splitlines() == printed
 
@@ -50,3 +50,10 @@ def test_a_contender_that_fails_its_check_is_not_timed(layer, fault, tmp_path, c
     assert insertion.main([*SMALL, "--pass", "inference", "--out", str(tmp_path / "rows.csv")]) == 1
     assert fault in capsys.readouterr().err
     assert [row["contender"] for row in results_file.read(tmp_path / "rows.csv")] == [insertion.PLAIN]
+
+
+def test_the_table_of_the_page_is_that_of_the_stored_rows():
+    rows = results_file.read(results_file.ROOT / "benchmarks/results/insertion-cpu.csv")
+    page = (results_file.ROOT / "docs/insertion.md").read_text(encoding="utf-8")
+    lines = [line for line in insertion.markdown(rows).splitlines() if "| --- " not in line]
+    assert [line for line in lines if line not in page] == []

@@ -3,5 +3,8 @@
 from pathlib import Path
 
 from .common.interrupt import leave_while_importing
+from .common.packages import end_without_packages
 
-leave_while_importing(Path(__file__).resolve().parents[1])
+COMMANDS = Path(__file__).resolve().parents[1]
+leave_while_importing(COMMANDS)
+end_without_packages(COMMANDS)

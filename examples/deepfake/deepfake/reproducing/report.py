@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..common.cli import UserError
-from ..common.files import make_folder
+from ..common.files import make_folder, replacing
 from ..common.markdown import table, write_markdown
 from ..common.texts import read_json
 from ..evaluating.plots import BLUE, GREY, ORANGE, save_figure, styled_figure
@@ -22,9 +24,12 @@ from .qualitative_grids import Grid, qualitative_grid
 from .recipe import departures, shown
 from .table_one import COMPRESSION_NAMES, METRIC_NAMES, MODELS, WIDEST, Cell, Result, cell, gains, read_log
 
+TRAININGS = ("model", "compression", "seed", "epoch")
+ABOUT_TRAININGS = ("trivial_baseline_auc", "people", "fingerprint", "commit", "torch", "device")
+
 
 def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], recipe: dict[str, Any]) -> Path:
-    """Write report.md and its pictures to the folder `out`; returns the path of report.md.
+    """Write report.md, its pictures and trainings.csv to the folder `out`; returns the path of report.md.
 
     It begins with the evaluations of published weights in `published/` beside `out`, if there are any.
 
@@ -43,8 +48,27 @@ def write_report(out: Path, results: Sequence[Result], data: dict[str, Path], re
             save_figure(grid.figure, out / _grid_file(compression))
     save_figure(figures_plot(results, coverages), out / "figures.png")
     save_figure(curves_plot(results, coverages), out / "curves.png")
+    write_trainings(out / "trainings.csv", results, coverages)
     write_markdown(out / "report.md", text)
     return out / "report.md"
+
+
+def write_trainings(path: Path, results: Sequence[Result], coverages: Mapping[str, Coverage]) -> None:
+    """Write a row for each training: its figures as fractions, of how many people they are, and what made them."""
+    levels = [(level, metric) for level in ("frame", "video") for metric in METRIC_NAMES]
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow([*TRAININGS, *(f"{metric}_by_{level}" for level, metric in levels), *ABOUT_TRAININGS])
+    for r in results:
+        config, people = read_json(r.run / CONFIG), len(set(coverages[r.compression].people.values()))
+        row = [r.model, r.compression, r.seed, r.metrics.get("checkpoint_epoch")]
+        row += [r.metrics[level][metric] for level, metric in levels]
+        row += [r.metrics["trivial_baseline_auc"], people or "", r.metrics["fingerprint"], config.get("commit")]
+        writer.writerow(
+            [*row, (config.get("versions") or {}).get("torch"), (config.get("machine") or {}).get("device")]
+        )
+    with replacing(path) as file:
+        file.write(content.getvalue().encode())
 
 
 def check_same_data(results: Sequence[Result], coverages: Mapping[str, Coverage]) -> None:
