@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one list of objects instead of a table")
     args = parser.parse_args()
     if args.sizes:
-        layouts = ("contiguous", "channels_last")
+        layouts = ("contiguous", "channels_last") if args.layer == "scam" else ("channels_last",)
         counts = {layout: codes_over_sizes(args.layer, 256, "bfloat16", layout) for layout in layouts}
         print(json.dumps(counts))
         return 0

@@ -13,7 +13,10 @@ from .tiling import fold_tile, strides, tiling
 
 
 def pool(x: Tensor, means: Tensor, windows: Tensor) -> None:
-    """As `nchw.pool`; means are sides."""
+    """means, sides: row and column means of x. windows (N, K, 9): what tap k sees of x, summed, divided by P.
+
+    Tap (ky, kx) sees all rows but the last for ky = 0, all but the first for ky = 2; columns alike.
+    """
     instances, k, sides = means.shape
     batch, channels, height, width = x.shape
     groups = channels // k
@@ -141,7 +144,7 @@ def _fold_means(
 
 
 def moments(x: Tensor, gates: Tensor, eps: float, mean: Tensor, rstd: Tensor) -> None:
-    """As `nchw.moments`; gates are sides."""
+    """mean, rstd (N, K) of t = x a d over the pixels, rstd = 1 / sqrt(variance + eps); gates are sides."""
     instances, k, _ = gates.shape
     batch, channels, height, width = x.shape
     t = tiling(x, k)

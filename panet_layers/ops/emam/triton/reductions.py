@@ -26,10 +26,17 @@ def contract(
     coefficients: Tensor,
     sums: Tensor,
 ) -> None:
-    """As `nchw.contract`; means and gates are sides, and so is dpre, as (K, N, L) with strides (1, L K, K).
+    """All sums over pixels that the gradients need, of each instance n and channel c. means and gates are sides.
 
-    With t (delta - D / P) and t (t - mean), the sums for the gates' gradients have nothing left to cancel:
-    t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
+    With D = sum_p delta, hh = rstd sum_p (t - mean) delta, kappa = q gamma rstd, slope = -kappa rstd hh / P,
+    offset = -kappa D / P - slope mean and dt = kappa delta + offset + slope t. Two sums are kept, in which nothing is
+    left to cancel: t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
+
+    dpre, sides as (K, N, L): the gradient before the gates' sigmoid, (1 - a) sum_w t dt and (1 - d) sum_h t dt.
+    windows (N, K, 9): as `pool` has them.
+    coefficients (N, 3, K): kappa, offset, slope.
+    sums (N, 13 K): gamma hh + beta D | q hh | q D | dpre summed over L | E (K, 9),
+    E[c, k] = sum_hw x_c(h, w) delta(h - ky + 1, w - kx + 1), zero outside.
     """
     instances, k, sides = means.shape
     batch, channels, height, width = x.shape

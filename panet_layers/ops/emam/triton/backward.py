@@ -21,7 +21,7 @@ def padded(gate: Tensor, height: int, width: int) -> Tensor:
 
 
 def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
-    """As `nchw.delta`, but out is `padded`."""
+    """out, `padded` = gate (1 - gate) sum_c grad_c x_c: the gradient before the last sigmoid; gate (N, P)."""
     batch, channels, height, width = x.shape
     groups = gate.shape[0] // batch
     t = tiling(x, channels // groups, grad)
@@ -111,7 +111,12 @@ def input_gradient(
     dwindows: Tensor,
     dx: Tensor,
 ) -> None:
-    """As `nchw.input_gradient`; gates are sides, and so are dmeans, as (K, N L) with strides (1, K)."""
+    """dx = grad gate + dt a d + dmeans / (W or H) + sum_k taps[9 c + k] delta(h - ky + 1, w - kx + 1) + windows' part.
+
+    gates are sides, and so are dmeans, as (K, N L) with strides (1, K): the gradient of the row and column means.
+    dwindows (N, 9 K): the gradient of the window sums (not means): dx(h, w) gets dwindows[9 c + k] of each tap for
+    which (h - ky + 1, w - kx + 1) is inside. delta as `delta` writes it, coefficients as `contract` does.
+    """
     batch, channels, height, width = x.shape
     k = gates.shape[1]
     t = tiling(x, k, grad, dx, numbers=16)

@@ -1,8 +1,13 @@
 """The forward's last pass: the attention map and the output.
 
+Every launcher writes into the tensors it is given. x, grad, out and dx are (B, C, H, W) with C = G K, channels_last or
+slices of such maps; the rest is in the accumulation dtype (float32; float64 for float64), with N = B G instances,
+P = H W pixels, L = H + W (rows first, then columns) and nine taps k = 3 ky + kx. `sides` are (N, K, L) with strides
+(L K, 1, K): channels are innermost in everything here.
+
 A program takes a few groups of one sample, a block of columns and a chunk of rows, and walks down the rows; what
 crosses its border goes to a buffer of partial sums, one slice a program, and a second, small kernel adds the slices up
-in their order. `sides` are (N, K, L) with strides (L K, 1, K): channels lie innermost in everything here.
+in their order.
 """
 
 from __future__ import annotations
@@ -29,7 +34,11 @@ def attend(
     out: Tensor,
     gate: Tensor,
 ) -> None:
-    """As `nchw.attend`; gates are sides."""
+    """gate (N, P) = sigmoid(y), out = x gate; gates are sides.
+
+    y = conv(x; taps) + sum_c q_c gamma_c rstd_c (t_c - mean_c) + <q, beta> + <p, b3>, where
+    conv(x; taps)(h, w) = sum_c,k taps[9 c + k] x_c(h + ky - 1, w + kx - 1), zero outside; taps (9 K), p (K), q (N, K).
+    """
     batch, channels, height, width = x.shape
     k = q.shape[1]
     t = tiling(x, k, out, numbers=16)
