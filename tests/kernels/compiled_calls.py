@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_with_more_channels = lambda shape: (shape[0], shape[1] + 8, *shape[2:])  # noqa: E731
 LAYOUTS = {
     "contiguous": lambda shape, dtype: torch.empty(shape, dtype=dtype),
     "channels_last": lambda shape, dtype: torch.empty(shape, dtype=dtype).to(memory_format=torch.channels_last),
+    "channels_last slice": lambda shape, dtype: LAYOUTS["channels_last"](_with_more_channels(shape), dtype)[:, :-8],
     "strided": lambda shape, dtype: torch.empty((*shape[:3], 2 * shape[3]), dtype=dtype)[..., ::2],
 }
 Size = tuple[tuple[int, int, int, int], int]  # (B, C, H, W), G
@@ -51,12 +53,16 @@ BY_VECTOR = {1: (37, 37), 2: (37, 38), 4: (40, 36), 8: (40, 48)}
 BY_CHANNELS = {1: 91, 2: 90, 4: 36, 8: 64}
 
 
+OTHERS: list[Size] = [NARROW, ((2, 16, 14, 15), 4), ((2, 8, 3, 2), 8), ((2, 12, 9, 1), 3)]
+
+
 def _emam_paths() -> list[Case]:
-    """Every vector; one group in a block and several; sums of one program and of several."""
+    """Every vector, one group in a block and several, all widths of blocks, maps that are dense and that are not."""
     cases = []
     for dtype in DTYPES:
         cases += [Case("emam", (1, 2 * k, 37, 19), 2, dtype, "channels_last") for k in BY_CHANNELS.values()]
-        cases += [Case("emam", *size, dtype, "channels_last") for size in (NARROW, ((2, 8, 3, 2), 8))]
+        cases += [Case("emam", *size, dtype, "channels_last") for size in OTHERS]
+        cases.append(Case("emam", (1, 182, 37, 19), 2, dtype, "channels_last slice"))
     return cases
 
 

@@ -52,9 +52,10 @@ def test_representative_launches(layer):
 # What the launchers can ask for, by the names of the constants.
 ASKED_FOR = {
     "emam": {
-        "CHANNEL_VECTOR": {1, 2, 4},
+        "VECTOR": {1, 2, 4},
+        "DENSE": {False, True},
         "BLOCK_COLUMNS": {1, 2, 4, 8},
-        "FOLD": {False, True},
+        "BLOCK_SIDES": {8, 16, 32},
         "ACC": {"fp32"},
     },
     "scam": {

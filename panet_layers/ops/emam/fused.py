@@ -32,15 +32,17 @@ def _forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Te
     dtype = accumulation_dtype(x.dtype)
     out, saved = torch.empty_like(x), empty_saved(x, groups, channels_innermost=True)
     params = params.to(dtype)
+    k = params.beta.shape[0]
     with current_device(x):
-        means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
-        windows = x.new_empty((*q.shape, 9), dtype=dtype)
-        kernels.pool(x, means, windows)
+        means, gates = _sides(saved.means), _sides(saved.gates)
+        mean, rstd, q, gate = (part.flatten(0, 1) for part in saved[2:])
+        kernels.pool(x, means)
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
-        torch.addmm(params.b1, means.mT.flatten(0, 1), w1.mT, out=gates.mT.flatten(0, 1)).sigmoid_()
+        torch.addmm(params.b1, means.view(-1, k), w1.mT, out=gates.view(-1, k)).sigmoid_()
+        windows = means.new_empty((*q.shape, 9))
+        kernels.moments(x, means, gates, eps, mean, rstd, windows)
         torch.softmax(torch.addmm(params.b3, windows.flatten(1), w3.mT), 1, out=q)
         p = params.beta.softmax(0)
-        kernels.moments(x, gates, eps, mean, rstd)
         kernels.attend(x, gates, mean, rstd, q, p, p @ w3, params, out, gate)
     return out, saved
 
@@ -50,8 +52,6 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
     if x.numel() == 0:
         return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
     given, x = x, _in_channels_last(x)
-    means, gates = (_channels_innermost(sides) for sides in (saved.means, saved.gates))
-    saved = saved._replace(means=means, gates=gates)
     dx, gradients = _backward(_in_channels_last(grad), x, params, saved)
     return _like(dx, given, x), gradients
 
@@ -64,32 +64,32 @@ def _backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved) -> tupl
     given, params = params, params.to(dtype)
     k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
     with current_device(x):
-        means, gates, mean, rstd, q, gate = (part.flatten(0, 1) for part in saved)
+        means, gates = _sides(saved.means), _sides(saved.gates)
+        mean, rstd, q, gate = (part.flatten(0, 1) for part in saved[2:])
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
         p = params.beta.softmax(0)
         delta = kernels.padded(gate, *x.shape[2:])
         kernels.delta(grad, x, gate, delta)
 
-        n, _, sides = means.shape
-        dpre = means.new_empty((n, sides, k)).permute(2, 0, 1)
-        windows = means.new_empty((n, k, 9))
-        coefficients = means.new_empty((n, 3, k))
-        sums = means.new_empty((n, 13 * k))
+        dpre = torch.empty_like(means)
+        windows = means.new_empty((*q.shape, 9))
+        coefficients = means.new_empty((3, *q.shape))
+        sums = means.new_empty((len(q), 12 * k))
         kernels.contract(x, means, gates, mean, rstd, q, params, delta, dpre, windows, coefficients, sums)
 
         dm = torch._softmax_backward_data(sums[:, :k], q, 1, dtype)
         dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
-        dmeans = (dpre.flatten(1).mT @ w1).mT
+        dmeans = dpre.view(-1, k) @ w1
         dx = torch.empty_like(x)
         kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
         del delta, coefficients, dmeans, dwindows  # to free the memory that the products below need
 
-        dgamma, dbeta, db1, e = sums[:, k:].sum(0).split([k, k, k, 9 * k])
+        dgamma, dbeta, e = sums[:, k:].sum(0).split([k, k, 9 * k])
         d = dbeta.sum()
         dp = w3 @ e + params.b3 * d
         gradients = Parameters(
-            w1=dpre.flatten(1) @ means.transpose(0, 1).flatten(1).mT,
-            b1=db1.clone(),
+            w1=dpre.view(-1, k).mT @ means.view(-1, k),
+            b1=dpre.view(-1, k).sum(0),
             w3=torch.addmm(torch.outer(p, e), dm.mT, windows.flatten(1)),
             b3=dm.sum(0) + p * d,
             gamma=dgamma.clone(),
@@ -109,6 +109,6 @@ def _like(result: Tensor, given: Tensor, x: Tensor) -> Tensor:
     return result if x is given else torch.empty_like(given).copy_(result)
 
 
-def _channels_innermost(sides: Tensor) -> Tensor:
-    """Return means or gates (B, G, K, H + W) with K innermost: those of a forward in channels_last lie so already."""
-    return sides.mT.contiguous().mT
+def _sides(statistics: Tensor) -> Tensor:
+    """Return means or gates (B, G, K, H + W) as (B, H + W, C), as the forward in channels_last has them in memory."""
+    return statistics.permute(0, 3, 1, 2).contiguous().flatten(2)

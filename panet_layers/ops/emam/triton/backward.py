@@ -9,10 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...launching import accumulation
 from ...products import rounded_product
-from .tiles import SIZES, lanes, padded_size, place, spread, store_own
-from .tiling import MARGIN, strides, tiling
+from .tiles import SIZES, elements, in_padded, lanes, padded_size, place, rows_of_tile, spread, store_own, tap
+from .tiling import MARGIN, group_tiling, strides
 
 
 def padded(gate: Tensor, height: int, width: int) -> Tensor:
@@ -23,28 +22,16 @@ def padded(gate: Tensor, height: int, width: int) -> Tensor:
 def delta(grad: Tensor, x: Tensor, gate: Tensor, out: Tensor) -> None:
     """out, `padded` = gate (1 - gate) sum_c grad_c x_c: the gradient before the last sigmoid; gate (N, P)."""
     batch, channels, height, width = x.shape
-    groups = gate.shape[0] // batch
-    t = tiling(x, channels // groups, grad)
-    _delta[(batch * t.programs,)](
-        *(
-            x,
-            *strides(x, t.CHANNEL_VECTOR),
-            grad,
-            *strides(grad, t.CHANNEL_VECTOR),
-            gate,
-            out,
-            height,
-            width,
-            *t.blocks,
-            groups,
-        ),
-        *(channels // groups, t.BLOCK_CHANNELS, t.BLOCK_GROUPS, t.BLOCK_COLUMNS, t.CHANNEL_VECTOR, accumulation(out)),
+    t = group_tiling(x, channels * batch // len(gate), grad)
+    _delta_kernel[(batch * t.programs,)](
+        *(x, *strides(x), grad, *strides(grad), gate, out, height, width, t.rows, t.row_chunks),
+        **t.constants,
         num_warps=t.warps,
     )
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _delta(
+def _delta_kernel(
     x,
     x_sample,
     x_row,
@@ -58,45 +45,42 @@ def _delta(
     height,
     width,
     rows,
-    group_blocks,
-    column_blocks,
     row_chunks,
-    groups: tl.constexpr,
+    C: tl.constexpr,
     K: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
-    CHANNEL_VECTOR: tl.constexpr,
+    VECTOR: tl.constexpr,
+    DENSE: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    sample, first_group, block, chunk, start, end = place(
-        height, rows, group_blocks, column_blocks, row_chunks, BLOCK_GROUPS, BLOCK_COLUMNS
+    blocks: tl.constexpr = (C // K + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    sample, block, column_block, chunk, start, end = place(height, width, rows, row_chunks, blocks, BLOCK_COLUMNS)
+    first = column_block * BLOCK_COLUMNS
+    lane, group = rows_of_tile(block, BLOCK_GROUPS, BLOCK_COLUMNS)
+    position, channel, own, touched = lanes(group, C, K, BLOCK_CHANNELS, VECTOR)
+    column = first + lane
+    inside = touched & (column < width)[:, None]
+    line, offset, step = elements(x, sample, start, first, lane, position, x_sample, x_row, x_column, C, VECTOR, DENSE)
+    grad_line, grad_offset, grad_step = elements(
+        grad, sample, start, first, lane, position, grad_sample, grad_row, grad_column, C, VECTOR, DENSE
     )
-    row = tl.arange(0, BLOCK_COLUMNS * BLOCK_GROUPS)
-    group = first_group + row % BLOCK_GROUPS
-    column = block * BLOCK_COLUMNS + row // BLOCK_GROUPS
-    position, channel, own, touched = lanes(group, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
-    x += sample.to(tl.int64) * x_sample * CHANNEL_VECTOR
-    grad += sample.to(tl.int64) * grad_sample * CHANNEL_VECTOR
-    inside = tl.minimum(column, width - 1).to(tl.int64)[:, None]
-    offset, grad_offset = (
-        inside * x_column * CHANNEL_VECTOR + position,
-        inside * grad_column * CHANNEL_VECTOR + position,
-    )
-    instance = sample.to(tl.int64) * groups + group
-    gate += instance * (height.to(tl.int64) * width) + column
-    pitch = width + 2
-    out += instance * padded_size(height, width) + pitch + 1 + column
-    at_gate = (column < width) & (group < groups)
-    for h in range(start, end):
-        tile = tl.load(x + h * x_row * CHANNEL_VECTOR + offset, mask=touched).to(ACC)
-        of_grad = tl.load(grad + h * grad_row * CHANNEL_VECTOR + grad_offset, mask=touched).to(ACC)
-        tile = rounded_product(tile, of_grad)
+    instance = sample * (C // K) + group
+    gate += instance * (height.to(tl.int64) * width) + start.to(tl.int64) * width + column
+    out += instance * padded_size(height, width) + (start + 1).to(tl.int64) * (width + 2) + 1 + column
+    at_gate = (column < width) & (group < C // K)
+    for _ in range(start, end):
+        tile = tl.load(line + offset, mask=inside).to(ACC)
+        tile = rounded_product(tile, tl.load(grad_line + grad_offset, mask=inside).to(ACC))
         if K != BLOCK_CHANNELS:
             tile = tl.where(own, tile, 0)
-        opened = tl.load(gate + h * width, mask=at_gate, other=0)
-        value = tl.sum(tile, axis=1) * (opened * (1 - opened))
-        tl.store(out + h * pitch, value, mask=at_gate)
+        opened = tl.load(gate, mask=at_gate)
+        tl.store(out, tl.sum(tile, axis=1) * (opened * (1 - opened)), mask=at_gate)
+        line += step
+        grad_line += grad_step
+        gate += width
+        out += width + 2
 
 
 def input_gradient(
@@ -113,23 +97,22 @@ def input_gradient(
 ) -> None:
     """dx = grad gate + dt a d + dmeans / (W or H) + sum_k taps[9 c + k] delta(h - ky + 1, w - kx + 1) + windows' part.
 
-    gates are sides, and so are dmeans, as (K, N L) with strides (1, K): the gradient of the row and column means.
+    gates are sides, and so are dmeans, the gradient of the row and column means.
     dwindows (N, 9 K): the gradient of the window sums (not means): dx(h, w) gets dwindows[9 c + k] of each tap for
     which (h - ky + 1, w - kx + 1) is inside. delta as `delta` writes it, coefficients as `contract` does.
     """
     batch, channels, height, width = x.shape
-    k = gates.shape[1]
-    t = tiling(x, k, grad, dx, numbers=16)
-    _input_gradient[(batch * t.programs,)](
-        *(x, *strides(x, t.CHANNEL_VECTOR), grad, *strides(grad, t.CHANNEL_VECTOR), dx, *strides(dx, t.CHANNEL_VECTOR)),
-        *(gates, gate, delta, coefficients, taps, dmeans, dwindows, height, width, *t.blocks, channels // k),
-        *(k, t.BLOCK_CHANNELS, t.BLOCK_GROUPS, t.BLOCK_COLUMNS, t.CHANNEL_VECTOR, accumulation(gates)),
+    t = group_tiling(x, taps.shape[0] // 9, grad, dx, numbers=16)
+    _input_gradient_kernel[(batch * t.programs,)](
+        *(x, *strides(x), grad, *strides(grad), dx, *strides(dx), gates, gate, delta, coefficients, taps),
+        *(dmeans, dwindows, height, width, t.rows, t.row_chunks),
+        **t.constants,
         num_warps=t.warps,
     )
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _input_gradient(
+def _input_gradient_kernel(
     x,
     x_sample,
     x_row,
@@ -152,86 +135,80 @@ def _input_gradient(
     height,
     width,
     rows,
-    group_blocks,
-    column_blocks,
     row_chunks,
-    groups: tl.constexpr,
+    C: tl.constexpr,
     K: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
-    CHANNEL_VECTOR: tl.constexpr,
+    VECTOR: tl.constexpr,
+    DENSE: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """A row of dx at a time; the neighbours' delta comes from the cache."""
-    sample, first_group, block, chunk, start, end = place(
-        height, rows, group_blocks, column_blocks, row_chunks, BLOCK_GROUPS, BLOCK_COLUMNS
+    blocks: tl.constexpr = (C // K + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    sample, block, column_block, chunk, start, end = place(height, width, rows, row_chunks, blocks, BLOCK_COLUMNS)
+    first = column_block * BLOCK_COLUMNS
+    lane, group = rows_of_tile(block, BLOCK_GROUPS, BLOCK_COLUMNS)
+    position, channel, own, touched = lanes(group, C, K, BLOCK_CHANNELS, VECTOR)
+    column = first + lane
+    seen = (column < width)[:, None]
+    inside = touched & seen
+    line, offset, step = elements(x, sample, start, first, lane, position, x_sample, x_row, x_column, C, VECTOR, DENSE)
+    grad_line, grad_offset, grad_step = elements(
+        grad, sample, start, first, lane, position, grad_sample, grad_row, grad_column, C, VECTOR, DENSE
     )
-    row = tl.arange(0, BLOCK_COLUMNS * BLOCK_GROUPS)
-    group = first_group + row % BLOCK_GROUPS
-    column = block * BLOCK_COLUMNS + row // BLOCK_GROUPS
-    position, channel, own, touched = lanes(group, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
-    there = tl.minimum(group, groups - 1) - first_group
-    in_map = (column < width)[:, None]
-    x += sample.to(tl.int64) * x_sample * CHANNEL_VECTOR
-    grad += sample.to(tl.int64) * grad_sample * CHANNEL_VECTOR
-    out += sample.to(tl.int64) * out_sample * CHANNEL_VECTOR
-    inside = tl.minimum(column, width - 1).to(tl.int64)[:, None]
-    offset, grad_offset = (
-        inside * x_column * CHANNEL_VECTOR + position,
-        inside * grad_column * CHANNEL_VECTOR + position,
+    out_line, out_offset, out_step = elements(
+        out, sample, start, first, lane, position, out_sample, out_row, out_column, C, VECTOR, DENSE
     )
-    out_offset = inside * out_column * CHANNEL_VECTOR + position
 
-    each = tl.arange(0, BLOCK_GROUPS)
-    _, channel_of_group, own_of_group, _ = lanes(first_group + each, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
-    sides = height + width
-    instance = sample.to(tl.int64) * groups + first_group
-    gates += instance * sides * K
-    dmeans += instance * sides * K
-    side_of_group = (tl.minimum(each, groups - 1 - first_group) * sides * K)[:, None] + channel_of_group
-    side = ((row % BLOCK_GROUPS).to(tl.int64) * sides + height + column)[:, None] * K + channel
-    d = tl.load(gates + side, mask=own & in_map, other=0)
+    each = block * BLOCK_GROUPS + tl.arange(0, BLOCK_GROUPS)
+    position_of_group, channel_of_group, own_of_group, touched_of_group = lanes(each, C, K, BLOCK_CHANNELS, VECTOR)
+    gates += sample * (height + width) * C
+    dmeans += sample * (height + width) * C
+    at_column = (height + first).to(tl.int64) * C + (lane.to(tl.int64)[:, None] * C + position)
+    d = tl.load(gates + at_column, mask=inside)
 
-    three = coefficients + instance * 3 * K + (each * 3 * K)[:, None] + channel_of_group
-    kappa = tl.load(three, mask=own_of_group, other=0)
-    shift = tl.load(three + K, mask=own_of_group, other=0)
-    slope = tl.load(three + 2 * K, mask=own_of_group, other=0)
+    coefficients += sample * 3 * C + position_of_group
+    kappa = tl.load(coefficients, mask=touched_of_group)
+    shift = tl.load(coefficients + C, mask=touched_of_group)
+    slope = tl.load(coefficients + 2 * C, mask=touched_of_group)
 
     # dx gets each tap of dwindows that sees it: all but three in a border row or column, all but five in a corner.
-    nine_of_group = dwindows + instance * 9 * K + (each * 9 * K)[:, None] + channel_of_group * 9
+    nine_of_group = dwindows + (sample * C + each[:, None] * K + channel_of_group) * 9
     first_column, last_column = (column == 0)[:, None], (column == width - 1)[:, None]
     left = _three(nine_of_group, 3, own_of_group)
     right = _three(nine_of_group + 2, 3, own_of_group)
-    by_column = tl.load(dmeans + side, mask=own & in_map, other=0) / height
+    by_column = tl.load(dmeans + at_column, mask=inside) * (1.0 / height.to(ACC))
     by_column += spread(left + _three(nine_of_group + 1, 3, own_of_group) + right, BLOCK_COLUMNS)
-    by_column -= tl.where(last_column, spread(left, BLOCK_COLUMNS), 0) + tl.where(
-        first_column, spread(right, BLOCK_COLUMNS), 0
-    )
+    by_column -= tl.where(last_column, spread(left, BLOCK_COLUMNS), 0)
+    by_column -= tl.where(first_column, spread(right, BLOCK_COLUMNS), 0)
 
     taps += channel_of_group * 9
-    w0 = spread(tl.load(taps, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w1 = spread(tl.load(taps + 1, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w2 = spread(tl.load(taps + 2, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w3 = spread(tl.load(taps + 3, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w4 = spread(tl.load(taps + 4, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w5 = spread(tl.load(taps + 5, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w6 = spread(tl.load(taps + 6, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w7 = spread(tl.load(taps + 7, mask=own_of_group, other=0), BLOCK_COLUMNS)
-    w8 = spread(tl.load(taps + 8, mask=own_of_group, other=0), BLOCK_COLUMNS)
+    w0 = tap(taps, 0, own_of_group, BLOCK_COLUMNS)
+    w1 = tap(taps, 1, own_of_group, BLOCK_COLUMNS)
+    w2 = tap(taps, 2, own_of_group, BLOCK_COLUMNS)
+    w3 = tap(taps, 3, own_of_group, BLOCK_COLUMNS)
+    w4 = tap(taps, 4, own_of_group, BLOCK_COLUMNS)
+    w5 = tap(taps, 5, own_of_group, BLOCK_COLUMNS)
+    w6 = tap(taps, 6, own_of_group, BLOCK_COLUMNS)
+    w7 = tap(taps, 7, own_of_group, BLOCK_COLUMNS)
+    w8 = tap(taps, 8, own_of_group, BLOCK_COLUMNS)
 
-    gate += (instance + there) * (height.to(tl.int64) * width) + tl.minimum(column, width - 1)
-    pitch = width + 2
-    delta += (instance + there) * padded_size(height, width) + pitch + 1 + column
+    instance = sample * (C // K) + group
+    at_gate = (column < width) & (group < C // K)
+    gate += instance * (height.to(tl.int64) * width) + start.to(tl.int64) * width + column
+    near, pitch = in_padded(delta, sample, group, start, column, height, width, C // K, BLOCK_GROUPS)
+    gates += start.to(tl.int64) * C
+    dmeans += start.to(tl.int64) * C
     per_row = 1.0 / width.to(ACC)
     for h in range(start, end):
-        tile = tl.load(x + h * x_row * CHANNEL_VECTOR + offset, mask=touched).to(ACC)
-        result = tl.load(grad + h * grad_row * CHANNEL_VECTOR + grad_offset, mask=touched).to(ACC)
-        a = tl.load(gates + h * K + side_of_group, mask=own_of_group)
-        by_row = tl.load(dmeans + h * K + side_of_group, mask=own_of_group) * per_row
-        near = delta + h * pitch
+        tile = tl.load(line + offset, mask=inside).to(ACC)
+        result = tl.load(grad_line + grad_offset, mask=inside).to(ACC)
+        a = tl.load(gates + position_of_group, mask=touched_of_group)
+        by_row = tl.load(dmeans + position_of_group, mask=touched_of_group) * per_row
         centre = tl.load(near)
-        opened = tl.load(gate + h * width)
+        opened = tl.load(gate, mask=at_gate)
 
         result = result * opened[:, None] + by_column + spread(by_row, BLOCK_COLUMNS)
         ad = d * spread(a, BLOCK_COLUMNS)
@@ -251,8 +228,15 @@ def _input_gradient(
             result -= _missed(nine_of_group + 6, own_of_group, first_column, last_column, BLOCK_COLUMNS)
         if h == height - 1:
             result -= _missed(nine_of_group, own_of_group, first_column, last_column, BLOCK_COLUMNS)
-        pointer = out + h * out_row * CHANNEL_VECTOR + out_offset
-        store_own(pointer, result.to(out.dtype.element_ty), position, group, own, in_map, K, CHANNEL_VECTOR)
+        out_pointer = out_line + out_offset
+        store_own(out_pointer, result.to(out.dtype.element_ty), position, group, own, seen, K, VECTOR)
+        line += step
+        grad_line += grad_step
+        out_line += out_step
+        near += pitch
+        gate += width
+        gates += C
+        dmeans += C
 
 
 @triton.jit

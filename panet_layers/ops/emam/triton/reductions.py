@@ -6,10 +6,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...launching import accumulation
 from ..tensors import Parameters
-from .tiles import SIZES, added, gather, lanes, padded_size, place, spread, store_windows
-from .tiling import fold_tile, strides, tiling
+from .tiles import (
+    SIZES,
+    added,
+    elements,
+    gather,
+    in_padded,
+    lanes,
+    place,
+    product,
+    rows_of_tile,
+    side_block,
+    spread,
+    store_windows,
+)
+from .tiling import fold, group_tiling, strides
 
 
 def contract(
@@ -32,40 +44,40 @@ def contract(
     offset = -kappa D / P - slope mean and dt = kappa delta + offset + slope t. Two sums are kept, in which nothing is
     left to cancel: t dt = kappa t (delta - D / P) + slope t (t - mean), and hh = rstd sum_p t (delta - D / P).
 
-    dpre, sides as (K, N, L): the gradient before the gates' sigmoid, (1 - a) sum_w t dt and (1 - d) sum_h t dt.
-    windows (N, K, 9): as `pool` has them.
-    coefficients (N, 3, K): kappa, offset, slope.
-    sums (N, 13 K): gamma hh + beta D | q hh | q D | dpre summed over L | E (K, 9),
+    dpre, sides: the gradient before the gates' sigmoid, (1 - a) sum_w t dt and (1 - d) sum_h t dt.
+    windows (N, K, 9): as `moments` has them.
+    coefficients (B, 3, C): kappa, offset, slope.
+    sums (N, 12 K): gamma hh + beta D | q hh | q D | E (K, 9),
     E[c, k] = sum_hw x_c(h, w) delta(h - ky + 1, w - kx + 1), zero outside.
     """
-    instances, k, sides = means.shape
     batch, channels, height, width = x.shape
-    groups = channels // k
+    k = q.shape[1]
     # Where groups are small, a thread keeps the sums of many: at as many numbers as elsewhere it would spill.
-    t = tiling(x, k, cost=3, numbers=16 if k <= 8 else 32)
+    t = group_tiling(x, k, numbers=16 if k <= 8 else 32)
     total = delta.sum(1)
-    slices = max(t.column_blocks, t.row_chunks)
-    side_parts = mean.new_empty((slices, instances, sides, 2, k))
-    tap_parts = mean.new_empty((t.column_blocks * t.row_chunks, instances, 9, k))
-    _contract[(batch * t.programs,)](
-        *(x, *strides(x, t.CHANNEL_VECTOR), gates, mean, delta, total, side_parts, tap_parts),
-        *(height, width, *t.blocks, instances, groups),
-        *(k, t.BLOCK_CHANNELS, t.BLOCK_GROUPS, t.BLOCK_COLUMNS, t.CHANNEL_VECTOR, accumulation(mean)),
+    lanes = t.channel_blocks * t.constants["BLOCK_GROUPS"] * t.constants["BLOCK_CHANNELS"]
+    side_parts = mean.new_empty((batch, t.side_parts(height, width), 2, lanes))
+    pixel_parts = mean.new_empty((batch, t.column_blocks * t.row_chunks, 10, lanes))
+    _contract_kernel[(batch * t.programs,)](
+        *(x, *strides(x), gates, mean, delta, total, side_parts, pixel_parts, height, width, t.rows, t.row_chunks),
+        **t.constants,
         num_warps=t.warps,
     )
-    tile = fold_tile(k, sides, slices)
-    tap_slices = min(triton.next_power_of_2(len(tap_parts)), max(1, 512 // tile["BLOCK_CHANNELS"]))
-    _fold_contract[(instances * triton.cdiv(k, tile["BLOCK_CHANNELS"]),)](
-        *(x, *strides(x), side_parts, tap_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
-        *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks, instances, groups, k),
-        **tile,
-        TAP_SLICES=tap_slices,
-        ACC=accumulation(mean),
+    f = fold(t, height, width)
+    _fold_contract_kernel[(batch * f.programs,)](
+        *(x, *strides(x), side_parts, pixel_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
+        *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks),
+        **f.constants,
+        K=k,
+        LANES=t.constants["BLOCK_CHANNELS"],
+        PADDED=lanes,
+        VECTOR=t.constants["VECTOR"],
+        num_warps=max(2, f.warps),
     )
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _contract(
+def _contract_kernel(
     x,
     x_sample,
     x_row,
@@ -75,53 +87,52 @@ def _contract(
     delta,
     total,
     side_parts,
-    tap_parts,
+    pixel_parts,
     height,
     width,
     rows,
-    group_blocks,
-    column_blocks,
     row_chunks,
-    instances,
-    groups: tl.constexpr,
+    C: tl.constexpr,
     K: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
-    CHANNEL_VECTOR: tl.constexpr,
+    VECTOR: tl.constexpr,
+    DENSE: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """side_parts (S, N, L, 2, K): row and column sums of t (delta - D / P) and of t (t - mean); tap_parts (S, N, 9, K):
-    E; each over one block of columns or chunk of rows. total (N): D."""
-    sample, first_group, block, chunk, start, end = place(
-        height, rows, group_blocks, column_blocks, row_chunks, BLOCK_GROUPS, BLOCK_COLUMNS
-    )
-    row = tl.arange(0, BLOCK_COLUMNS * BLOCK_GROUPS)
-    group = first_group + row % BLOCK_GROUPS
-    column = block * BLOCK_COLUMNS + row // BLOCK_GROUPS
-    position, channel, own, touched = lanes(group, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
+    """side_parts (B, S, 2, lanes): row sums of t (delta - D / P) and of t (t - mean) for each block of columns, then
+    column sums for each chunk of rows; pixel_parts (B, S, 10, lanes): E and the sum of t (delta - D / P). total (N): D.
+
+    Every group has all lanes of its tile there, those of its neighbours too: stores are whole vectors.
+    """
+    blocks: tl.constexpr = (C // K + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    padded: tl.constexpr = blocks * BLOCK_GROUPS * BLOCK_CHANNELS
+    few: tl.constexpr = BLOCK_GROUPS * BLOCK_CHANNELS < 64
+    sample, block, column_block, chunk, start, end = place(height, width, rows, row_chunks, blocks, BLOCK_COLUMNS)
+    first = column_block * BLOCK_COLUMNS
+    lane, group = rows_of_tile(block, BLOCK_GROUPS, BLOCK_COLUMNS)
+    position, channel, own, touched = lanes(group, C, K, BLOCK_CHANNELS, VECTOR)
+    column = first + lane
     seen = (column < width)[:, None]
-    there = tl.minimum(group, groups - 1) - first_group
-    x += sample.to(tl.int64) * x_sample * CHANNEL_VECTOR
-    offset = (tl.minimum(column, width - 1).to(tl.int64) * x_column * CHANNEL_VECTOR)[:, None] + position
+    inside = touched & seen
+    line, offset, step = elements(x, sample, start, first, lane, position, x_sample, x_row, x_column, C, VECTOR, DENSE)
 
-    each = tl.arange(0, BLOCK_GROUPS)
-    _, channel_of_group, own_of_group, _ = lanes(first_group + each, groups, K, BLOCK_CHANNELS, CHANNEL_VECTOR)
-    sides = height + width
-    instance = sample.to(tl.int64) * groups + first_group
-    gates += instance * sides * K
-    side_of_group = (tl.minimum(each, groups - 1 - first_group) * sides * K)[:, None] + channel_of_group
-    side = ((row % BLOCK_GROUPS).to(tl.int64) * sides + height + column)[:, None] * K + channel
-    d = tl.load(gates + side, mask=own & seen, other=0)
-    mu = tl.load(mean + instance * K + (each * K)[:, None] + channel_of_group, mask=own_of_group, other=0)
+    each = block * BLOCK_GROUPS + tl.arange(0, BLOCK_GROUPS)
+    position_of_group, _, own_of_group, touched_of_group = lanes(each, C, K, BLOCK_CHANNELS, VECTOR)
+    gates += sample * (height + width) * C
+    d_at = gates + (height + first).to(tl.int64) * C + (lane.to(tl.int64)[:, None] * C + position)
+    d = tl.load(d_at, mask=inside, other=0)
+    gates += start.to(tl.int64) * C
+    mu = tl.load(mean + sample * C + position_of_group, mask=touched_of_group)
 
-    pixels = height.to(tl.int64) * width
-    level = tl.load(total + instance + there) / pixels.to(ACC)
-    pitch = width + 2
-    delta += (instance + there) * padded_size(height, width) + pitch + 1 + column
-    two_of_group = (each * sides * 2 * K)[:, None] + channel_of_group
-    row_parts = side_parts + (block.to(tl.int64) * instances + instance) * sides * 2 * K
-    column_parts = side_parts + (chunk.to(tl.int64) * instances + instance) * sides * 2 * K
+    near, pitch = in_padded(delta, sample, group, start, column, height, width, C // K, BLOCK_GROUPS)
+    there = tl.minimum(group, C // K - 1)
+    level = tl.load(total + sample * (C // K) + there) / (height.to(ACC) * width)
+    lane_of_group = each[:, None] * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
+    column_blocks = tl.cdiv(width, BLOCK_COLUMNS)
+    side_parts += sample * (column_blocks * height + row_chunks * width) * 2 * padded
+    of_row = side_parts + (column_block * height + start).to(tl.int64) * 2 * padded
 
     columns_delta = tl.zeros((BLOCK_COLUMNS * BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
     columns_t = tl.zeros((BLOCK_COLUMNS * BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
@@ -134,51 +145,56 @@ def _contract(
     e6 = tl.zeros((BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
     e7 = tl.zeros((BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
     e8 = tl.zeros((BLOCK_GROUPS, BLOCK_CHANNELS), ACC)
-    for h in range(start, end):
-        tile = tl.load(x + h * x_row * CHANNEL_VECTOR + offset, mask=touched & seen, other=0).to(ACC)
-        a = tl.load(gates + h * K + side_of_group, mask=own_of_group)
-        near = delta + h * pitch
+    for _ in range(start, end):
+        tile = tl.load(line + offset, mask=inside, other=0).to(ACC)
+        a = tl.load(gates + position_of_group, mask=touched_of_group)
         centre = tl.load(near)
-        e0 += gather(tile * tl.load(near + pitch + 1)[:, None], BLOCK_COLUMNS)
-        e1 += gather(tile * tl.load(near + pitch)[:, None], BLOCK_COLUMNS)
-        e2 += gather(tile * tl.load(near + pitch - 1)[:, None], BLOCK_COLUMNS)
-        e3 += gather(tile * tl.load(near + 1)[:, None], BLOCK_COLUMNS)
-        e4 += gather(tile * centre[:, None], BLOCK_COLUMNS)
-        e5 += gather(tile * tl.load(near - 1)[:, None], BLOCK_COLUMNS)
-        e6 += gather(tile * tl.load(near - pitch + 1)[:, None], BLOCK_COLUMNS)
-        e7 += gather(tile * tl.load(near - pitch)[:, None], BLOCK_COLUMNS)
-        e8 += gather(tile * tl.load(near - pitch - 1)[:, None], BLOCK_COLUMNS)
+        e0 += gather(product(tile, tl.load(near + pitch + 1)[:, None], few), BLOCK_COLUMNS)
+        e1 += gather(product(tile, tl.load(near + pitch)[:, None], few), BLOCK_COLUMNS)
+        e2 += gather(product(tile, tl.load(near + pitch - 1)[:, None], few), BLOCK_COLUMNS)
+        e3 += gather(product(tile, tl.load(near + 1)[:, None], few), BLOCK_COLUMNS)
+        e4 += gather(product(tile, centre[:, None], few), BLOCK_COLUMNS)
+        e5 += gather(product(tile, tl.load(near - 1)[:, None], few), BLOCK_COLUMNS)
+        e6 += gather(product(tile, tl.load(near - pitch + 1)[:, None], few), BLOCK_COLUMNS)
+        e7 += gather(product(tile, tl.load(near - pitch)[:, None], few), BLOCK_COLUMNS)
+        e8 += gather(product(tile, tl.load(near - pitch - 1)[:, None], few), BLOCK_COLUMNS)
         tile = tile * d * spread(a, BLOCK_COLUMNS)
-        of_delta = tile * (centre - level)[:, None]
-        of_t = tile * (tile - spread(mu, BLOCK_COLUMNS))
+        of_delta = product(tile, (centre - level)[:, None], few)
+        of_t = product(tile, tile - spread(mu, BLOCK_COLUMNS), few)
         columns_delta += of_delta
         columns_t += of_t
-        tl.store(row_parts + h * 2 * K + two_of_group, gather(of_delta, BLOCK_COLUMNS), mask=own_of_group)
-        tl.store(row_parts + h * 2 * K + two_of_group + K, gather(of_t, BLOCK_COLUMNS), mask=own_of_group)
-    two = ((row % BLOCK_GROUPS).to(tl.int64) * sides + height + column)[:, None] * 2 * K + channel
-    tl.store(column_parts + two, columns_delta, mask=own & seen)
-    tl.store(column_parts + two + K, columns_t, mask=own & seen)
-    tap_parts += ((chunk * column_blocks + block).to(tl.int64) * instances + instance) * 9 * K
-    tap_of_group = tap_parts + (each * 9 * K)[:, None] + channel_of_group
-    tl.store(tap_of_group, e0, mask=own_of_group)
-    tl.store(tap_of_group + K, e1, mask=own_of_group)
-    tl.store(tap_of_group + 2 * K, e2, mask=own_of_group)
-    tl.store(tap_of_group + 3 * K, e3, mask=own_of_group)
-    tl.store(tap_of_group + 4 * K, e4, mask=own_of_group)
-    tl.store(tap_of_group + 5 * K, e5, mask=own_of_group)
-    tl.store(tap_of_group + 6 * K, e6, mask=own_of_group)
-    tl.store(tap_of_group + 7 * K, e7, mask=own_of_group)
-    tl.store(tap_of_group + 8 * K, e8, mask=own_of_group)
+        tl.store(of_row + lane_of_group, gather(of_delta, BLOCK_COLUMNS))
+        tl.store(of_row + padded + lane_of_group, gather(of_t, BLOCK_COLUMNS))
+        line += step
+        gates += C
+        near += pitch
+        of_row += 2 * padded
+    of_column = side_parts + (column_blocks * height + chunk * width + first).to(tl.int64) * 2 * padded
+    lane_of_tile = group[:, None] * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
+    of_column += lane.to(tl.int64)[:, None] * 2 * padded + lane_of_tile
+    tl.store(of_column, columns_delta, mask=seen)
+    tl.store(of_column + padded, columns_t, mask=seen)
+    pixel_parts += ((sample * row_chunks + chunk) * column_blocks + column_block) * 10 * padded + lane_of_group
+    tl.store(pixel_parts, e0)
+    tl.store(pixel_parts + padded, e1)
+    tl.store(pixel_parts + 2 * padded, e2)
+    tl.store(pixel_parts + 3 * padded, e3)
+    tl.store(pixel_parts + 4 * padded, e4)
+    tl.store(pixel_parts + 5 * padded, e5)
+    tl.store(pixel_parts + 6 * padded, e6)
+    tl.store(pixel_parts + 7 * padded, e7)
+    tl.store(pixel_parts + 8 * padded, e8)
+    tl.store(pixel_parts + 9 * padded, gather(columns_delta, BLOCK_COLUMNS))
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _fold_contract(
+def _fold_contract_kernel(
     x,
     x_sample,
     x_row,
     x_column,
     side_parts,
-    tap_parts,
+    pixel_parts,
     means,
     gates,
     mean,
@@ -195,84 +211,60 @@ def _fold_contract(
     width,
     column_blocks,
     row_chunks,
-    instances,
-    groups: tl.constexpr,
+    C: tl.constexpr,
     K: tl.constexpr,
+    LANES: tl.constexpr,
+    PADDED: tl.constexpr,
+    VECTOR: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_SIDES: tl.constexpr,
-    SLICES: tl.constexpr,
-    TAP_SLICES: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """From the parts of `_contract` to what the launcher returns, for some channels of one instance."""
-    blocks: tl.constexpr = (K + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    instance = (tl.program_id(0) // blocks).to(tl.int64)
+    """dpre of some rows or columns and channels; of the first ones, the program also has the sums over all pixels."""
+    blocks: tl.constexpr = (C + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
     c = (tl.program_id(0) % blocks * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS))[None, :]
-    mask = c < K
-    sides = height + width
+    program = tl.program_id(0) // blocks
+    side_blocks = tl.cdiv(height, BLOCK_SIDES) + tl.cdiv(width, BLOCK_SIDES)
+    sample, program = (program // side_blocks).to(tl.int64), program % side_blocks
+    mask = c < C
+    group, k = c // K, c % K
+    lane = group * LANES + c - group * K // VECTOR * VECTOR
+
     pixels = height.to(ACC) * width
-    stride = instances.to(tl.int64) * sides * 2 * K
-    side_parts += instance * sides * 2 * K
-    means += instance * sides * K
-    gates += instance * sides * K
-    dpre += instance * sides * K
-
-    slopes = tl.zeros((BLOCK_SIDES, BLOCK_CHANNELS), ACC)
-    mean_columns = tl.zeros((BLOCK_SIDES, BLOCK_CHANNELS), ACC)
-    for first in range(0, width, BLOCK_SIDES):
-        side = (height + first + tl.arange(0, BLOCK_SIDES)).to(tl.int64)[:, None]
-        inside = (side < sides) & mask
-        slopes += added(side_parts, side * 2 * K + c, inside, row_chunks, row_chunks, stride, SLICES)
-        mean_columns += tl.load(means + side * K + c, mask=inside, other=0)
-
-    one = instance * K + c
-    d = tl.load(total + instance)
+    slices = column_blocks * row_chunks
+    pixel_parts += sample * slices * 10 * PADDED + lane
+    hh = added(pixel_parts + 9 * PADDED, mask, 10 * PADDED, slices)
+    one = sample * C + c
+    d = tl.load(total + sample * (C // K) + group, mask=mask, other=0)
     scale = tl.load(rstd + one, mask=mask, other=0)
     weight2 = tl.load(q + one, mask=mask, other=0)
-    gain = tl.load(gamma + c, mask=mask, other=0)
-    hh = scale * tl.sum(slopes, axis=0)[None, :]
+    gain = tl.load(gamma + k, mask=mask, other=0)
+    hh *= scale
     kappa = weight2 * gain * scale
     slope = -kappa * scale * hh / pixels
-    offset = -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0)
-    coefficients += instance * 3 * K + c
-    tl.store(coefficients, kappa, mask=mask)
-    tl.store(coefficients + K, offset, mask=mask)
-    tl.store(coefficients + 2 * K, slope, mask=mask)
 
-    most = tl.maximum(column_blocks, row_chunks)
-    bias = tl.zeros((BLOCK_SIDES, BLOCK_CHANNELS), ACC)
-    for first in range(0, sides, BLOCK_SIDES):
-        side = (first + tl.arange(0, BLOCK_SIDES)).to(tl.int64)[:, None]
-        inside, count = (side < sides) & mask, tl.where(side < height, column_blocks, row_chunks)
-        at = side * 2 * K + c
-        by_delta = added(side_parts, at, inside, count, most, stride, SLICES)
-        by_t = added(side_parts, at + K, inside, count, most, stride, SLICES)
-        opened = tl.load(gates + side * K + c, mask=inside, other=0)
-        value = (1 - opened) * (kappa * by_delta + slope * by_t)
-        tl.store(dpre + side * K + c, value, mask=inside)
-        bias += value
+    side, there, at, step, slices = side_block(program, height, width, column_blocks, row_chunks, BLOCK_SIDES)
+    inside = there[:, None] & mask
+    side_parts += sample * (column_blocks * height + row_chunks * width) * 2 * PADDED
+    first = side_parts + at.to(tl.int64)[:, None] * 2 * PADDED + lane
+    psi = kappa * added(first, inside, step.to(tl.int64) * 2 * PADDED, slices)
+    psi += slope * added(first + PADDED, inside, step.to(tl.int64) * 2 * PADDED, slices)
+    side_of_channel = (sample * (height + width) + side)[:, None] * C + c
+    opened = tl.load(gates + side_of_channel, mask=inside, other=0)
+    tl.store(dpre + side_of_channel, (1 - opened) * psi, mask=inside)
 
-    sums += instance * 13 * K
-    tl.store(sums + c, gain * hh + tl.load(beta + c, mask=mask, other=0) * d, mask=mask)
-    tl.store(sums + K + c, weight2 * hh, mask=mask)
-    tl.store(sums + 2 * K + c, weight2 * d, mask=mask)
-    tl.store(sums + 3 * K + c, tl.sum(bias, axis=0)[None, :], mask=mask)
-    tap = tl.arange(0, 16)[:, None]
-    tap_parts += instance * 9 * K
-    tap_stride = instances.to(tl.int64) * 9 * K
-    taken = (tap < 9) & mask
-    e = added(
-        tap_parts, tap * K + c, taken, column_blocks * row_chunks, column_blocks * row_chunks, tap_stride, TAP_SLICES
-    )
-    tl.store(sums + 4 * K + c * 9 + tap, e, mask=taken)
-
-    column = means + height.to(tl.int64) * K
-    top = tl.load(means + c, mask=mask, other=0)
-    bottom = tl.load(means + (height - 1).to(tl.int64) * K + c, mask=mask, other=0)
-    left = tl.load(column + c, mask=mask, other=0)
-    right = tl.load(column + (width - 1).to(tl.int64) * K + c, mask=mask, other=0)
-    mean_x = tl.sum(mean_columns, axis=0)[None, :] / width
-    x += instance // groups * x_sample + instance % groups * K
-    store_windows(
-        x, x_row, x_column, top, bottom, left, right, mean_x, windows + instance * K * 9, c, mask, height, width, K
-    )
+    coefficients += sample * 3 * C + c
+    sums += (sample * (C // K) + group) * 12 * K
+    means += sample * (height + width) * C
+    x += sample * x_sample
+    if program == 0:
+        tl.store(coefficients, kappa, mask=mask)
+        tl.store(coefficients + C, -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0), mask=mask)
+        tl.store(coefficients + 2 * C, slope, mask=mask)
+        tl.store(sums + k, gain * hh + tl.load(beta + k, mask=mask, other=0) * d, mask=mask)
+        tl.store(sums + K + k, weight2 * hh, mask=mask)
+        tl.store(sums + 2 * K + k, weight2 * d, mask=mask)
+        for tap in tl.static_range(9):
+            e = added(pixel_parts + tap * PADDED, mask, 10 * PADDED, column_blocks * row_chunks)
+            tl.store(sums + 3 * K + k * 9 + tap, e, mask=mask)
+        store_windows(x, x_row, x_column, means, windows + sample * C * 9, c, mask, height, width, C, 8, ACC)
