@@ -6,7 +6,7 @@
 | "collapsed" | chunked.py, collapsed.py          | chunked.py, reference.py      |
 | "native"    | native.py, C kernels in native/   | native.py, kernels in native/ |
 | "plain"     | collapsed.py                      | reference.py                  |
-| "triton"    | fused.py, kernels in triton/      | fused.py, kernels in kernels/ |
+| "triton"    | fused.py, kernels in triton/      | fused.py, kernels in triton/  |
 | "cuda"      | cuda/forward.py, cuda/backward.py |                               |
 
 "cuda" is CUDA C, which cuda/ here compiles and launches. On a GPU `auto` runs

@@ -27,8 +27,8 @@ def names_of_kernels():
     pytest.importorskip("triton")
     from triton.runtime.jit import KernelInterface
 
-    from panet_layers.ops.emam import triton  # noqa: F401
-    from panet_layers.ops.scam import kernels  # noqa: F401
+    import panet_layers.ops.emam.triton
+    import panet_layers.ops.scam.triton  # noqa: F401
 
     modules = [module for name, module in sys.modules.items() if name.startswith("panet_layers.ops.")]
     return sorted({f.__name__ for module in modules for f in vars(module).values() if isinstance(f, KernelInterface)})

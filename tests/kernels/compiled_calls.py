@@ -102,7 +102,7 @@ def call(case: Case) -> None:
 @contextmanager
 def _offsets(wide: bool) -> Iterator[None]:
     """Take every map of SCAM for one that needs 64-bit offsets; EMAM's kernels always have them."""
-    from panet_layers.ops.scam.kernels import tiling
+    from panet_layers.ops.scam.triton import tiling
 
     before = tiling.WIDE
     if wide:
