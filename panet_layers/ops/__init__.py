@@ -1,13 +1,13 @@
 """The operators behind the layers: a folder for each layer, a file for each way to compute it.
 
-| backend     | EMAM, in emam/                       | SCAM, in scam/                |
-|-------------|--------------------------------------|-------------------------------|
-| "reference" | reference.py                         | reference.py                  |
-| "collapsed" | chunked.py, collapsed.py             | chunked.py, reference.py      |
-| "native"    | native.py, C kernels in native/      | native.py, kernels in native/ |
-| "plain"     | collapsed.py                         | reference.py                  |
-| "triton"    | fused.py, kernels in nchw/ and nhwc/ | fused.py, kernels in kernels/ |
-| "cuda"      | cuda/forward.py, cuda/backward.py    |                               |
+| backend     | EMAM, in emam/                    | SCAM, in scam/                |
+|-------------|-----------------------------------|-------------------------------|
+| "reference" | reference.py                      | reference.py                  |
+| "collapsed" | chunked.py, collapsed.py          | chunked.py, reference.py      |
+| "native"    | native.py, C kernels in native/   | native.py, kernels in native/ |
+| "plain"     | collapsed.py                      | reference.py                  |
+| "triton"    | fused.py, kernels in triton/      | fused.py, kernels in triton/  |
+| "cuda"      | cuda/forward.py, cuda/backward.py |                               |
 
 "cuda" is CUDA C, which cuda/ here compiles and launches. On a GPU `auto` runs
 emam/gpu.py, which takes "cuda" or, where that cannot run, "triton". "native" is compiled when the package is installed;

@@ -18,7 +18,7 @@ from .native.tensors import DTYPES as NATIVE_DTYPES
 
 MOST_PIXELS = 2**31 - 4096  # of a map: kernels count pixels in 32 bits
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
-LEAST_TRITON = (3, 4)  # 3.2 has no tl.gather; that of 3.3 spills 28 kB of registers in EMAM's forward
+LEAST_TRITON = (3, 4)  # of torch 2.8, the oldest that has been tried with these kernels
 AUTO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 why_no_library = called_not_traced(library.why_not)
 library_is_usable = called_not_traced(library.usable)

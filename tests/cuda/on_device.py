@@ -20,7 +20,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 # Small enough for the interpreter: an odd map for each kind of layer.
 SMALL_EMAM = EmamCase(2, 12, 4, 7, 5)
 SMALL_SCAM = ScamCase(2, 12, 4, 7, 5, mlp_bias=True, norm="batch")
-LARGER_EMAM = EmamCase(1, 34, 2, 33, 35)  # beyond what fits on the chip, programs share its channels
+LARGER_EMAM = EmamCase(1, 34, 2, 33, 35)  # several blocks of columns and chunks of rows
 SMALL = [SMALL_EMAM, SMALL_SCAM, SMALL_SCAM._replace(mlp_bias=False, norm=None)]
 
 

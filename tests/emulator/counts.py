@@ -1,7 +1,7 @@
 """Instructions, memory and modelled time of a layer's GPU kernels: `python -m tests.emulator.counts emam nchw`.
 
-`--backend cuda` counts EMAM's kernels in CUDA C, for contiguous maps, with `--any-size` those of later shapes;
-`--forward` leaves the backward out.
+EMAM's kernels for contiguous maps (nchw) are those in CUDA C, with `--any-size` those of later shapes; all others are
+Triton's. `--forward` leaves the backward out.
 
 Of each launch: blocks, warps of a block, warps that a processor holds, waves; thread-instructions an element of the map
 (PTX; machine code, ~ where its loops are not the PTX's; PTX by class); sectors a load and a store; bytes an element, as
@@ -44,7 +44,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layer", nargs="?", choices=LAYERS, default="emam")
     parser.add_argument("layouts", nargs="*", metavar="nchw|nhwc", help="both without it")
-    parser.add_argument("--backend", choices=("triton", "cuda"), default="triton")
     parser.add_argument("--forward", action="store_true", help="without the backward")
     parser.add_argument("--any-size", action="store_true", help="CUDA C that reads sizes at run time")
     parser.add_argument("--shapes", type=int, nargs="*", default=range(len(SHAPES)), help="numbers of some, from 0")
@@ -52,14 +51,12 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.layouts) - set(LAYOUTS):
         parser.error(f"unknown layout {', '.join(unknown)}; choose from {', '.join(LAYOUTS)}")
-    if args.backend == "cuda" and (args.layer, args.layouts) != ("emam", ["nchw"]):
-        parser.error("--backend cuda has kernels for emam nchw only")
     torch.set_num_threads(1)
     baking.MOST_SHAPES = 0 if args.any_size else baking.MOST_SHAPES
     sums = []
     for shape, groups in (SHAPES[i] for i in args.shapes):
         for layout in args.layouts or LAYOUTS:
-            launches = counted(args.layer, shape, groups, layout, args.blocks, args.backend, not args.forward)
+            launches = counted(args.layer, shape, groups, layout, args.blocks, not args.forward)
             print(table(shape, groups, layout, launches), flush=True)
             sums.append(summary(shape, groups, layout, launches))
     print(f"\n{'shape':26} layout | forward: sass-threads/el, issue, L1, sum of max, ideal us | backward the same")
@@ -67,11 +64,12 @@ def main() -> None:
 
 
 def counted(
-    layer: str, shape: tuple[int, ...], groups: int, layout: str, blocks: int, backend: str = "triton", backward=True
+    layer: str, shape: tuple[int, ...], groups: int, layout: str, blocks: int, backward: bool = True
 ) -> dict[str, list[Execution]]:
     """Return the launches of each direction; only some blocks run, so their outputs are not complete."""
     x = torch.randn(shape[1:]).bfloat16().expand(shape).contiguous(memory_format=LAYOUTS[layout])
     grad = x.clone(memory_format=torch.preserve_format)
+    backend = "cuda" if (layer, layout) == ("emam", "nchw") else "triton"  # which would count the kernels of nhwc
     module = LAYERS[layer](shape[1], groups, backend=backend, dtype=torch.bfloat16)
     with emulated(90, Options(check=False, count=2, sample=blocks), forbidden=()) as record:
         out = module(x.requires_grad_())

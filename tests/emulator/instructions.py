@@ -80,6 +80,7 @@ def bits() -> None:
     """Fields, bytes and single bits of 32-bit registers."""
     define("bfe.u32", "u:uuu", "field_of_unsigned(a,b,c)")
     define("bfe.s32", "u:uuu", "field_of_signed(a,b,c)")
+    define("bfe.u64", "U:Uuu", "field_of_wide(a,b,c)")
     define("bfi.b32", "u:uuuu", "with_field(a,b,c,d)")
     define("bfi.b64", "U:UUuu", "with_wide_field(a,b,c,d)")
     define("prmt.b32", "u:uuu", "permuted_bytes(a,b,c)")

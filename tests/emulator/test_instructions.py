@@ -93,6 +93,7 @@ def test_bits_are_taken_and_set_as_ptx_defines_them():
     x = 0x12345678
     assert of_int32("bfe.u32 %r2, %r1, 8, 8;", [x]) == [0x56]
     assert of_int32("bfe.s32 %r2, %r1, 4, 4;", [x, 0xF0]) == [7, -1]
+    assert of_int32("mov.b64 %q2, {%r1, %r1}; bfe.u64 %q2, %q2, 28, 12; mov.b64 {%r2, %r3}, %q2;", [x]) == [0x781]
     assert of_int32("mov.u32 %r3, 255; bfi.b32 %r2, %r3, %r1, 4, 8;", [x]) == [0x12345FF8]
     wide = "mov.u32 %r3, 255; mov.b64 %q2, {%r1, %r1}; mov.b64 %q3, {%r3, %r3};"
     assert of_int32(f"{wide} bfi.b64 %q2, %q3, %q2, 4, 32; mov.b64 {{%r2, %r3}}, %q2;", [x]) == [0x00000FF8]

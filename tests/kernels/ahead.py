@@ -26,9 +26,8 @@ from tests.kernels.pretended_gpu import Launch, pretend, pretended_gpu
 
 # Bytes of shared memory a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10, 120: 99 << 10}
-# Bytes of local memory of a thread: 32 registers, or 48 with triton 3.6, which EMAM's channels_last contract needs
-# (bfloat16, K = 91, sm_80) for its nine sums beside a tile of eight columns. Narrower tiles would write more partial
-# sums, 5/3 as many at a width of 19.
+# Bytes of local memory of a thread: 32 registers, or 48 with triton 3.6, which EMAM's contract needed (bfloat16,
+# K = 91, sm_80) for its nine sums beside a tile of eight columns.
 STACK_LIMIT = 128 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 192
 
 
@@ -145,7 +144,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one list of objects instead of a table")
     args = parser.parse_args()
     if args.sizes:
-        layouts = ("contiguous", "channels_last")
+        layouts = ("contiguous", "channels_last") if args.layer == "scam" else ("channels_last",)
         counts = {layout: codes_over_sizes(args.layer, 256, "bfloat16", layout) for layout in layouts}
         print(json.dumps(counts))
         return 0

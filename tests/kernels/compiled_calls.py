@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_with_more_channels = lambda shape: (shape[0], shape[1] + 8, *shape[2:])  # noqa: E731
 LAYOUTS = {
     "contiguous": lambda shape, dtype: torch.empty(shape, dtype=dtype),
     "channels_last": lambda shape, dtype: torch.empty(shape, dtype=dtype).to(memory_format=torch.channels_last),
+    "channels_last slice": lambda shape, dtype: LAYOUTS["channels_last"](_with_more_channels(shape), dtype)[:, :-8],
     "strided": lambda shape, dtype: torch.empty((*shape[:3], 2 * shape[3]), dtype=dtype)[..., ::2],
 }
 Size = tuple[tuple[int, int, int, int], int]  # (B, C, H, W), G
@@ -36,16 +38,13 @@ class Case(NamedTuple):
 
 # A narrow and a wide location of PANet, for CI; then its others, timm's stages and odd maps.
 WIDE, NARROW = ((32, 728, 19, 19), 8), ((32, 64, 147, 147), 8)
-ON_CHIP = ((32, 1024, 7, 7), 8)  # as large as an instance may be for EMAM's forward to hold it in registers
 SHAPES: list[Size] = [
-    WIDE, NARROW, ON_CHIP, ((32, 728, 38, 38), 8), ((32, 256, 37, 37), 8), ((32, 128, 74, 74), 8),
+    WIDE, NARROW, ((32, 1024, 7, 7), 8), ((32, 728, 38, 38), 8), ((32, 256, 37, 37), 8), ((32, 128, 74, 74), 8),
     ((32, 2048, 10, 10), 8), ((32, 256, 56, 56), 8), ((32, 256, 56, 56), 32), ((32, 1024, 14, 14), 32),
     ((1, 6, 5, 7), 1), ((3, 8, 4, 6), 8), ((2, 12, 1, 9), 3), ((2, 12, 9, 1), 3), ((2, 12, 1, 1), 3),
 ]  # fmt: skip
-REPRESENTATIVE = {
-    "emam": [(WIDE, "bfloat16", layout) for layout in ("contiguous", "channels_last")]
-    + [(NARROW, "float32", layout) for layout in ("contiguous", "channels_last")]
-    + [(ON_CHIP, "float32", "contiguous")],
+REPRESENTATIVE = {  # EMAM's kernels see no other layout
+    "emam": [(WIDE, "bfloat16", "channels_last"), (NARROW, "float32", "channels_last")],
     "scam": [(WIDE, "bfloat16", "contiguous"), (NARROW, "float32", "channels_last")],
 }
 
@@ -54,15 +53,16 @@ BY_VECTOR = {1: (37, 37), 2: (37, 38), 4: (40, 36), 8: (40, 48)}
 BY_CHANNELS = {1: 91, 2: 90, 4: 36, 8: 64}
 
 
+OTHERS: list[Size] = [NARROW, ((2, 16, 14, 15), 4), ((2, 8, 3, 2), 8), ((2, 12, 9, 1), 3)]
+
+
 def _emam_paths() -> list[Case]:
-    """In shares of the channels and in one, in passes and on the chip, every vector, offsets of 32 and 64 bits."""
+    """Every vector, one group in a block and several, all widths of blocks, maps that are dense and that are not."""
     cases = []
-    for dtype, wide in (("float32", False), ("float16", True), ("bfloat16", False)):
-        cases += [Case("emam", (1, 64, *size), 2, dtype, "contiguous", wide) for size in list(BY_VECTOR.values())[:3]]
-        cases += [Case("emam", (1, 64, 37, 38), 2, dtype, "strided", wide)]
-        cases += [Case("emam", *ON_CHIP, dtype, layout, wide) for layout in ("contiguous", "strided")]
+    for dtype in DTYPES:
         cases += [Case("emam", (1, 2 * k, 37, 19), 2, dtype, "channels_last") for k in BY_CHANNELS.values()]
-    cases += [Case("emam", *NARROW, "bfloat16", "contiguous", wide) for wide in (False, True)]
+        cases += [Case("emam", *size, dtype, "channels_last") for size in OTHERS]
+        cases.append(Case("emam", (1, 182, 37, 19), 2, dtype, "channels_last slice"))
     return cases
 
 
@@ -87,7 +87,8 @@ def cases(layer: str, which: str = "few") -> list[Case]:
         return PATHS[layer]
     chosen = REPRESENTATIVE[layer]
     if which == "all":
-        chosen = [(size, dtype, layout) for size in SHAPES for dtype in DTYPES for layout in LAYOUTS]
+        layouts = LAYOUTS if layer == "scam" else ("channels_last",)
+        chosen = [(size, dtype, layout) for size in SHAPES for dtype in DTYPES for layout in layouts]
     return [Case(layer, *size, dtype, layout) for size, dtype, layout in chosen]
 
 
@@ -100,17 +101,16 @@ def call(case: Case) -> None:
 
 @contextmanager
 def _offsets(wide: bool) -> Iterator[None]:
-    """Take every map for one that needs 64-bit offsets."""
-    from panet_layers.ops.emam.nchw import tiling as of_emam
-    from panet_layers.ops.scam.kernels import tiling as of_scam
+    """Take every map of SCAM for one that needs 64-bit offsets; EMAM's kernels always have them."""
+    from panet_layers.ops.scam.triton import tiling
 
-    before = of_emam.WIDE, of_scam.WIDE
+    before = tiling.WIDE
     if wide:
-        of_emam.WIDE = of_scam.WIDE = 0
+        tiling.WIDE = 0
     try:
         yield
     finally:
-        of_emam.WIDE, of_scam.WIDE = before
+        tiling.WIDE = before
 
 
 def _emam(case: Case, x: Tensor, grad: Tensor) -> None:

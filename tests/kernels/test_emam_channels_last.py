@@ -1,11 +1,13 @@
-"""EMAM's kernels for channels_last: the reference's numbers, in the input's memory format, for any shape."""
+"""EMAM's Triton kernels on channels_last maps: the reference's numbers, in the input's memory format, for any shape."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panet_layers.ops.emam import fused, nchw, nhwc
+from panet_layers.ops.emam import triton as kernels
+from panet_layers.ops.emam.tensors import channels_last as is_channels_last
+from panet_layers.ops.emam.triton import tiling
 from tests.kernels.helpers import check_budget, check_large_offset, outcomes, skip_truncation
 from tests.layers.cases import (
     LOW_PRECISION,
@@ -47,15 +49,26 @@ def test_equal_to_the_reference(case, device):
         assert actual[name].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_channels_last_maps_run_the_channels_last_kernels(device, monkeypatch):
-    """Not those for any strides, which would give the same numbers."""
-    launched = []
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_what_the_kernels_read(layout, device, monkeypatch):
+    """The map itself in channels_last; else one copy in each direction, and of the gradient another."""
+    x, grad = (t.to(device) for t in tensors(SMALL))
+    if layout == "channels_last":
+        x, grad = channels_last(x, grad)
+    read = {}
     for name in LAUNCHERS:
-        launch = getattr(nhwc, name)
-        record = lambda *a, name=name, launch=launch: [launched.append(name), launch(*a)]  # noqa: E731
-        monkeypatch.setattr(nhwc, name, record)
-    outcomes(SMALL.layer(), *channels_last(*tensors(SMALL)), device)
-    assert launched == list(LAUNCHERS)
+        launch = getattr(kernels, name)
+        record = lambda *maps, name=name, launch=launch: [read.update({name: maps[:2]}), launch(*maps)]  # noqa: E731
+        monkeypatch.setattr(kernels, name, record)
+    layer = with_backend(SMALL.layer(), "triton").to(device)
+    layer(x.requires_grad_()).backward(grad)
+    assert list(read) == list(LAUNCHERS)
+    forward = [read[name][0] for name in LAUNCHERS[:3]]
+    backward = [read["delta"][1], read["contract"][0], read["input_gradient"][1]]
+    gradients = [read["delta"][0], read["input_gradient"][0]]
+    for theirs, maps in ((x, forward), (x, backward), (grad, gradients)):
+        assert len({t.data_ptr() for t in maps}) == 1 and all(is_channels_last(t) for t in maps)
+        assert (maps[0].data_ptr() == theirs.data_ptr()) == (layout == "channels_last")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "expanded", "sliced"])
@@ -84,13 +97,22 @@ def test_slices_of_a_larger_map(cut, device):
     assert actual["output"].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.emulated
+def test_a_slice_of_channels_is_read_to_its_end_and_no_further(device):
+    """Pixels begin at multiples of four, but two of the 70 channels are left over after the last of these vectors."""
+    case = EmamCase(1, 70, 2, 2, 3)
+    x, grad = channels_last(*tensors(case, dtype=torch.float32))
+    storage = torch.empty(5 * 72 + 70).as_strided(x.shape, (6 * 72, 1, 3 * 72, 72)).copy_(x)
+    assert_same(*outcomes(case.layer(dtype=torch.float32), storage, grad, device), 1e-4)
+
+
 def test_which_maps_count_as_channels_last():
     """Only those whose output, in torch's layout, has channels innermost too."""
     x = torch.empty(2, 6, 3, 5).contiguous(memory_format=torch.channels_last)
     chosen = [x, x[:1], x[::2], x[:, 2:5], x[:, :, 1:], x[..., 1:3], x[:, :, :1, :1], x[:1].expand(4, 6, 3, 5)]
     left = [x.contiguous(), x[:, :1], x[..., :1].expand_as(x), x[:, :, :1, :1].expand_as(x), x.permute(0, 2, 1, 3)]
-    assert all(fused._kernels(t) is nhwc and torch.empty_like(t).stride(1) == 1 for t in chosen)
-    assert all(fused._kernels(t) is nchw for t in left)
+    assert all(is_channels_last(t) and torch.empty_like(t).stride(1) == 1 for t in chosen)
+    assert not any(map(is_channels_last, left))
 
 
 def test_the_same_bits_every_time(device):
@@ -158,11 +180,11 @@ def test_compiled_gradients_are_eagers(device):
 @pytest.mark.parametrize("k", [1, 8, 91, 256])
 def test_a_new_image_size_compiles_little(k):
     """The compiled-in constants take few values over all image sizes."""
-    variants = set()
+    variants = {"channels": set(), "groups": set(), "fold": set()}
     for size in range(1, 300):
         x = torch.empty(4, 2 * k, size, size, device="meta", dtype=torch.float16).to(memory_format=torch.channels_last)
-        tiling = nhwc.tiling.tiling(x, k)
-        variants.add(
-            (tiling.BLOCK_CHANNELS, tiling.BLOCK_GROUPS, tiling.BLOCK_COLUMNS, tiling.CHANNEL_VECTOR, tiling.warps)
-        )
-    assert len(variants) <= 5
+        found = {"channels": tiling.channel_tiling(x), "groups": tiling.group_tiling(x, k)}
+        found["fold"] = tiling.fold(found["groups"], size, size)
+        for name, t in found.items():
+            variants[name].add((*map(str, t.constants.values()), t.warps))
+    assert all(len(of_kernel) <= 5 for of_kernel in variants.values())

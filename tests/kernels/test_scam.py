@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from panet_layers.ops.precision import accumulation_dtype
-from panet_layers.ops.scam import fused, kernels
-from panet_layers.ops.scam.kernels import maps, tiling
+from panet_layers.ops.scam import fused
+from panet_layers.ops.scam import triton as kernels
+from panet_layers.ops.scam.triton import maps, tiling
 from tests.devices import interpreting
 from tests.kernels.helpers import assert_non_finite_alike, check_budget, fused_run, reference_run, skip_truncation
 from tests.layers.cases import (

@@ -52,14 +52,18 @@ class Saved(NamedTuple):
 
 
 def empty_saved(x: Tensor, groups: int, channels_innermost: bool = False) -> Saved:
-    """Return memory for `Saved`, in `means` and `gates` with K innermost or else H + W."""
+    """Return memory for `Saved`, in `means` and `gates` with H + W innermost, or (B, H + W, G, K) permuted."""
     batch, channels, height, width = x.shape
     k, sides = channels // groups, height + width
 
     def empty(*shape: int) -> Tensor:
         return x.new_empty((batch, groups, *shape), dtype=accumulation_dtype(x.dtype))
 
-    means, gates = (empty(sides, k).mT if channels_innermost else empty(k, sides) for _ in range(2))
+    shape = (sides, groups, k)
+    if channels_innermost:
+        means, gates = (empty(sides, k).view(batch, *shape).permute(0, 2, 3, 1) for _ in range(2))
+    else:
+        means, gates = (empty(k, sides) for _ in range(2))
     return Saved(means, gates, empty(k), empty(k), empty(k), empty(height * width))
 
 

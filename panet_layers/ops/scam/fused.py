@@ -22,7 +22,7 @@ def forward(
 
     The logits are normalised by the batch's statistics or by the running ones.
     """
-    from . import kernels  # not at the top: they import triton
+    from . import triton as kernels  # not at the top: they import triton
 
     check_pixels(x)
     if x.numel() == 0:
@@ -46,7 +46,7 @@ def backward(
     grad: Tensor, x: Tensor, params: Parameters, saved: FusedSaved, batch_statistics: bool, eps: float
 ) -> tuple[Tensor, Parameters]:
     """Return the gradients of x and of the parameters (None stays None), for the gradient of the output."""
-    from . import kernels
+    from . import triton as kernels
 
     if x.numel() == 0:
         return torch.empty_like(x), Parameters._make(None if p is None else torch.zeros_like(p) for p in params)

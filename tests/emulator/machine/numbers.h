@@ -69,6 +69,13 @@ static inline uint32_t field_of_unsigned(uint32_t a, uint32_t first, uint32_t le
     return length >= 32 ? field : field & ((1u << length) - 1);
 }
 
+static inline uint64_t field_of_wide(uint64_t a, uint32_t first, uint32_t length) {
+    first &= 255, length &= 255;
+    if (first > 63 || length == 0) return 0;
+    uint64_t field = a >> first;
+    return length >= 64 ? field : field & ((1ull << length) - 1);
+}
+
 static inline uint32_t field_of_signed(uint32_t a, uint32_t first, uint32_t length) {
     first &= 255, length &= 255;
     if (length == 0) return 0;

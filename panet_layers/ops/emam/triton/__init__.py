@@ -1,4 +1,4 @@
-"""EMAM's passes over channels_last maps as Triton kernels, behind the launchers of `nchw`."""
+"""EMAM's passes over channels_last maps as Triton kernels, and their launchers; `README.md` above has the costs."""
 
 from .backward import delta, input_gradient, padded
 from .forward import attend
