@@ -45,7 +45,7 @@ def in_bands(monkeypatch):
 @pytest.fixture
 def little_memory(monkeypatch, emulation):
     """Allow blocks so little shared memory that small maps need several bands."""
-    capability = launching.limits().capability
+    capability = launching.machine.limits().capability
     limits = launching.Limits(capability, SMALL_LIMIT)
     monkeypatch.setattr(launching.machine, "limits", lambda: limits)
 
