@@ -35,7 +35,7 @@ def if_given(share: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def of_given(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return an operator's gradients of these inputs, None for None: there an operator returns what is empty, or less."""
+    """Return an operator's gradients of these inputs, None for None: there it returns nothing, or what is empty."""
     return [None if given is None else gradient for gradient, given in zip_longest(gradients, inputs)]
 
 
