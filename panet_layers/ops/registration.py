@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
+from ..compatibility import is_exporting
 from ..tracing import dispatched
 from .precision import without_autocast
 
@@ -30,6 +32,16 @@ def register(schema: str, implementation: Callable, fake: Callable) -> None:
 def if_given(share: Tensor | None) -> tuple[Tensor, ...]:
     """Return an operator's last argument, in a row: most operators have no share in their schema."""
     return () if share is None else (share,)
+
+
+def of_given(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return an operator's gradients of these inputs, None for None: there it returns nothing, or what is empty."""
+    return [None if given is None else gradient for gradient, given in zip_longest(gradients, inputs)]
+
+
+def recorded(*inputs: Tensor | None) -> bool:
+    """Return whether autograd records what is computed of these. In torch.export it does not have to."""
+    return torch.is_grad_enabled() and not is_exporting() and any(t is not None and t.requires_grad for t in inputs)
 
 
 def directly(operator: Any, implementation: Callable) -> Callable:

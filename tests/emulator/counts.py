@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--forward", action="store_true", help="without the backward")
     parser.add_argument("--any-size", action="store_true", help="CUDA C that reads sizes at run time")
     parser.add_argument("--shapes", type=int, nargs="*", default=range(len(SHAPES)), help="numbers of some, from 0")
-    parser.add_argument("--blocks", type=int, default=24, help="of a launch that are run and counted")
+    parser.add_argument("--blocks", type=int, default=24, help="of a launch that run, each for those up to the next")
     args = parser.parse_args()
     if unknown := set(args.layouts) - set(LAYOUTS):
         parser.error(f"unknown layout {', '.join(unknown)}; choose from {', '.join(LAYOUTS)}")

@@ -40,7 +40,6 @@ class Execution(NamedTuple):
     program: Program
     cubin: bytes
     blocks: int
-    blocks_run: int
     threads: int
     shared: int
     counts: Counts
@@ -105,9 +104,7 @@ class _Runner:
             record.messages.setdefault((name, kind), result.where(kind))
         if self.options.count:
             blocks = int(torch.tensor(grid).prod())
-            record.executions.append(
-                Execution(name, program, cubin(), blocks, result.blocks_run, threads, shared, result.counts)
-            )
+            record.executions.append(Execution(name, program, cubin(), blocks, threads, shared, result.counts))
         if wrong := set(self.forbidden) & result.findings.keys():
             shapes = [tuple(argument.shape) for argument in arguments if isinstance(argument, Tensor)]
             raise RuntimeError("\n".join([f"{name} on {shapes}:", *map(result.where, sorted(wrong))]))

@@ -25,14 +25,17 @@ class Options(NamedTuple):
     count: int = 0  # 1: executions, lanes, memory transactions; 2: distinct sectors too
     noisy: bool = False  # approximate instructions are off by up to their documented error
     reverse: bool = False  # the last warp first
-    sample: int = 0  # run at most so many blocks, evenly chosen; the outputs are then not complete
+    sample: int = 0  # run at most so many blocks, evenly chosen; the outputs are not complete, the counts are estimates
 
 
 DEFAULT = Options()
 
 
 class Counts(NamedTuple):
-    """Of each instruction, by all warps of the blocks that ran."""
+    """Of each instruction, by all warps of the grid.
+
+    Where only some blocks run, each counts for those up to the next: the last one, which may be smaller, for itself.
+    """
 
     executions: np.ndarray
     lanes: np.ndarray  # executions by active lanes
@@ -63,7 +66,7 @@ class _Request(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("program", "first_registers", "first_predicates", "parameters")),
-        *((name, ctypes.c_void_p) for name in ("regions", "chosen", "findings", "message", *Counts._fields)),
+        *((name, ctypes.c_void_p) for name in ("regions", "chosen", "alike", "findings", "message", *Counts._fields)),
         ("grid", ctypes.c_uint32 * 3),
         *((name, ctypes.c_int32) for name in ("length", "register_bytes", "predicates", "threads", "shared_bytes")),
         *((name, ctypes.c_int32) for name in ("region_count", "chosen_count", "message_bytes")),
@@ -83,7 +86,9 @@ def run(
     if program.threads not in (None, threads):
         raise ValueError(f"{program.name} is for blocks of {program.threads} threads, not {threads}")
     grid = [*grid, 1, 1][:3]
-    chosen = _sample(int(np.prod(np.array(grid, np.int64))), options.sample)
+    blocks = int(np.prod(np.array(grid, np.int64)))
+    chosen = _sample(blocks, options.sample)
+    alike = None if chosen is None else np.diff(chosen, append=blocks).astype(np.int64)
     counts = Counts(*(np.zeros(len(program.names), np.uint64) for _ in Counts._fields))
     findings, message = np.zeros(len(KINDS), np.int64), ctypes.create_string_buffer(MOST_MESSAGE_BYTES)
     regions = np.array([_extent(a) for a in arguments if isinstance(a, Tensor)], np.uint64).reshape(-1, 2)
@@ -99,6 +104,7 @@ def run(
     request = _Request(
         **{name: array.ctypes.data for name, array in arrays.items()},
         chosen=None if chosen is None else chosen.ctypes.data,
+        alike=None if alike is None else alike.ctypes.data,
         message=ctypes.addressof(message),
         grid=(ctypes.c_uint32 * 3)(*grid),
         length=len(program.names),
@@ -116,7 +122,7 @@ def run(
     if gave_up:
         raise RuntimeError(f"{program.name}: {text}")
     found = {kind: int(number) for kind, number in zip(KINDS, findings) if number}
-    return Result(found, text, counts, int(np.prod(grid)) if chosen is None else len(chosen))
+    return Result(found, text, counts, blocks if chosen is None else len(chosen))
 
 
 def _sample(blocks: int, most: int) -> np.ndarray | None:

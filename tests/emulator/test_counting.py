@@ -49,9 +49,14 @@ def test_wavefronts_of_shared_memory(step, wavefronts):
     assert counts["transactions"] == wavefronts and counts["ideal"] == 1
 
 
-def test_a_sample_of_the_blocks_runs():
-    counts, result = counts_of("ld.global.u32 %r1, [%q0];", "ld.global", blocks=100, options=COUNTED._replace(sample=7))
-    assert result.blocks_run == counts["executions"] == 7
+@pytest.mark.parametrize("sample", [1, 2, 7])
+def test_where_some_blocks_run_the_last_one_counts_for_itself(sample):
+    five_lanes_of_the_last = "mov.u32 %r1, %ctaid.x; setp.eq.u32 %p0, %r1, 99; setp.lt.u32 %p1, %r0, 5;"
+    body = f"{five_lanes_of_the_last} and.pred %p0, %p0, %p1; @!%p0 ld.global.u32 %r1, [%q0];"
+    counts, result = counts_of(body, "ld.global", blocks=100, options=COUNTED._replace(sample=sample))
+    assert result.blocks_run == sample and counts["executions"] == 100
+    assert counts["lanes"] == 100 * 32 - (5 if sample > 1 else 0)
+    assert (counts["transactions"], counts["ideal"]) == (400, 4 * counts["lanes"])
 
 
 @pytest.mark.slow
@@ -84,7 +89,7 @@ def test_a_product_of_matrices_is_one_instruction_and_has_a_rate_of_its_own(tmp_
     subprocess.run([triton.knobs.nvidia.ptxas.path, "-arch=sm_80", str(source), "-o", str(binary)], check=True)
     x, blocks = torch.zeros(32, dtype=torch.int32), 500
     result = launch(PRODUCTS, x, x.clone(), blocks=blocks, options=COUNTED._replace(sample=2))
-    execution = Execution("", program(THREAD + PRODUCTS), binary.read_bytes(), blocks, 2, 32, 0, result.counts)
+    execution = Execution("", program(THREAD + PRODUCTS), binary.read_bytes(), blocks, 32, 0, result.counts)
     of = cost(execution)
     assert of.by_class["matrix"] == 1000 * blocks
     assert 1000 * blocks < of.machine < 1100 * blocks

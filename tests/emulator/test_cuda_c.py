@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from panet_layers.ops.cuda.launching import Kernel, launch, limits
+from panet_layers.ops.cuda import launching
+from panet_layers.ops.cuda.launching import Kernel, launch
 from tests.devices import why_no_nvrtc
 
 pytestmark = pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc()))
@@ -47,4 +48,4 @@ def test_arguments_and_shared_memory_that_a_gpu_would_not_take_are_refused(sourc
     with pytest.raises(RuntimeError, match="has parameters"):
         launch(kernel, 1, 64, 1024, x, x, 8, 1.0, x)  # the last is of 64 bits
     with pytest.raises(RuntimeError, match="shared memory"):
-        launch(kernel, 1, 64, limits().shared_bytes + 1, x, x, 8, 1.0, 0)
+        launch(kernel, 1, 64, launching.machine.limits().shared_bytes + 1, x, x, 8, 1.0, 0)

@@ -55,26 +55,25 @@ class Cost(NamedTuple):
 
 
 def cost(execution: Execution) -> Cost:
-    """Return what a launch costs, from the blocks that were counted."""
+    """Return what a launch costs."""
     counts, names = execution.counts, execution.program.names
-    scale = execution.blocks / execution.blocks_run
     code = sass(execution.cubin)
     machine, by_loops = executed(code, execution.program, counts)
     loads, stores = _named(names, "ld.global", "cp.async.c"), _named(names, "st.global")
     shared = _named(names, "ld.shared", "st.shared", "ldmatrix", "stmatrix")
-    total = lambda array, wanted: float(array[wanted].sum()) * scale  # noqa: E731
+    total = lambda array, wanted: float(array[wanted].sum())  # noqa: E731
     requests = lambda wanted: max(1.0, total(counts.executions, wanted & (counts.lanes > 0)))  # noqa: E731
     by_class = dict.fromkeys(CLASSES, 0.0)
     for name, executions in zip(names, counts.executions):
-        by_class[class_of(name)] += float(executions) * scale
+        by_class[class_of(name)] += float(executions)
     sectors, wavefronts = total(counts.transactions, loads | stores), total(counts.transactions, shared)
-    asked, distinct = total(counts.ideal, loads | stores), float(counts.distinct.sum()) * scale * SECTOR
+    asked, distinct = total(counts.ideal, loads | stores), float(counts.distinct.sum()) * SECTOR
     warps = execution.threads // 32
     resident = resident_warps(code.registers, warps, execution.shared)
     microseconds = lambda cycles: cycles / (PROCESSORS * CLOCK) * 1e6  # noqa: E731
     return Cost(
-        ptx=float(counts.executions.sum()) * scale,
-        machine=machine * scale,
+        ptx=float(counts.executions.sum()),
+        machine=machine,
         by_loops=by_loops,
         by_class=by_class,
         sectors_of_load=total(counts.transactions, loads) / requests(loads),
@@ -85,11 +84,11 @@ def cost(execution: Execution) -> Cost:
         ideal_wavefronts=total(counts.ideal, shared),
         resident_warps=resident,
         waves=execution.blocks / (PROCESSORS * resident / warps),
-        issue=microseconds(machine * scale / SCHEDULERS),
+        issue=microseconds(machine / SCHEDULERS),
         l1=microseconds(sectors / SECTORS_OF_A_LINE + wavefronts),
         l2=distinct / L2_BYTES * 1e6,
         memory=min(distinct, asked) / MEMORY_BYTES * 1e6,
-        matrix=microseconds(_multiply_adds(execution) * scale / MATRIX_RATE),
+        matrix=microseconds(_multiply_adds(execution) / MATRIX_RATE),
     )
 
 

@@ -44,8 +44,9 @@ def in_bands(monkeypatch):
 
 @pytest.fixture
 def little_memory(monkeypatch, emulation):
-    """Allow blocks so little shared memory that small maps need several bands."""
-    capability = launching.limits().capability
+    """Allow blocks so little shared memory that small maps need several bands; for any size they would not do."""
+    monkeypatch.setattr(baking, "_shapes", {})
+    capability = launching.machine.limits().capability
     limits = launching.Limits(capability, SMALL_LIMIT)
     monkeypatch.setattr(launching.machine, "limits", lambda: limits)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from panet_layers.ops.cuda import baking, compiling, launching
+from panet_layers.ops.cuda import baking, bindings, launching
 from panet_layers.ops.emam import fused, gpu
 from panet_layers.ops.emam.cuda import backward as cuda
 from panet_layers.ops.emam.cuda import backward_plans, forward, planning, starting
@@ -268,7 +268,7 @@ def test_a_backward_that_cannot_be_launched_is_one_warning(emulation, monkeypatc
     _, saved = gpu.forward(x, params, case.groups, layer.eps)
 
     def fails(*arguments):
-        raise compiling.Unusable("no such luck")
+        raise bindings.Unusable("no such luck")
 
     monkeypatch.setattr(starting, "launch", fails)
     monkeypatch.setattr(gpu, "_failures", [])

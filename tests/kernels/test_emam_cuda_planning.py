@@ -48,6 +48,13 @@ def test_the_largest_shape_of_panet_goes_by_bands():
     assert list(kernels) == ["pool", "moments", "band"]
 
 
+@pytest.mark.parametrize("moments", [False, True])
+def test_of_the_largest_planes_of_panet_a_processor_holds_16_warps_with_a_task_for_each_thread(moments):
+    plan = planning.planes(2048, 147, 147, 2, LIMITS["9.0"], moments, False)
+    held = (LIMITS["9.0"] + planning.RESERVED) // (plan.shared + planning.RESERVED)
+    assert held * plan.threads >= 16 * 32 and plan.parts * -(-147 // plan.columns) <= plan.threads
+
+
 def test_planes_that_are_too_large_are_named_with_their_size():
     with pytest.raises(cuda.TooLarge, match=r"8 channels with maps of 900 x 900 of 4 bytes.*232448 bytes"):
         cuda._plan(1, 8, 900, 900, torch.float32, LIMITS["9.0"], True)

@@ -12,7 +12,7 @@ import panet_layers
 from panet_layers import EMAM, SCAM
 from panet_layers.backends import CUDA_OR_TRITON, resolve_backend
 from panet_layers.ops import availability
-from panet_layers.ops.cuda import baking, code_cache, compiling, launching
+from panet_layers.ops.cuda import baking, bindings, code_cache, compiling, launching
 from panet_layers.ops.emam import gpu, tensors
 from panet_layers.ops.emam.cuda import forward as cuda
 from tests.devices import why_no_nvrtc
@@ -62,7 +62,7 @@ class TestCompiling:
 
     @needs_nvrtc
     def test_the_compilers_message_names_the_file(self, source, folder):
-        with pytest.raises(compiling.Unusable, match=r"does not compile twice\.cu with .*sm_90.*identifier"):
+        with pytest.raises(bindings.Unusable, match=r"does not compile twice\.cu with .*sm_90.*identifier"):
             compiling.compiled(source, (*DEFINES[:1], ("THREADS", "unknown")), "sm_90")
 
     @needs_nvrtc
@@ -71,17 +71,18 @@ class TestCompiling:
         assert compiling.target(99, 0).startswith("compute_")  # newer than NVRTC: the driver finishes
 
     def test_a_missing_package_is_named(self, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
-        with pytest.raises(compiling.Unusable, match="cuda-bindings is not installed"):
-            compiling._nvrtc()
+        monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.nvrtc", None)
+        with pytest.raises(bindings.Unusable, match="cuda-bindings is not installed"):
+            bindings.library.__wrapped__("nvrtc")
 
-    def test_a_missing_library_is_named(self, monkeypatch):
+    @pytest.mark.parametrize("module, function", bindings.LIBRARIES.items())
+    def test_a_missing_library_is_named(self, module, function, monkeypatch):
         def missing():
-            raise OSError("libnvrtc.so: cannot open")
+            raise OSError(f"lib{module}.so: cannot open")
 
-        monkeypatch.setattr(compiling, "_nvrtc", lambda: SimpleNamespace(nvrtcVersion=missing))
-        with pytest.raises(compiling.Unusable, match="NVRTC, which compiles CUDA C, cannot be loaded: libnvrtc"):
-            compiling.version.__wrapped__()
+        monkeypatch.setattr(bindings.importlib, "import_module", lambda name: SimpleNamespace(**{function: missing}))
+        with pytest.raises(bindings.Unusable, match=rf"bindings\.{module} cannot be loaded: lib{module}.so: cannot"):
+            bindings.library.__wrapped__(module)
 
 
 class TestCodeOnDisk:
@@ -138,7 +139,7 @@ class TestCodeOnDisk:
             raise PermissionError("read-only")
 
         monkeypatch.setattr(os, "replace", fails)
-        monkeypatch.setattr(code_cache.Path, "unlink", fails)
+        monkeypatch.setattr(code_cache.tempfile.TemporaryDirectory, "cleanup", fails)
         with pytest.warns(UserWarning, match="read-only"):
             assert compiling.compiled(source, DEFINES, "sm_90") == b"code 1"
 
@@ -209,8 +210,8 @@ class TestChoosing:
         with pytest.raises(RuntimeError, match=r"capability 8\.0 .* has 7\.5"):
             resolve_backend("cuda", Pretended(), has_cuda=True)
         capable_gpu.major = 8
-        monkeypatch.setattr(compiling, "version", lambda: compiling._nvrtc())
-        monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+        monkeypatch.setattr(compiling, "version", lambda: bindings.library.__wrapped__("nvrtc"))
+        monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.nvrtc", None)
         with pytest.raises(RuntimeError, match="cuda-bindings is not installed"):
             resolve_backend("cuda", Pretended(), has_cuda=True)
         monkeypatch.setattr(torch.version, "hip", "6.4")
@@ -256,7 +257,7 @@ ARGUMENTS = (torch.ones(1, 2, 3, 3), tensors.Parameters(*[torch.ones(1)] * 6), 2
 
 
 def test_auto_falls_back_for_good_with_one_warning_that_says_what_to_report(kernels_of):
-    ran = kernels_of(compiling.Unusable("NVRTC (13, 0) does not compile pool.cu"))
+    ran = kernels_of(bindings.Unusable("NVRTC (13, 0) does not compile pool.cu"))
     with pytest.warns(UserWarning, match=r"Triton.*does not compile pool\.cu.*report.*certify --quick") as caught:
         for _ in range(3):
             gpu.forward(*ARGUMENTS)

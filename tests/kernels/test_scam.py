@@ -111,6 +111,14 @@ def test_parity_on_special_values(case, layout, values, device):
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
+def test_short_sums_have_narrow_or_low_tiles_where_these_fill_the_gpu():
+    many, few = torch.empty(32, 2048, 10, 10), torch.empty(1, 2048, 10, 10)
+    assert [tiling.cut_along(x, 2048, 100) for x in (many, few)] == [(128, 16), (32, 64)]
+    assert [tiling.cut_down(x, 100, 2048) for x in (many, few)] == [(128, 16), (64, 32)]
+    assert tiling.cut_along(many, 100, 2048) == (32, 64) and tiling.cut_down(many, 2048, 100) == (64, 32)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("programs", [0, 0.3, 4])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_programs_that_share_a_sum(programs, layout, device, monkeypatch):

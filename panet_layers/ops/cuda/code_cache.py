@@ -6,7 +6,6 @@ same files at the same time: each is written beside its place and moved there.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import tempfile
@@ -28,34 +27,26 @@ def load(key: str) -> bytes | None:
     """Return the code that is stored under the key; None if no file has it, or if the file is damaged."""
     try:
         stored = (folder() / key).read_bytes()
+        if hashlib.sha256(stored[HASH_BYTES:]).digest() == stored[:HASH_BYTES]:
+            return stored[HASH_BYTES:]
+        _warn_once(f"{folder() / key} is damaged; the code is compiled again")
     except FileNotFoundError:
-        return None
+        pass
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         _warn_once(f"compiled GPU code cannot be read: {error}")
-        return None
-    digest, code = stored[:HASH_BYTES], stored[HASH_BYTES:]
-    if hashlib.sha256(code).digest() == digest:
-        return code
-    _warn_once(f"{folder() / key} is damaged; the code is compiled again")
     return None
 
 
 def store(key: str, code: bytes) -> None:
     """Store the code under the key, or warn, once in a process, that this is not possible."""
-    part = None
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=folder())
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(part, folder() / key)
+        with tempfile.TemporaryDirectory(dir=folder()) as beside:
+            part = Path(beside, key)
+            part.write_bytes(hashlib.sha256(code).digest() + code)
+            os.replace(part, folder() / key)
     except (OSError, RuntimeError) as error:
-        _warn_once(
-            f"compiled GPU code cannot be kept, so each process compiles it: {error}; set {ENVIRONMENT_VARIABLE}"
-        )
-        if part is not None:
-            with contextlib.suppress(OSError):
-                Path(part).unlink(missing_ok=True)
+        _warn_once(f"compiled GPU code is not kept, so each process compiles it: {error}; set {ENVIRONMENT_VARIABLE}")
 
 
 def _warn_once(message: str) -> None:

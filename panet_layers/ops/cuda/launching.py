@@ -11,18 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .compiling import Unusable, compiled, target
+from .bindings import Unusable, call, check, library
+from .compiling import compiled, target
 
 Argument = Tensor | int | float
 LAYOUTS = {int: "i4x", float: "f4x"}  # of what is not a tensor, as `struct` writes it to 8 bytes
 MOST_ARGUMENTS = 64
-REFUSALS = (  # of a launch, which leave the process as it was; other failures are not the kernel's, or not its alone
-    "CUDA_ERROR_INVALID_VALUE",
-    "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
-    "CUDA_ERROR_INVALID_IMAGE",  # this and the next: code that is loaded with the first launch
-    "CUDA_ERROR_NO_BINARY_FOR_GPU",
-    "CUDA_ERROR_NOT_SUPPORTED",
-)
+# CUDA_ERROR_... of a launch, which leave the process as it was; others are not the kernel's, or not its alone.
+# INVALID_IMAGE and NO_BINARY_FOR_GPU: of code that is loaded with the first launch.
+REFUSALS = {"INVALID_VALUE", "LAUNCH_OUT_OF_RESOURCES", "INVALID_IMAGE", "NO_BINARY_FOR_GPU", "NOT_SUPPORTED"}
 
 
 class Kernel(NamedTuple):
@@ -40,14 +37,6 @@ class Limits(NamedTuple):
     shared_bytes: int  # of a block, as the launch asks for them
 
 
-class Loaded(NamedTuple):
-    """A kernel on a device, with how its arguments are stored: so many tensors, then numbers."""
-
-    function: Any
-    tensors: int
-    layout: struct.Struct
-
-
 class Arguments(threading.local):
     """A launch's arguments in memory. Each thread has its own: the driver reads it while other threads run."""
 
@@ -63,7 +52,8 @@ class Gpu:
     """The GPUs of this machine. Tests put another in the place of `machine`."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[int, Kernel], Loaded] = {}  # by device
+        # By device: the function, how many of its arguments are tensors, the first ones, and how all are stored.
+        self.loaded: dict[tuple[int, Kernel], tuple[Any, int, struct.Struct]] = {}
         self.arguments = Arguments()
 
     def runs_on(self, device: torch.device) -> bool:
@@ -89,15 +79,16 @@ class Gpu:
         if loaded is None:
             layout = struct.Struct("<" + "".join(LAYOUTS.get(type(argument), "Q") for argument in arguments))
             tensors = sum(isinstance(argument, Tensor) for argument in arguments)
-            loaded = self.loaded[device, kernel] = Loaded(_function(device, kernel), tensors, layout)
+            loaded = self.loaded[device, kernel] = _function(device, kernel), tensors, layout
         function, tensors, layout = loaded
         pointers = map(Tensor.data_ptr, arguments[:tensors])  # type: ignore[arg-type]  # tensors come first
         layout.pack_into(own.values, 0, *pointers, *arguments[tensors:])
-        stream = torch._C._cuda_getCurrentRawStream(device)
-        results = _driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, own.address, 0)
-        if results[0]:
-            refused = results[0].name in REFUSALS
-            _checked(results, f"launching {kernel.name}", Unusable if refused else RuntimeError)
+        (status,) = library("driver").cuLaunchKernel(
+            function, blocks, 1, 1, threads, 1, 1, shared, torch._C._cuda_getCurrentRawStream(device), own.address, 0
+        )
+        if status:
+            refused = status.name.removeprefix("CUDA_ERROR_") in REFUSALS
+            check(status, f"launching {kernel.name}", Unusable if refused else RuntimeError)
 
 
 machine = Gpu()
@@ -109,63 +100,30 @@ def launch(kernel: Kernel, blocks: int, threads: int, shared: int, *arguments: A
         machine.launch(kernel, blocks, threads, shared, arguments)
 
 
-def limits() -> Limits:
-    """Return what the current device allows."""
-    return machine.limits()
-
-
 @functools.cache
 def _limits(device: int) -> Limits:
-    driver = _driver()
-    wanted = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    (handle,) = _checked(driver.cuDeviceGet(device), "cuDeviceGet")
-    (shared,) = _checked(driver.cuDeviceGetAttribute(wanted, handle), "cuDeviceGetAttribute")
+    wanted = library("driver").CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    shared = call("cuDeviceGetAttribute", wanted, call("cuDeviceGet", device))
     return Limits(torch.cuda.get_device_capability(device), shared)
 
 
 def _bind(device: int) -> None:
     """Make the device's context current: a thread that has run nothing yet has none."""
-    driver = _driver()
-    (current,) = _checked(driver.cuCtxGetCurrent(), "cuCtxGetCurrent")
-    if not int(current):
-        (handle,) = _checked(driver.cuDeviceGet(device), "cuDeviceGet")
-        (context,) = _checked(driver.cuDevicePrimaryCtxRetain(handle), "cuDevicePrimaryCtxRetain")
-        _checked(driver.cuCtxSetCurrent(context), "cuCtxSetCurrent")
+    if not int(call("cuCtxGetCurrent")):
+        call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", call("cuDeviceGet", device)))
 
 
 def _function(device: int, kernel: Kernel) -> Any:
     """Return the driver's function for a kernel, compiled first where it is not on disk, with all shared memory."""
-    driver, allowed = _driver(), _limits(device)
+    driver, allowed = library("driver"), _limits(device)
     code = compiled(kernel.source, kernel.defines, target(*allowed.capability))
     # A thread that captures a graph may otherwise not load code.
-    relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-    (mode,) = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed), "cuThreadExchangeStreamCaptureMode")
+    mode = call("cuThreadExchangeStreamCaptureMode", driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
     try:
-        (module,) = _checked(driver.cuModuleLoadData(code), f"loading {kernel.name}")
-        (function,) = _checked(driver.cuModuleGetFunction(module, kernel.name.encode()), f"finding {kernel.name}")
+        module = call("cuModuleLoadData", code, of=kernel.name)
+        function = call("cuModuleGetFunction", module, kernel.name.encode(), of=kernel.name)
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuFuncSetAttribute(function, attribute, allowed.shared_bytes), "cuFuncSetAttribute")
+        call("cuFuncSetAttribute", function, attribute, allowed.shared_bytes, of=kernel.name)
     finally:
-        driver.cuThreadExchangeStreamCaptureMode(mode)
+        call("cuThreadExchangeStreamCaptureMode", mode)
     return function
-
-
-@functools.cache
-def _driver() -> Any:
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise Unusable("the package cuda-bindings is not installed (pip install cuda-bindings)") from error
-    try:
-        driver.cuDriverGetVersion()
-    except Exception as error:  # each release of cuda-bindings has another one for a library that is not found
-        raise Unusable(f"NVIDIA's driver cannot be loaded: {error}") from error
-    return driver
-
-
-def _checked(results: tuple, what: str, error: type[RuntimeError] = Unusable) -> tuple:
-    if results[0]:
-        if results[0].name == "CUDA_ERROR_OUT_OF_MEMORY":
-            error = torch.OutOfMemoryError
-        raise error(f"the CUDA driver reports {results[0].name} ({what})")
-    return results[1:]

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...compatibility import is_exporting
 from .. import flops
-from ..registration import if_given
+from ..registration import if_given, of_given, recorded
 from ..second_derivatives import differentiable_gradients
 from . import collapsed
 from .operators import OPERATORS
@@ -23,11 +22,7 @@ def emam(x: Tensor, params: Parameters, groups: int, eps: float, backend: str, s
     takes a share.
     """
     flops.announce()
-    if (
-        torch.is_grad_enabled()
-        and not is_exporting()
-        and any(t is not None and t.requires_grad for t in (x, *params, share))
-    ):
+    if recorded(x, *params, share):
         return _EMAM.apply(x, *params, share, groups, eps, backend)
     forward, _ = OPERATORS[backend]
     out, *_ = forward(x, *params, groups, eps, *if_given(share))
@@ -53,15 +48,13 @@ class _EMAM(torch.autograd.Function):
         gradients: Any
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
 
-            def plain(x: Tensor, *flat: Tensor) -> Tensor:
-                *params, share = flat
-                out = collapsed.emam(x, Parameters(*params), ctx.groups, ctx.eps)
-                return out if share is None else torch.lerp(x, out, share)
+            def plain(x: Tensor, *params: Tensor) -> Tensor:
+                return collapsed.emam(x, Parameters(*params), ctx.groups, ctx.eps)
 
             gradients = differentiable_gradients(plain, (x, *params, share), ctx.needs_input_grad, grad)
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
-            gradients = backward(grad, x, *params, *saved, ctx.groups, *if_given(share))
-            gradients = *gradients[:7], None if share is None else gradients[7]
+            found = backward(grad, x, *params, *saved, ctx.groups, *if_given(share))
+            gradients = of_given(found, (x, *params, share))
         return *gradients, None, None, None

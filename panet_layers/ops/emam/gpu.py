@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
-from ..cuda.compiling import Unusable
+from ..cuda.bindings import Unusable
 from . import fused
 from .cuda import backward as cuda_backward
 from .cuda import forward as cuda

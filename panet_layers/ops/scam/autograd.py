@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...compatibility import is_exporting
 from .. import flops
-from ..registration import if_given
+from ..registration import if_given, of_given, recorded
 from ..second_derivatives import differentiable_gradients
 from . import reference
 from .operators import OPERATORS
@@ -28,8 +27,7 @@ def scam(
     batch_statistics = norm is not None and (norm.training or norm.running_mean is None)
     running = Running(None, None) if norm is None or batch_statistics else Running(norm.running_mean, norm.running_var)
     arguments = (*running, batch_statistics, 1.0 if norm is None else norm.eps)
-    differentiated = any(t is not None and t.requires_grad for t in (x, *params, share))
-    if torch.is_grad_enabled() and differentiated and not is_exporting():
+    if recorded(x, *params, share):
         out, moments = _SCAM.apply(x, *params, share, *arguments, backend)
     else:
         forward, _ = OPERATORS[backend]
@@ -78,7 +76,7 @@ class _SCAM(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
 
             def plain(x: Tensor, *flat: Tensor) -> Tensor:
-                p, share = Parameters(*flat[:-1]), flat[-1]
+                p = Parameters(*flat)
 
                 def norm(logits: Tensor) -> Tensor:
                     return nn.functional.batch_norm(
@@ -86,14 +84,12 @@ class _SCAM(torch.autograd.Function):
                     )
 
                 mlp = p.fc1, p.fc1_bias, p.fc2, p.fc2_bias
-                out = reference.scam(x, *mlp, p.conv, None if p.norm_weight is None else norm)
-                return out if share is None else torch.lerp(x, out, share)
+                return reference.scam(x, *mlp, p.conv, None if p.norm_weight is None else norm)
 
             gradients = differentiable_gradients(plain, (x, *params, share), ctx.needs_input_grad, grad)
         else:
             flops.announce()
             _, backward = OPERATORS[ctx.backend]
             found = backward(grad, x, *params, *saved, ctx.batch_statistics, ctx.eps, *if_given(share))
-            gradients = [None if p is None else g for g, p in zip(found, (x, *params))]
-            gradients.append(None if share is None else found[8])
+            gradients = of_given(found, (x, *params, share))
         return *gradients, None, None, None, None, None

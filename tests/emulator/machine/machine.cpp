@@ -141,8 +141,8 @@ static const char* run_warp(Block& block, Warp& warp) {
         if (in.guard >= 0) lanes &= in.negated ? ~predicates[in.guard] : predicates[in.guard];
         block.step++;
         if (launch.options.count) {
-            launch.counts.executions[warp.next]++;
-            launch.counts.lanes[warp.next] += __builtin_popcount(lanes);
+            launch.counts.executions[warp.next] += launch.alike;
+            launch.counts.lanes[warp.next] += launch.alike * __builtin_popcount(lanes);
         }
         switch (in.operation) {
             case OPERATION_PARAMETER:
@@ -268,6 +268,7 @@ struct Request { /* as `running.py` fills it */
     const uint8_t* parameters;
     const Region* regions;
     const int32_t* chosen; /* blocks to run; none for all */
+    const int64_t* alike;  /* how many blocks each of them stands for */
     int64_t* findings;
     char* message;
     Counts counts;
@@ -313,6 +314,7 @@ int run_launch(const Request* request) {
     const uint64_t blocks = (uint64_t)launch.grid[0] * launch.grid[1] * launch.grid[2];
     const char* wrong = nullptr;
     for (uint64_t i = 0; i < (request->chosen ? (uint64_t)request->chosen_count : blocks) && !wrong; i++) {
+        if (request->chosen) launch.alike = request->alike[i];
         start_block(block, request->chosen ? request->chosen[i] : (uint32_t)i, request->first_registers, register_bytes,
                     request->first_predicates, predicates);
         wrong = run_block(block);

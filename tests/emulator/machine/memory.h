@@ -19,13 +19,13 @@ static void count_sectors(Block& block, const Warp& warp, const uint64_t* addres
     int n = 0;
     for (int lane = 0; lane < LANES; lane++)
         if ((lanes >> lane) & 1) sectors[n++] = address[lane] >> 5;
-    launch.counts.ideal[warp.next] += (uint64_t)n * bytes;
+    launch.counts.ideal[warp.next] += launch.alike * n * bytes;
     std::sort(sectors, sectors + n);
     n = std::unique(sectors, sectors + n) - sectors;
-    launch.counts.transactions[warp.next] += n;
+    launch.counts.transactions[warp.next] += launch.alike * n;
     if (launch.options.count < 2) return;
     for (int i = 0; i < n; i++)
-        launch.counts.distinct[warp.next] += block.sectors.insert(sectors[i] * 2 + store).second;
+        launch.counts.distinct[warp.next] += launch.alike * block.sectors.insert(sectors[i] * 2 + store).second;
 }
 
 /* Wavefronts of an access to shared memory: in each, a bank of four bytes serves one word. */
@@ -48,8 +48,8 @@ static int wavefronts(const uint32_t* address, uint32_t lanes, int bytes) {
 static void count_wavefronts(Block& block, const Warp& warp, const uint32_t* address, uint32_t lanes, int bytes) {
     const Launch& launch = block.launch;
     if (!launch.options.count || !lanes) return;
-    launch.counts.transactions[warp.next] += wavefronts(address, lanes, bytes);
-    launch.counts.ideal[warp.next] += bytes <= 4 ? 1 : bytes / 4;
+    launch.counts.transactions[warp.next] += launch.alike * wavefronts(address, lanes, bytes);
+    launch.counts.ideal[warp.next] += launch.alike * (bytes <= 4 ? 1 : bytes / 4);
 }
 
 /* Elements of a lane to or from memory. Registers of less than 8 bytes have 4; a load fills their upper bytes. */
@@ -189,8 +189,8 @@ static void access_matrices(Block& block, Warp& warp, const Instruction& in, uin
             }
         }
         if (block.launch.options.count) {
-            block.launch.counts.transactions[warp.next] += wavefronts(rows, 0xff, 16);
-            block.launch.counts.ideal[warp.next]++;
+            block.launch.counts.transactions[warp.next] += block.launch.alike * wavefronts(rows, 0xff, 16);
+            block.launch.counts.ideal[warp.next] += block.launch.alike;
         }
         uint32_t* pairs = lanes_of<uint32_t>(warp, store ? in.source[k + 1] : in.target[k]);
         for (int lane = 0; lane < LANES; lane++) {

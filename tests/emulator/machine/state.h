@@ -72,6 +72,7 @@ struct Launch {
     std::vector<Region> regions;
     std::vector<std::vector<Cell>> touched; /* of each region, a cell for two bytes; none of a very large region */
     uint32_t number;
+    uint64_t alike = 1; /* blocks that the one that runs stands for, where only some run */
     int64_t findings[FINDINGS];
     std::string messages;
 };

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...availability import current_device
+from ...cuda import launching
 from ...cuda.baking import baked
-from ...cuda.launching import limits
 from ..tensors import Parameters, Saved, clear_unread_taps
 from .backward_plans import SUMS, blocks_of, check_taken, contract_plan, delta_plan, gradient_plan
 from .starting import Start, start
@@ -98,7 +98,7 @@ def plan(grad: Tensor, x: Tensor, shape: Shape) -> Plan:
     """Return the plan for these on the current device. Raise TooLarge where no plan fits."""
     apart = (grad.data_ptr() - x.data_ptr()) // x.element_size()
     alike = math.gcd(apart, 8)  # both start at the same element of so many
-    return _plan(shape, x.dtype, limits().shared_bytes, alike, baked(*shape[1:]))
+    return _plan(shape, x.dtype, launching.machine.limits().shared_bytes, alike, baked(*shape[1:]))
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...availability import current_device
+from ...cuda import launching
 from ...cuda.baking import baked
-from ...cuda.launching import limits
 from ..tensors import Parameters, Saved, empty_saved
 from . import planning
 from .backward_plans import check_taken
@@ -61,7 +61,8 @@ def plan(x: Tensor, groups: int) -> dict[str, Start]:
     """
     batch, channels, height, width = x.shape
     k = channels // groups
-    return _plan(batch * groups, k, height, width, x.dtype, limits().shared_bytes, baked(k, height, width))
+    limit, is_baked = launching.machine.limits().shared_bytes, baked(k, height, width)
+    return _plan(batch * groups, k, height, width, x.dtype, limit, is_baked)
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ Each plan is the one of least cost by a count of instructions and of shared memo
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,8 +17,10 @@ RESERVED = 1 << 10  # bytes of shared memory that each block needs beside its ow
 COLUMNS = {True: (4, 5, 6, 7, 9, 10, 14), False: (4, 10)}
 STRIPS = {True: (4, 5, 6, 8, 10), False: (5, 8)}  # of 7 gates the compiler loads eight, and nothing writes the last
 MOST_THREADS = {True: 1024, False: 512}
+WARPS_STEP = {True: 1, False: 2}  # of a block of `resident`: a processor has four schedulers and few such blocks
 PLANE_THREADS = {True: (96, 128, 160, 192, 224, 256), False: (128,)}
-ENOUGH_WARPS = {True: 20, False: 14}  # of a processor, to hide latency; for any size they have more registers
+PLANE_TASKS = {True: (160,), False: (160, 96)}  # that parts of the rows are to make
+ENOUGH_WARPS = {True: 20, False: 15}  # of a processor, to hide latency; for any size they have more registers
 
 
 class Planes(NamedTuple):
@@ -94,8 +97,8 @@ def _plans_of_planes(
         if columns > max(min(COLUMNS[baked]), width + 3):
             continue
         across = -(-width // columns)
-        for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
-            parts = max(1, min(height // 8, 160 // (count * across)))
+        for count, tasks in itertools.product((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), PLANE_TASKS[baked]):
+            parts = max(1, min(height // 8, tasks // (count * across)))
             parts = -(-height // -(-height // parts))
             floats = count * (height + width)
             if moments:
@@ -104,7 +107,7 @@ def _plans_of_planes(
                 floats += across * (count * height | 1) + (count * parts * width if parts > 1 else 0)
             shared = _aligned((count * height * width + 16 // size + columns) * size) + 4 * floats
             if count > most or shared > (limit if count == 1 else min(limit, 44 << 10)):
-                break
+                continue
             for by_planes in (False, True):
                 for threads in PLANE_THREADS[baked]:
                     yield Planes(columns, by_planes, count, parts, threads, shared)
@@ -157,7 +160,7 @@ def resident(k: int, height: int, width: int, size: int, limit: int, baked: bool
     for strip in STRIPS[baked]:
         stack = -(-height // strip)
         strips, room = stack * width, _by_four(strip)
-        for threads in range(128, min(800, MOST_THREADS[baked]) + 1, 32):
+        for threads in range(128, min(800, MOST_THREADS[baked]) + 1, 32 * WARPS_STEP[baked]):
             shares = min(k, threads // strips)
             if not shares or (strip > min(STRIPS[baked]) and strip > height + 3):
                 continue

@@ -113,6 +113,10 @@ DEVICE void scale(const Element* kept, const float* gate, Element* out, int shif
     }
 }
 
+#ifndef BAKED  // as many registers as a block can have: the compiler's own choice spills two in float32
+#undef KERNEL
+#define KERNEL extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)
+#endif
 KERNEL resident(const Element* __restrict__ x, const float* __restrict__ gates, float* __restrict__ mean,
                 float* __restrict__ rstd, const float* __restrict__ q, const float* __restrict__ p,
                 const float* __restrict__ beta, const float* __restrict__ b3, const float* __restrict__ gamma,

@@ -59,17 +59,18 @@ def element(
 ):
     """Of the programs that cover a batch, this one's sample and its tile's channels and pixels.
 
-    Then where the tile's elements lie in their sample, and which of them are there.
+    Then where the tile starts in memory, where its elements lie from there on, and which of them are there.
     """
     b, block_c, block_p = place(tl.cdiv(channels, BLOCK_CHANNELS), tl.cdiv(pixels, BLOCK_PIXELS))
     lane_c, lane_p = tl.arange(0, BLOCK_CHANNELS), tl.arange(0, BLOCK_PIXELS)
     c, p = block_c * BLOCK_CHANNELS + lane_c, block_p * BLOCK_PIXELS + lane_p
+    start = b * channels * pixels
     if CHANNELS_LAST:
         offset = offsets(c, p, channels, pixels, CHANNELS_LAST, INDEX)
     else:  # from the tile's first element, in 64 bits: a thread's pixels are then seen to be a constant apart
+        start += tl.cast(block_c * BLOCK_CHANNELS, tl.int64) * pixels + block_p * BLOCK_PIXELS
         offset = offsets(lane_c, lane_p.to(tl.int64), channels, pixels, CHANNELS_LAST, tl.int64)
-        offset += tl.cast(block_c * BLOCK_CHANNELS, tl.int64) * pixels + block_p * BLOCK_PIXELS
-    return b, c, p, offset, (c < channels)[:, None] & (p < pixels)[None, :]
+    return b, c, p, start, offset, (c < channels)[:, None] & (p < pixels)[None, :]
 
 
 @triton.jit

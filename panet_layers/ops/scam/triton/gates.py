@@ -43,13 +43,12 @@ def _apply_gates_kernel(
     BLOCK_PIXELS: tl.constexpr,
 ):
     channels, pixels = aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
-    b, c, p, offset, inside = element(channels, pixels, CHANNELS_LAST, INDEX, BLOCK_CHANNELS, BLOCK_PIXELS)
-    sample = b * channels * pixels
+    b, c, p, start, offset, inside = element(channels, pixels, CHANNELS_LAST, INDEX, BLOCK_CHANNELS, BLOCK_PIXELS)
 
     of_channel = tl.load(gate + b * channels + c, c < channels, 0)
     of_pixel = pixel_gate(logits + b * pixels, p, pixels, moments, norm_weight, norm_bias, NORM, EPS)
-    value = tl.load(x + sample + offset, inside, 0).to(ACC) * of_channel[:, None] * of_pixel[None, :]
-    tl.store(out + sample + offset, value.to(out.dtype.element_ty), inside)
+    value = tl.load(x + start + offset, inside, 0).to(ACC) * of_channel[:, None] * of_pixel[None, :]
+    tl.store(out + start + offset, value.to(out.dtype.element_ty), inside)
 
 
 def input_gradient(
@@ -99,8 +98,7 @@ def _input_gradient_kernel(
     BLOCK_PIXELS: tl.constexpr,
 ):
     channels, pixels = aligned(channels, pixels, CHANNELS_LAST, ALIGNMENT)
-    b, c, p, offset, inside = element(channels, pixels, CHANNELS_LAST, INDEX, BLOCK_CHANNELS, BLOCK_PIXELS)
-    sample = b * channels * pixels
+    b, c, p, start, offset, inside = element(channels, pixels, CHANNELS_LAST, INDEX, BLOCK_CHANNELS, BLOCK_PIXELS)
 
     of_channel = tl.load(gate + b * channels + c, c < channels, 0)
     daverage = tl.load(dpooled + b * channels + c, c < channels, 0) / pixels
@@ -111,7 +109,7 @@ def _input_gradient_kernel(
     dtop_channel = dmean + tl.load(dmaps + (batch + b) * pixels + p, p < pixels, 0)
     is_top_channel = tl.load(top_channel + b * pixels + p, p < pixels, -1)[None, :] == c[:, None]
 
-    dgated = tl.load(grad + sample + offset, inside, 0).to(ACC) * of_pixel[None, :]
+    dgated = tl.load(grad + start + offset, inside, 0).to(ACC) * of_pixel[None, :]
     dgated += tl.where(is_top_channel, dtop_channel[None, :], dmean[None, :])
     value = dgated * of_channel[:, None] + tl.where(is_top_pixel, dtop_pixel[:, None], daverage[:, None])
-    tl.store(dx + sample + offset, value.to(dx.dtype.element_ty), inside)
+    tl.store(dx + start + offset, value.to(dx.dtype.element_ty), inside)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...precision import accumulation_dtype
 from .elements import aligned, offsets, place
-from .tiling import SIZES, WARPS, channels_last, constants, cut, fills, share, sizes
+from .tiling import SIZES, WARPS, channels_last, constants, cut_along, cut_down, share, sizes
 
 
 def pool_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,9 +28,7 @@ def _pool(
     x: Tensor, gate: Tensor | None, shape: tuple[int, int], reduced: int, reduced_last: bool
 ) -> tuple[Tensor, Tensor]:
     batch, kept = shape
-    # Where threads load no vectors, all warps lie along a long row: then none exchanges sums with another.
-    wide = 128 if kept % 4 != 0 and fills(x, batch * kept // 128) else None
-    tile = cut(kept, reduced) if reduced_last else cut(reduced, kept, along=wide)[::-1]
+    tile = cut_along(x, kept, reduced) if reduced_last else cut_down(x, reduced, kept)
     programs, splits, steps = share(x, kept, reduced, tile)
     pooled = x.new_empty((2, splits, *shape), dtype=accumulation_dtype(x.dtype))
     position = x.new_empty((splits, *shape), dtype=torch.int32)

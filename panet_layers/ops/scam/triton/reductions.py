@@ -9,7 +9,7 @@ from torch import Tensor
 from ...precision import accumulation_dtype
 from ...products import rounded_product
 from .elements import Norm, aligned, offsets, pixel_gate, place
-from .tiling import SIZES, WARPS, channels_last, cut, layout, share, share_of_maps, sizes
+from .tiling import SIZES, WARPS, channels_last, cut_along, layout, share, share_of_maps, sizes
 
 
 def contract(grad: Tensor, x: Tensor, gate: Tensor, logits: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def contract(grad: Tensor, x: Tensor, gate: Tensor, logits: Tensor, norm: Norm) 
     batch, channels, pixels = sizes(x)
     last = channels_last(x)
     rows, columns = (pixels, channels) if last else (channels, pixels)
-    tile = cut(rows, columns, along=64)
+    tile = cut_along(x, rows, columns, along=64)
     programs, splits, steps = share(x, rows, columns, tile)
     blocks, more = triton.cdiv(rows, tile[0]), share_of_maps(x)[2]
     dtype = accumulation_dtype(x.dtype)

@@ -15,6 +15,7 @@ from ...launching import accumulation
 
 WARPS = 4
 TILE = 2048  # elements, 16 a thread: enough loads in flight, and room for three accumulators in registers
+SHORT = 256  # elements that a sum has at most to be a short one
 PROGRAMS_PER_PROCESSOR = 4  # fewer than that leave loads idle: then several programs share a sum
 PROCESSORS_IF_UNKNOWN = 132  # of an H100; under Triton's interpreter
 WIDE = 2**31  # elements of a sample from which offsets in it take 64 bits
@@ -76,15 +77,35 @@ def share(x: Tensor, kept: int, reduced: int, tile: tuple[int, int]) -> tuple[in
     return programs * splits, splits, steps
 
 
-def fills(x: Tensor, programs: int) -> bool:
-    """Whether so many programs are enough for the entire GPU."""
-    return programs >= PROGRAMS_PER_PROCESSOR * _processors(x.device)
+def cut_along(x: Tensor, rows: int, columns: int, along: int | None = None) -> tuple[int, int]:
+    """A tile's rows and columns for sums along the rows; `along` columns unless the rows are short.
+
+    A program ends with an exchange between the lanes of a row: a short row pays less for it in a narrow, high tile, as
+    long as such tiles give work to the entire GPU.
+    """
+    for width in (16, 32):
+        tile = cut(rows, columns, along=width)
+        if columns <= SHORT and share(x, rows, columns, tile)[1] == 1:
+            return tile
+    return cut(rows, columns, along)
+
+
+def cut_down(x: Tensor, rows: int, columns: int) -> tuple[int, int]:
+    """A tile's columns and rows for sums down the columns.
+
+    128 columns have the lanes of all warps beside each other: what loads no vectors then needs no exchange between
+    warps, and few rows are covered by low tiles.
+    """
+    tile = cut(rows, columns, along=128)[::-1]
+    if (columns % 4 != 0 or rows <= SHORT) and share(x, columns, rows, tile)[1] == 1:
+        return tile
+    return cut(rows, columns)[::-1]
 
 
 def share_of_maps(x: Tensor) -> tuple[tuple[int, int], int, int, int]:
     """The tile of `contract_maps` (channels, pixels), and how programs share its sums."""
     _, channels, pixels = sizes(x)
-    tile = cut(pixels, channels)[::-1] if channels_last(x) else cut(channels, pixels)
+    tile = cut_down(x, pixels, channels) if channels_last(x) else cut_along(x, channels, pixels)
     return tile, *share(x, channels, pixels, tile)
 
 
