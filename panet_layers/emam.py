@@ -27,7 +27,7 @@ class EMAM(nn.Module):
         eps: added to the variance of the group normalisation.
         backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "native" (compiled kernels
             for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), "cuda" (others
-            there, of fewer instructions, for contiguous input; no time measured yet), or None for the
+            there, for contiguous input, which "triton" copies; no time measured yet), or None for the
             process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
