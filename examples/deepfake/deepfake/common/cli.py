@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import math
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .interrupt import Terminated, raising_signals
+
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class UserError(Exception):
@@ -82,9 +85,21 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("error: memory ran out", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # the program that reads the output has ended, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        code = 1
+    except OSError as error:
+        if error.errno not in OF_A_DISK:
+            raise
+        _drop_output()
+        to_stderr(f"error: cannot write {error.filename or 'the output'}: {error.strerror}")
         code = 1
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, where it cannot be written: Python would try again at its end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
