@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from .interrupt import Terminated, raising_signals
 
+LONGEST_MESSAGE = 2000  # letters
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -22,11 +23,14 @@ class UserError(Exception):
     """An error that the user can correct, reported in one line.
 
     Args:
-        message: names the wrong value or file and what was wanted.
+        message: names the wrong value or file and what was wanted. Of a long one, such as with a name of thousands of
+            letters in a stranger's file, the middle is left out.
         exit_code: 1 for a failure, 2 for bad arguments.
     """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
         super().__init__(message)
         self.exit_code = exit_code
 
