@@ -56,7 +56,7 @@ def read_only(disk: Path) -> Iterator[None]:
 
 def contents(disk: Path) -> dict[Path, bytes]:
     """The files of a disk and what they hold, but for locks and what `fill` wrote."""
-    files = [path for path in disk.rglob("*") if path.is_file() and path.name not in (FILLER, ".lock")]
+    files = [path for path in disk.rglob("*") if path.is_file() and not path.name.endswith((FILLER, ".lock"))]
     return {path: path.read_bytes() for path in files}
 
 

@@ -33,7 +33,7 @@ class Experiment(NamedTuple):
 
 
 def _reproduce(data: Path, out: Path) -> list[str]:
-    given = ["--seeds", "1", "--models", "recce", "panet", "--compressions", "c23", "--no-estimate"]
+    given = ["--seeds", "1", "--models", "panet", "--compressions", "c23", "--no-estimate"]
     return [str(data / "ffpp"), str(out), *given, "--train", SMALL, "--prepare", "--size 64 --workers 1"]
 
 
@@ -49,7 +49,7 @@ def _does_it_help(data: Path, out: Path) -> list[str]:
 
 EXPERIMENTS = {
     "reproduce": Experiment(
-        "deepfake/reproduce.py", _reproduce, "runs/*recce*/log.csv", ("report/report.md", "runs/*/c23-test/scores.csv")
+        "deepfake/reproduce.py", _reproduce, "runs/*/log.csv", ("report/report.md", "runs/*/c23-test/scores.csv")
     ),
     "ablate": Experiment("deepfake/ablate.py", _ablate, "none-none/seed0/log.csv", ("ablation.json", "ablation.md")),
     "does_it_help": Experiment("does_it_help.py", _does_it_help, "runs/*.json", ("table.csv",)),
