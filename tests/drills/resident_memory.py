@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 MIB = 2**20
+MOST_GROWTH = 4
+"""MiB that repeated work may add, of which 0.7 were measured at most."""
 
 
 class Held(NamedTuple):

@@ -31,7 +31,7 @@ from tests.drills.resident_memory import held, resident
 
 pytestmark = pytest.mark.long
 UPLOADS, AT_ONCE, FIRST = 200, 10, 40
-GROWTH, PEAK = 64, 2048  # MiB: from after the first uploads to the end; ever
+GROWTH, PEAK = 16, 1536  # MiB: from after the first uploads to the end; ever
 
 
 class Upload(NamedTuple):

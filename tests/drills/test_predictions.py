@@ -14,7 +14,7 @@ import predict
 from tests.deepfake.portraits_for_tests import save_people
 from tests.deepfake.scripts import call_json
 from tests.deepfake.tiny_runs import build, save_run
-from tests.drills.resident_memory import grown
+from tests.drills.resident_memory import MOST_GROWTH, grown
 
 pytestmark = pytest.mark.long
 
@@ -31,4 +31,4 @@ def test_two_hundred_predictions(tmp_path: Path, capsys: Any) -> None:
         code, answers, _ = call_json(predict.main, capsys, run, *batch)
         assert code == 0 and len(answers) == 10
 
-    assert grown(ten, 3, 20) < 16
+    assert grown(ten, 3, 20) < MOST_GROWTH

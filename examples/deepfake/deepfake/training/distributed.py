@@ -12,6 +12,7 @@ hangs or its machine is gone.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -115,8 +116,13 @@ def join(device_name: str, advice: str = "") -> Iterator[Processes]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise ProcessLost(f"another process of this training has ended ({first_line(error)}){advice}") from error
+        raise ProcessLost(f"another process of this training has ended ({_reason(error)}){advice}") from error
     dist.destroy_process_group()  # not after an error: others may wait in a collective; torchrun ends them
+
+
+def _reason(error: RuntimeError) -> str:
+    """What gloo or NCCL says, without the place in its sources and its advice to look elsewhere."""
+    return re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". ")[0]
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:
