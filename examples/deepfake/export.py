@@ -53,7 +53,7 @@ def export(run: Path, out: Path) -> None:
             raise UserError(f'{run}: the model has {config["model"]["num_classes"]} outputs; export needs one, "fake"')
     size = config["image_size"]
     program = torch.onnx.export(
-        Logits(detector),
+        Logits(detector).eval(),
         (torch.zeros(2, 3, size, size),),
         dynamo=True,
         verbose=False,

@@ -20,7 +20,7 @@ from deepfake.dataset.images import Images
 from deepfake.dataset.readers import ReaderEnded
 from deepfake.dataset.subset import of_methods
 from deepfake.training.checkpoint import BEST, CONFIG, has_best
-from deepfake.training.distributed import Processes, join, main_process
+from deepfake.training.distributed import Processes, ProcessLost, join, main_process
 from deepfake.training.log import PARTS, Row, RunLog
 from deepfake.training.loop import learning_rate, saving_where_readers_end, train_one_epoch, validate
 from deepfake.training.placing import use_threads
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         train_from(argv)
     except UserError as error:
-        if not main_process() and not isinstance(error, ReaderEnded):
+        if not main_process() and not isinstance(error, (ReaderEnded, ProcessLost)):
             time.sleep(30)  # meanwhile the main process reports, and torchrun ends this one
         raise
 
@@ -54,7 +54,8 @@ def train_from(argv: Sequence[str] | None) -> None:
         raise UserError(f"{out} already holds a run: add --resume to continue it, or choose another --out", 2)
 
     use_threads(settings.threads)
-    with join(settings.device) as processes:
+    advice = f"; the steps since the last checkpoint of {out} are lost: continue with --resume"
+    with join(settings.device, advice) as processes:
         settings = settings.over(processes.world)
         with processes.only_main_prints(), reading_input():
             data = open_splits(settings)

@@ -1,17 +1,12 @@
 """The server of the browser page: it answers one upload after the other, keeps none, and refuses other sites."""
 
-import contextlib
-import http.client
-import json
 import socket
 import tempfile
 import threading
 import time
-from urllib.parse import urlencode
 
 import pytest
 
-from deepfake.common.cli import UserError
 from deepfake.serving import uploads
 from tests.deepfake.scripts import call
 from tests.deepfake.tiny_runs import build, save_run
@@ -20,27 +15,8 @@ pytest.importorskip("starlette", reason="the page's server needs starlette and u
 pytest.importorskip("uvicorn", reason="the page's server needs starlette and uvicorn, of the extra app")
 
 import app
-from deepfake.serving.server import HOST, UPLOAD, listen, server
-
-
-class Echo:
-    """In place of a detector: replies with the file's name and size, and notes how many replies ran at a time."""
-
-    def __init__(self):
-        self.running = self.most = 0
-        self.seen = []
-
-    def reply(self, path, crop):
-        self.running += 1
-        self.most = max(self.most, self.running)
-        self.seen.append(path)
-        time.sleep(0.02)
-        self.running -= 1
-        if path.suffix == ".bug":
-            raise RuntimeError("a mistake of the code")
-        if path.suffix == ".txt":
-            raise UserError(f"{path}: not a readable image\n(of {path.parent}/others)")
-        return {"name": path.name, "bytes": path.stat().st_size, "crop": crop, "beside": len([*path.parent.iterdir()])}
+from deepfake.serving.server import HOST, UPLOAD, listen
+from tests.deepfake.page_requests import Echo, ask, serving
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +26,8 @@ def echo():
 
 @pytest.fixture(scope="module")
 def port(echo):
-    """The port of a running server."""
-    running, listener = server("<p>the page</p>", echo), listen(0)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield listener.getsockname()[1]
-    running.should_exit = True
-    thread.join(timeout=20)
-    assert not thread.is_alive()
+    with serving(echo) as number:
+        yield number
 
 
 @pytest.fixture
@@ -65,17 +35,6 @@ def temporary(tmp_path, monkeypatch):
     """The folder for temporary files, empty."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
-
-
-def ask(port, method="POST", path="/answer", body=None, name="a.png", headers=(), **query):
-    """Status, headers and content of the server's answer."""
-    with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=20)) as connection:
-        target = f"{path}?{urlencode({'name': name, **query})}" if method == "POST" else path
-        connection.request(method, target, body, {"Content-Type": UPLOAD, **dict(headers)})
-        response = connection.getresponse()
-        content = response.read()
-    is_json = response.headers.get_content_type() == "application/json"
-    return response.status, response.headers, json.loads(content) if is_json else content.decode()
 
 
 def test_an_upload_is_answered_and_deleted(port, temporary):

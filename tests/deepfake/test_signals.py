@@ -71,6 +71,15 @@ def test_memory_that_ran_out_is_one_line(capsys: Any) -> None:
     assert caught.value.code == 1 and capsys.readouterr().err == "error: memory ran out\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    """As `command > file` on a full disk; what is left to print is not tried again when Python ends."""
+    command = [sys.executable, "-c", "from deepfake.common import cli; cli.run(lambda: print('a line'))"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+    assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
 def test_a_second_ctrl_c_raises_at_once() -> None:
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)

@@ -199,6 +199,13 @@ def test_dfdc_with_one_split_is_split_by_original(tmp_path):
     assert all(split[f"f{number}"] == split[f"r{number}"] for number in range(30))
 
 
+def test_of_a_long_name_in_a_strangers_metadata_the_middle_is_left_out(tmp_path):
+    (tmp_path / "metadata.json").write_text(json.dumps({"a" * 5000: 1}))
+    with pytest.raises(UserError, match=rf"^{tmp_path}/metadata.json: a+ \.\.\. a+: 1 \(wanted label and") as error:
+        find_sources(tmp_path, Selection("c23"))
+    assert len(str(error.value)) < 2100
+
+
 @pytest.mark.parametrize("above", ["", "dfdc_train_part_0", "all/dfdc_train_part_0"])
 def test_dfdc_parts_are_read_as_they_are_unpacked(tmp_path, above):
     for number in range(2):

@@ -1,5 +1,5 @@
-"""The drills train on the same noise images as the example's tests."""
+"""The drills train on the same images as the example's tests."""
 
-from tests.deepfake.conftest import noise_images
+from tests.deepfake.conftest import noise_images, one_shot
 
-__all__ = ["noise_images"]
+__all__ = ["noise_images", "one_shot"]

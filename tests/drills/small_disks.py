@@ -44,6 +44,26 @@ def empty(disk: Path) -> None:
     (disk / FILLER).unlink()
 
 
-def make_read_only(disk: Path) -> None:
-    """Let nothing more be written."""
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """Let nothing be written meanwhile."""
+    _remount(disk, "ro")
+    try:
+        yield
+    finally:
+        _remount(disk, "rw")
+
+
+def contents(disk: Path) -> dict[Path, bytes]:
+    """The files of a disk and what they hold, but for locks and what `fill` wrote."""
+    files = [path for path in disk.rglob("*") if path.is_file() and not path.name.endswith((FILLER, ".lock"))]
+    return {path: path.read_bytes() for path in files}
+
+
+def half_written(disk: Path) -> list[Path]:
+    """Files that are empty or temporary."""
+    return [path for path, content in contents(disk).items() if not content or path.suffix == ".tmp"]
+
+
+def _remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)

@@ -22,7 +22,7 @@ from tests.deepfake.portraits_for_tests import save_people
 from tests.deepfake.scripts import call
 from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, train_small
 from tests.deepfake.tiny_runs import build, save_images, save_run
-from tests.drills.small_disks import FILLER, empty, fill, make_read_only, small_disk
+from tests.drills.small_disks import empty, fill, half_written, read_only, small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +68,10 @@ def test_a_command_on_a_full_disk_says_so_and_can_be_repeated(
     main, command = COMMANDS[name]
     fill(disk, left)
     code, _, errors = call(main, capsys, *command(made, disk / "out"))
-    told = [line for line in errors if line.startswith("error: ")]
-    assert code and len(told) == 1 and ("No space left on device" in told[0] or "are free" in told[0]), errors
+    lines = [line for line in errors if line.startswith("error: ")]
+    assert code and len(lines) == 1 and ("No space left on device" in lines[0] or "are free" in lines[0]), errors
     assert not any("Traceback" in line for line in errors)
-    written = [path for path in disk.rglob("*") if path.is_file() and path.name != FILLER]
-    assert not [path for path in written if not path.stat().st_size and not path.name.startswith(".")], written
+    assert not half_written(disk)
     empty(disk)
     code, _, errors = call(
         main, capsys, *command(made, disk / "out"), *(["--resume"] if _has_started(name, disk) else [])
@@ -87,10 +86,10 @@ def _has_started(name: str, disk: Path) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_on_a_read_only_disk_says_so(made: Path, disk: Path, capsys: Any, name: str) -> None:
     main, command = COMMANDS[name]
-    make_read_only(disk)
-    code, _, errors = call(main, capsys, *command(made, disk / "out"))
-    told = [line for line in errors if line.startswith("error: ")]
-    assert code and len(told) == 1 and ("Read-only" in told[0] or "cannot write" in told[0]), errors
+    with read_only(disk):
+        code, _, errors = call(main, capsys, *command(made, disk / "out"))
+    lines = [line for line in errors if line.startswith("error: ")]
+    assert code and len(lines) == 1 and ("Read-only" in lines[0] or "cannot write" in lines[0]), errors
 
 
 def test_a_training_on_a_full_disk_keeps_its_last_good_checkpoint(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.deepfake.scripts import SCRIPTS, environment
-from tests.deepfake.short_trainings import arguments, assert_same_run, last_state
+from tests.deepfake.short_trainings import arguments, assert_same_run
+from tests.drills.progress import reached
 
 KILLS = 20
 EPOCHS = 60  # more than a machine trains between the kills
@@ -26,7 +27,7 @@ def test_a_training_that_is_killed_at_random_moments_reaches_the_same_weights(
     script = [sys.executable, str(SCRIPTS / "train.py")]
     first = [*script, *arguments(noise_images, tmp_path / "killed", *options)]
     again = [*script, "--resume", "--out", str(tmp_path / "killed")]
-    out, rng, reached = tmp_path / "killed", np.random.default_rng(0), []
+    out, rng, seen = tmp_path / "killed", np.random.default_rng(0), []
     for _ in range(KILLS):
         command = again if (out / "config.json").exists() else first
         process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -35,8 +36,8 @@ def test_a_training_that_is_killed_at_random_moments_reaches_the_same_weights(
         process.kill()
         errors = process.communicate()[1].decode()
         assert process.returncode in (-9, 0), errors
-        reached.append(_steps(out))
-    assert reached == sorted(reached) and len(set(reached)) > KILLS // 2, reached
+        seen.append(reached(out))
+    assert seen == sorted(seen) and len(set(seen)) > KILLS // 2, seen
     subprocess.run(again, env=environment(), check=True, capture_output=True)
     alone = [*script, *arguments(noise_images, tmp_path / "alone", *options)]
     subprocess.run(alone, env=environment(), check=True, capture_output=True)
@@ -45,14 +46,6 @@ def test_a_training_that_is_killed_at_random_moments_reaches_the_same_weights(
 
 
 def _wait_for_a_step(process: subprocess.Popen[bytes], out: Path) -> None:
-    before = _steps(out)
-    while _steps(out) == before and process.poll() is None:
+    before = reached(out)
+    while reached(out) == before and process.poll() is None:
         time.sleep(0.01)
-
-
-def _steps(out: Path) -> tuple[int, int]:
-    """Epoch and step of the last checkpoint, which is always whole."""
-    if not (out / "last.pt").exists():
-        return 0, 0
-    progress = last_state(out)["progress"]
-    return progress["epoch"], progress["step"]

@@ -1,8 +1,6 @@
-"""Drill: memory does not grow. Thousands of steps, hundreds of predictions, layers put in and taken out again."""
+"""Drill: many steps, insertions and compiled shapes: memory does not grow; no thread, open file or process is left."""
 
 from __future__ import annotations
-
-import multiprocessing
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from torch import nn
 
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention
 from panet_layers.models import PANet, PANetLoss
-from tests.drills.resident_memory import grown
+from tests.drills.resident_memory import MOST_GROWTH, grown
 
 pytestmark = pytest.mark.long
 
@@ -26,7 +24,7 @@ def test_two_thousand_steps_of_the_tiny_network() -> None:
         loss(model(images), images, labels).total.backward()
         optimizer.step()
 
-    assert grown(step, 200, 1800) < 16
+    assert grown(step, 200, 1800) < MOST_GROWTH
 
 
 def test_fifty_insertions_and_removals() -> None:
@@ -39,7 +37,7 @@ def test_fifty_insertions_and_removals() -> None:
         model(torch.rand(1, 3, 64, 64))
         remove_attention(model)
 
-    assert grown(there_and_back, 10, 50) < 16 and set(model.state_dict()) == names
+    assert grown(there_and_back, 10, 50) < MOST_GROWTH and set(model.state_dict()) == names
 
 
 @pytest.mark.parametrize("layer", [EMAM, SCAM])
@@ -51,8 +49,4 @@ def test_twenty_compiled_shapes(layer: type[nn.Module]) -> None:
     def one_more() -> None:
         compiled(torch.rand(2, 16, next(sizes), 9)).sum().backward()
 
-    assert grown(one_more, 5, 15) < 64
-
-
-def test_no_process_is_left() -> None:
-    assert not multiprocessing.active_children()
+    assert grown(one_more, 5, 15) < MOST_GROWTH

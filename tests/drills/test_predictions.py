@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import predict
 from tests.deepfake.portraits_for_tests import save_people
 from tests.deepfake.scripts import call_json
 from tests.deepfake.tiny_runs import build, save_run
-from tests.drills.resident_memory import MIB, resident
+from tests.drills.resident_memory import MOST_GROWTH, grown
 
 pytestmark = pytest.mark.long
 
@@ -33,10 +31,4 @@ def test_two_hundred_predictions(tmp_path: Path, capsys: Any) -> None:
         code, answers, _ = call_json(predict.main, capsys, run, *batch)
         assert code == 0 and len(answers) == 10
 
-    for _ in range(3):
-        ten()
-    before = resident(), threading.active_count(), len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
-        ten()
-    after = resident(), threading.active_count(), len(os.listdir("/proc/self/fd"))
-    assert after[0] - before[0] < 16 * MIB and after[1:] == before[1:], (before, after)
+    assert grown(ten, 3, 20) < MOST_GROWTH

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -50,7 +51,7 @@ def changed_json(value: Any, draw: Random) -> Any:
     for _ in range(draw.randint(1, 3)):
         holders = [holder for holder in _holders(value) if holder]
         if not holders:
-            return draw.choice(VALUES)
+            return deepcopy(draw.choice(VALUES))
         holder = draw.choice(holders)
         key = draw.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
         kind = draw.randrange(4)
@@ -59,7 +60,7 @@ def changed_json(value: Any, draw: Random) -> Any:
         elif kind == 1 and isinstance(holder, dict):
             holder[draw.choice([text for text in VALUES if isinstance(text, str)])] = holder.pop(key)
         else:
-            holder[key] = draw.choice(VALUES)
+            holder[key] = deepcopy(draw.choice(VALUES))  # the next change may be in it
     return value
 
 

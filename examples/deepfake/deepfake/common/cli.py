@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import math
 import os
@@ -14,16 +15,22 @@ from typing import Any, NoReturn
 
 from .interrupt import Terminated, raising_signals
 
+LONGEST_MESSAGE = 2000  # letters
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 class UserError(Exception):
     """An error that the user can correct, reported in one line.
 
     Args:
-        message: names the wrong value or file and what was wanted.
+        message: names the wrong value or file and what was wanted. Of a long one, such as with a name of thousands of
+            letters in a stranger's file, the middle is left out.
         exit_code: 1 for a failure, 2 for bad arguments.
     """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -82,9 +89,21 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("error: memory ran out", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # the program that reads the output has ended, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        code = 1
+    except OSError as error:
+        if error.errno not in OF_A_DISK:
+            raise
+        _drop_output()
+        to_stderr(f"error: cannot write {error.filename or 'the output'}: {error.strerror}")
         code = 1
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, where it cannot be written: Python would try again at its end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

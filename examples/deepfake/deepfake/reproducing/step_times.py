@@ -78,7 +78,8 @@ def measure_here(settings: Settings, processes: Processes) -> Measured:
 
     def train() -> None:
         run.parallel.train()
-        train_step(run, pixels, labels, stop=False)
+        with processes.waiting():
+            train_step(run, pixels, labels, stop=False)
 
     @torch.inference_mode()
     def score() -> None:

@@ -22,7 +22,7 @@ from ..common.cli import UserError
 from .limits import TooLarge
 from .page import SCRIPT, STYLE
 from .replies import Replies
-from .uploads import receive, temporary_file
+from .uploads import NotStored, receive, temporary_file
 
 HOST = "127.0.0.1"
 UPLOAD = "application/octet-stream"  # no page of another site may send this type without asking, which is refused
@@ -45,16 +45,18 @@ def application(page: str, replies: Replies) -> Starlette:
         crop = request.query_params.get("crop", "face")
         if crop not in ("face", "none"):
             return _error(f"crop={crop!r} (wanted face or none)", 400)
-        with temporary_file(request.query_params.get("name", "")) as path:
-            try:
+        try:
+            with temporary_file(request.query_params.get("name", "")) as path:
                 await receive(request.stream(), path, _announced(request))
-                work = partial(replies.reply, path, crop)
-                return JSONResponse(await anyio.to_thread.run_sync(work, limiter=one_at_a_time), headers=HEADERS)
-            except UserError as error:
-                text = " ".join(str(error).replace(f"{path.parent}/", "").split())
-                return _error(text, 413 if isinstance(error, TooLarge) else 422)
-            except (ClientDisconnect, asyncio.CancelledError):  # the browser has left, or the server stops
-                return Response(status_code=400)
+                try:
+                    work = partial(replies.reply, path, crop)
+                    return JSONResponse(await anyio.to_thread.run_sync(work, limiter=one_at_a_time), headers=HEADERS)
+                except UserError as error:
+                    raise UserError(str(error).replace(f"{path.parent}/", "")) from error
+        except UserError as error:
+            return _error(" ".join(str(error).split()), _status(error))
+        except (ClientDisconnect, asyncio.CancelledError):  # the browser has left, or the server stops
+            return Response(status_code=400)
 
     routes = [
         Route("/", partial(_file, page, "text/html")),
@@ -73,6 +75,10 @@ async def _file(content: str, kind: str, request: Request) -> Response:
 
 def _error(text: str, status: int) -> Response:
     return JSONResponse({"error": text}, status, headers=HEADERS)
+
+
+def _status(error: UserError) -> int:
+    return 413 if isinstance(error, TooLarge) else 507 if isinstance(error, NotStored) else 422
 
 
 def _announced(request: Request) -> int:

@@ -7,7 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..common.cli import UserError
 from .limits import MAX_BYTES, TooLarge
+
+
+class NotStored(UserError):
+    """The folder for temporary files takes no upload: its disk is full or read-only."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the upload cannot be stored in {tempfile.gettempdir()} ({error.strerror or error})")
+
 
 LONGEST_STEM, LONGEST_SUFFIX = 56, 7  # characters of up to 4 bytes: below the 255 bytes that file systems allow
 
@@ -15,8 +24,12 @@ LONGEST_STEM, LONGEST_SUFFIX = 56, 7  # characters of up to 4 bytes: below the 2
 @contextmanager
 def temporary_file(given_name: str) -> Iterator[Path]:
     """The path for an upload, in a folder of its own that is removed afterwards; `given_name` is the browser's."""
-    with tempfile.TemporaryDirectory(prefix="panet-upload-") as folder:
-        yield Path(folder, plain_name(given_name))
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="panet-upload-")
+    except OSError as error:
+        raise NotStored(error) from error
+    with folder as name:
+        yield Path(name, plain_name(given_name))
 
 
 def plain_name(given: str) -> str:
@@ -31,9 +44,12 @@ async def receive(chunks: AsyncIterator[bytes], path: Path, announced: int) -> N
     if announced > MAX_BYTES:
         raise TooLarge(path.name)
     received = 0
-    with open(path, "wb") as file:
-        async for chunk in chunks:
-            received += len(chunk)
-            if received > MAX_BYTES:
-                raise TooLarge(path.name)
-            file.write(chunk)
+    try:
+        with open(path, "wb") as file:
+            async for chunk in chunks:
+                received += len(chunk)
+                if received > MAX_BYTES:
+                    raise TooLarge(path.name)
+                file.write(chunk)
+    except OSError as error:
+        raise NotStored(error) from error

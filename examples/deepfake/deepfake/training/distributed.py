@@ -4,14 +4,19 @@ Start them with ``torchrun --nproc-per-node=K train.py ...``. Differences from o
 over the processes, gradients are averaged, batch normalisation uses the joined batch. The classification loss then
 equals that of one process. The reconstruction and metric losses are means over the real images, or pairs of images,
 of each process's share of the batch, averaged over the processes: the same objective, estimated from smaller groups.
+
+Where one process is lost, each of the others ends with one line: at once if it was killed, after LONGEST_WAIT if it
+hangs or its machine is gone.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,7 +25,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..common.cli import UserError, first_line
+from .patience import Patience
 from .sync_norm import synchronise_batch_norm
+
+LONGEST_WAIT = 30 * 60.0  # seconds, for the other processes
+GLOOS_TIMEOUT = timedelta(days=7)
+"""It also counts while this process is stopped: Patience, which does not, ends a wait before."""
+
+
+class ProcessLost(UserError):
+    """Another process of this training has ended."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +44,16 @@ class Processes:
     rank: int
     world: int
     device: torch.device
+    patience: Patience | None = None  # with the others, if there are any
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and prints."""
         return self.rank == 0
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """For a block that waits for the other processes: where they do not come, this process ends."""
+        return nullcontext() if self.patience is None else self.patience.waiting()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of ``values`` over the processes."""
@@ -48,7 +67,8 @@ class Processes:
         if self.world == 1:
             return [value]
         values = [None] * self.world
-        dist.all_gather_object(values, value)
+        with self.waiting():
+            dist.all_gather_object(values, value)
         return values
 
     @contextmanager
@@ -66,7 +86,8 @@ class Processes:
             return model
         model = synchronise_batch_norm(model, self.device)
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        with self.waiting():
+            return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def main_process() -> bool:
@@ -75,16 +96,33 @@ def main_process() -> bool:
 
 
 @contextmanager
-def join(device_name: str) -> Iterator[Processes]:
-    """Join torchrun's processes, if it started this one, on the named device; leave them at the end."""
+def join(device_name: str, advice: str = "") -> Iterator[Processes]:
+    """Join torchrun's processes, if it started this one, on the named device; leave them at the end.
+
+    ProcessLost where one of them ends early; its message, as that of a wait that is too long, ends with the advice.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(device_name, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
     if world == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Processes(dist.get_rank(), world, device)
+    backend, timeout = ("nccl", None) if device.type == "cuda" else ("gloo", GLOOS_TIMEOUT)
+    waited = f"waited {LONGEST_WAIT / 60:.3g} minutes for the other processes of this training{advice}"
+    patience = Patience(LONGEST_WAIT, waited)
+    try:
+        with patience.waiting():
+            dist.init_process_group(backend, timeout=timeout)
+        yield Processes(dist.get_rank(), world, device, patience)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise ProcessLost(f"another process of this training has ended ({_reason(error)}){advice}") from error
     dist.destroy_process_group()  # not after an error: others may wait in a collective; torchrun ends them
+
+
+def _reason(error: RuntimeError) -> str:
+    """What gloo or NCCL says, without the place in its sources and its advice to look elsewhere."""
+    return re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". ")[0]
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:

@@ -39,7 +39,8 @@ def train_one_epoch(run: Run, images: Images, log: RunLog, interrupt: Interrupt)
     with log.bar(steps, progress.epoch, progress.step, len(batches)) as bar:
         for pixels, labels, _ in bar:
             torch.manual_seed(seed_for(settings.seed, progress.epoch, progress.step, processes.rank))
-            *parts, stop = train_step(run, pixels, labels, interrupt.requested)
+            with processes.waiting():
+                *parts, stop = train_step(run, pixels, labels, interrupt.requested)
             progress.step += 1
             progress.sums = [total + part for total, part in zip(progress.sums, parts, strict=True)]
             progress.seconds = time.monotonic() - started
