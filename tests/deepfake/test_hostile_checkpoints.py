@@ -133,6 +133,14 @@ def test_a_long_name_is_refused_at_once(tmp_path: Path, first_format: bool) -> N
         load_state(file)
 
 
+def test_a_name_without_an_end_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    torch.save({"model": Code(tmp_path / "witness")}, file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes().partition(b"\nmkdir\n")[0] + b"\n" + b"x" * 20_000)
+    with pytest.raises(UserError, match=r"last\.pt refused: damaged, or it holds code"):
+        load_state(file)
+
+
 def test_a_file_in_the_first_format_is_read(tmp_path: Path) -> None:
     torch.save({"step": torch.arange(3)}, tmp_path / "last.pt", _use_new_zipfile_serialization=False)
     assert load_state(tmp_path / "last.pt")["step"].tolist() == [0, 1, 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import pickletools
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,10 +62,13 @@ def _check_members(file: Path, size: int) -> None:
 
 def _check_texts(pickled: IO[bytes], file: Path) -> None:
     """UserError if a pickle has a text or name that is too long. What it holds is not made."""
-    with suppress(ValueError):  # of a damaged pickle, or one that torch.save has not written: torch.load names it
+    try:
         for _, argument, _ in pickletools.genops(pickled):
             if isinstance(argument, (str, bytes)) and len(argument) > LONGEST_TEXT:
                 raise UserError(f"{file} refused: a text of {len(argument)} letters in it (at most {LONGEST_TEXT})")
+    except ValueError as error:  # a damaged pickle, or one that torch.save has not written: torch.load names it
+        if "no newline" in str(error):  # a name without an end, which torch.load would search
+            raise UserError(f"{file} refused: damaged, or it holds code") from error
 
 
 def _is_stored_whole(tensor: Any) -> bool:
