@@ -101,9 +101,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere, where it cannot be written: Python would try again at its end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let what is still to be printed go nowhere if it cannot be written: Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
