@@ -69,6 +69,8 @@ class TestCompiling:
     def test_targets(self):
         assert compiling.target(8, 0) == "sm_80" and compiling.target(9, 0) == "sm_90"
         assert compiling.target(99, 0).startswith("compute_")  # newer than NVRTC: the driver finishes
+        with pytest.raises(bindings.Unusable, match=r"NVRTC .* and later, and this GPU is of sm_10"):
+            compiling.target(1, 0)
 
     def test_a_missing_package_is_named(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.nvrtc", None)
