@@ -58,11 +58,8 @@ def why_not() -> str | None:
 def target(major: int, minor: int) -> str:
     """Return what to compile for on this compute capability: PTX, for the driver to finish, where NVRTC is older."""
     known, capability = call("nvrtcGetSupportedArchs"), 10 * major + minor
-    if capability in known:
-        return f"sm_{capability}"
-    if not (older := [architecture for architecture in known if architecture < capability]):
-        raise Unusable(f"NVRTC {version()} compiles for sm_{min(known)} and later, and this GPU is of sm_{capability}")
-    return f"compute_{max(older)}"
+    older = max((a for a in known if a < capability), default=capability)  # with none, NVRTC refuses to compile
+    return f"sm_{capability}" if capability in known else f"compute_{older}"
 
 
 def _compile(name: str, text: str, options: Sequence[str]) -> bytes:

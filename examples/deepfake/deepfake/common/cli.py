@@ -24,7 +24,7 @@ class UserError(Exception):
 
     Args:
         message: names the wrong value or file and what was wanted. Of a long one, such as with a name of thousands of
-            letters in a stranger's file, the middle is left out.
+            letters in a file that others made, the middle is left out.
         exit_code: 1 for a failure, 2 for bad arguments.
     """
 
