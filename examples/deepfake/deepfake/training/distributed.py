@@ -122,7 +122,7 @@ def join(device_name: str, advice: str = "") -> Iterator[Processes]:
 
 def _of_a_lost_process(error: RuntimeError) -> bool:
     """Whether NCCL, gloo or the store says so: gloo's errors have no type of their own, but a place in its sources."""
-    return isinstance(error, dist.DistError) or re.search(r"\bgloo/(transport|rendezvous)/", str(error)) is not None
+    return isinstance(error, dist.DistError) or re.search(r"\bgloo/\S+\.(cc|h):\d", str(error)) is not None
 
 
 def _reason(error: RuntimeError) -> str:
