@@ -223,7 +223,11 @@ def faults_elsewhere() -> Iterator[str]:
     for page, figures in ELSEWHERE.items():
         text = prose((ROOT / page).read_text(encoding="utf-8"))
         for figure in figures:
-            expected = figure.text.format(*figure.values())
+            try:
+                expected = figure.text.format(*figure.values())
+            except FileNotFoundError as error:
+                yield f"{error.args[0]} is missing; it is made by {figure.command}"
+                continue
             if expected not in text:
                 yield f"{page} does not say: {expected}"
 

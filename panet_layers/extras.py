@@ -18,8 +18,8 @@ def needs(*extras: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        if find_spec(package) is not None:
+        package = (error.name or "").partition(".")[0]
+        if not package or find_spec(package) is not None:
             raise
         script = Path(sys.argv[0]).name
         print(f'error: {script} needs {package}: pip install -e ".[{",".join(extras)}]"', file=sys.stderr)

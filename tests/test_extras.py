@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deepfake.common.packages import PACKAGES
+from panet_layers.extras import needs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(
@@ -141,6 +142,16 @@ def test_the_readmes_layers_run_without_extras(sites: dict[tuple[str, ...], Path
     done = run(sites[()], tmp_path, "-c", layers + insertion + detector)
     assert done.returncode == 0, done.stderr
     assert run(sites[()], tmp_path, "-c", "import sklearn").returncode == 1  # they are hidden indeed
+
+
+@pytest.mark.parametrize("name", [None, "panet_layers.gone", "torch.gone"])
+def test_only_a_package_that_is_missing_as_a_whole_is_named(name: str | None, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(ModuleNotFoundError), needs("example"):
+        raise ModuleNotFoundError("a fault", name=name)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as caught, needs("example"):
+        raise ModuleNotFoundError("a fault", name="no_such_package.part")
+    assert caught.value.code == 2 and " needs no_such_package: pip install -e " in capsys.readouterr().err
 
 
 def test_every_call_of_the_tables_is_a_command() -> None:

@@ -15,19 +15,18 @@ import signal
 import sys
 
 from deepfake.common import cli
-from deepfake.common.cli import Parser, UserError, in_range, reading_input
+from deepfake.common.cli import Parser, in_range, reading_input
 from deepfake.training.checkpoint import load_run
 from deepfake.training.distributed import pick_device
+from panet_layers.extras import needs
 from panet_layers.models import fold_batch_norm
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; runs until it is stopped."""
     args = _parser().parse_args(argv)
-    try:
+    with needs("app"):
         from deepfake.serving.server import HOST, listen, server
-    except ImportError as error:
-        raise UserError(f'the page needs a web server: pip install -e ".[app]" ({error})', 2) from error
     with reading_input():
         model, config = load_run(args.run, pick_device(args.device))
         model = fold_batch_norm(model)

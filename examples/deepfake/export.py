@@ -21,6 +21,7 @@ from deepfake.evaluating.metrics import THRESHOLD
 from deepfake.evaluating.summary_table import model_name
 from deepfake.media.faces import CROP_SCALE
 from deepfake.training.checkpoint import load_run
+from panet_layers.extras import needs
 
 PROCESSING = {
     "crop": f"a square around the largest face, {CROP_SCALE} times the larger side of its box, as prepare.py cuts it",
@@ -42,11 +43,9 @@ class Logits(nn.Module):
 
 
 def export(run: Path, out: Path) -> None:
-    """Write the best model of a run to `out`. UserError if the run can't be read or ONNX's packages are missing."""
-    try:
+    """Write the best model of a run to `out`. UserError if the run can't be read; exit without ONNX's packages."""
+    with needs("example", "export"):
         import onnxscript  # noqa: F401  (torch.onnx needs it, but fails late without it)
-    except ImportError as error:
-        raise UserError(f'ONNX needs more packages ({error}): pip install -e ".[example,export]"', 2) from error
     with reading_input():
         detector, config = load_run(run)
         if config["model"].get("num_classes", 1) != 1:

@@ -250,7 +250,9 @@ def test_a_wrong_port_is_one_line(port, run, capsys):
 
 
 def test_a_missing_web_server_is_one_line(run, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    for name in [name for name in sys.modules if name.startswith("starlette.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette", None)
     monkeypatch.delitem(sys.modules, "deepfake.serving.server", raising=False)
     code, printed, errors = call(app.main, capsys, run)
     assert (code, printed, len(errors)) == (2, "", 1)

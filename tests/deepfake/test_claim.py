@@ -28,7 +28,7 @@ def results(folder: Path, *models: str, seeds: int = 3) -> list[Result]:
 def test_on_ffpp_each_figure_and_gain_gets_an_answer(tmp_path):
     text = claim(results(tmp_path, "xception", "recce", "panet"), {"c23": FFPP})
     assert (
-        "Of PANet's 2 figures 0 lie where one more of our trainings would, 2 do not, and of 0 it is not known." in text
+        "Of PANet's 2 figures 0 lie where one more of our trainings would, 2 do not, and for 0 it is not known." in text
     )
     assert "HQ (c23): ACC 83.50 ± 0.50, the paper's 97.26 (-13.76, outside" in text
     assert "HQ (c23), PANet minus RECCE: ACC +1.00 ± 0.00 over 3 seeds (differs from 0)" in text

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from deepfake.common.cli import UserError
 from deepfake.data import open_split
 from deepfake.dataset.images import to_unit_range
 from deepfake.evaluating.metrics import binary_metrics
 from deepfake.training.checkpoint import load_run
+from deepfake.training.distributed import ProcessLost, join
 from deepfake.training.sync_norm import SyncedBatchNorm2d, synchronise_batch_norm
 from tests.deepfake import two_processes
 from tests.deepfake.scripts import SCRIPTS, environment
@@ -113,6 +116,32 @@ def test_conversion_keeps_weights_keys_and_eval_outputs() -> None:
 def test_cuda_gets_torchs_own_synchronised_batch_norm() -> None:
     converted = synchronise_batch_norm(small_net(), torch.device("cuda"))
     assert sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules()) == 3
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711"
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [
+        (RuntimeError(GLOO), ProcessLost),
+        (dist.DistBackendError("NCCL error: remote process exited"), ProcessLost),
+        (RuntimeError("cannot read /home/gloor/gloo.png"), RuntimeError),
+        (UserError("the loss is not finite"), UserError),
+    ],
+)
+def test_only_a_lost_process_is_reported_as_one(
+    error: Exception, reported: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, answer in {"init_process_group": None, "get_rank": 0}.items():
+        monkeypatch.setattr(dist, name, lambda *_, answer=answer, **__: answer)
+    with pytest.raises(reported) as caught, join("cpu", "; continue"):
+        raise error
+    assert type(caught.value) is reported
+    if reported is ProcessLost:
+        assert str(caught.value).startswith("another process of this training has ended (")
+        assert str(caught.value).endswith("); continue") and "pair.cc" not in str(caught.value)
 
 
 def torchrun(*options: str) -> subprocess.CompletedProcess[str]:

@@ -80,6 +80,16 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
 
 
+def test_what_was_printed_before_a_full_disk_is_not_lost() -> None:
+    """Python keeps what is printed to a pipe for a while; that a file could not be written is no reason to drop it."""
+    lines = ("import errno, os", "from deepfake.common import cli", "def main():", "    print('an answer')",
+             "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'a.png')", "cli.run(main)")  # fmt: skip
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout) == (1, "an answer\n")
+    assert done.stderr == "error: cannot write a.png: No space left on device\n"
+
+
 def test_a_second_ctrl_c_raises_at_once() -> None:
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)

@@ -59,6 +59,8 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(monkeypatch: pyt
         fault for fault in faults(PAGE) if fault.startswith("nowhere/cross_validation.json is missing; it is made")
     ]
     assert len(missing) == 1 and "cross_validate.py" in missing[0]
+    (elsewhere,) = faults_elsewhere()
+    assert elsewhere.startswith("nowhere/cpu.csv is missing; it is made by python benchmarks/run.py")
 
 
 def test_the_numbers_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

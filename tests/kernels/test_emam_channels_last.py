@@ -97,6 +97,15 @@ def test_slices_of_a_larger_map(cut, device):
     assert actual["output"].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_windows_over_channels(device):
+    """Neighbouring samples share all channels but one."""
+    larger = channels_last(tensors(EmamCase(1, 5, 1, 3, 4))[0])[0]
+    x = larger.to(device)[0].unfold(0, 4, 1).permute(0, 3, 1, 2)
+    case = EmamCase(2, 4, 2, 3, 4)
+    assert x.stride() == (1, 1, 20, 5)
+    assert_same(*outcomes(case.layer(), x, tensors(case)[1], device))
+
+
 @pytest.mark.emulated
 def test_a_slice_of_channels_is_read_to_its_end_and_no_further(device):
     """Pixels begin at multiples of four, but two of the 70 channels are left over after the last of these vectors."""
@@ -110,7 +119,15 @@ def test_which_maps_count_as_channels_last():
     """Only those whose output, in torch's layout, has channels innermost too."""
     x = torch.empty(2, 6, 3, 5).contiguous(memory_format=torch.channels_last)
     chosen = [x, x[:1], x[::2], x[:, 2:5], x[:, :, 1:], x[..., 1:3], x[:, :, :1, :1], x[:1].expand(4, 6, 3, 5)]
-    left = [x.contiguous(), x[:, :1], x[..., :1].expand_as(x), x[:, :, :1, :1].expand_as(x), x.permute(0, 2, 1, 3)]
+    windows = x[0].unfold(0, 4, 1).permute(0, 3, 1, 2)
+    left = [
+        windows,
+        x.contiguous(),
+        x[:, :1],
+        x[..., :1].expand_as(x),
+        x[:, :, :1, :1].expand_as(x),
+        x.permute(0, 2, 1, 3),
+    ]
     assert all(is_channels_last(t) and torch.empty_like(t).stride(1) == 1 for t in chosen)
     assert not any(map(is_channels_last, left))
 

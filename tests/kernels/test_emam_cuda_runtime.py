@@ -70,6 +70,12 @@ class TestCompiling:
         assert compiling.target(8, 0) == "sm_80" and compiling.target(9, 0) == "sm_90"
         assert compiling.target(99, 0).startswith("compute_")  # newer than NVRTC: the driver finishes
 
+    @needs_nvrtc
+    def test_a_gpu_older_than_nvrtc_knows_is_unusable(self, source, folder):
+        """So that `auto` takes Triton."""
+        with pytest.raises(bindings.Unusable, match="NVRTC_ERROR_INVALID_OPTION"):
+            compiling.compiled(source, DEFINES, compiling.target(1, 0))
+
     def test_a_missing_package_is_named(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.nvrtc", None)
         with pytest.raises(bindings.Unusable, match="cuda-bindings is not installed"):

@@ -58,7 +58,8 @@ def why_not() -> str | None:
 def target(major: int, minor: int) -> str:
     """Return what to compile for on this compute capability: PTX, for the driver to finish, where NVRTC is older."""
     known, capability = call("nvrtcGetSupportedArchs"), 10 * major + minor
-    return f"sm_{capability}" if capability in known else f"compute_{max(a for a in known if a < capability)}"
+    older = max((a for a in known if a < capability), default=capability)  # with none, NVRTC refuses to compile
+    return f"sm_{capability}" if capability in known else f"compute_{older}"
 
 
 def _compile(name: str, text: str, options: Sequence[str]) -> bytes:

@@ -80,7 +80,9 @@ def clear_unread_taps(dw3: Tensor, height: int, width: int) -> None:
 
 def channels_last(x: Tensor) -> bool:
     """Return whether channels are innermost in the memory of x, which may be a slice, and so in its output's."""
-    _, channels, height, width = x.shape
+    batch, channels, height, width = x.shape
     if channels == 1 or x.stride(1) != 1 or x.is_contiguous():
+        return False
+    if batch > 1 and x.stride(0) == 1:  # windows over channels: torch may put the samples of the output innermost
         return False
     return (height == 1 or x.stride(2) >= channels) and (width == 1 or x.stride(3) >= channels)

@@ -24,7 +24,7 @@ class UserError(Exception):
 
     Args:
         message: names the wrong value or file and what was wanted. Of a long one, such as with a name of thousands of
-            letters in a stranger's file, the middle is left out.
+            letters in a file that others made, the middle is left out.
         exit_code: 1 for a failure, 2 for bad arguments.
     """
 
@@ -101,9 +101,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere, where it cannot be written: Python would try again at its end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let what is still to be printed go nowhere if it cannot be written: Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(io.UnsupportedOperation):  # of a stand-in for stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

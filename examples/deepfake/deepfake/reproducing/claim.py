@@ -44,7 +44,7 @@ def summary(results: Sequence[Result], compared: Sequence[str]) -> str:
     within, outside = (sum(f", {word} " in verdict for verdict in verdicts) for word in ("within", "outside"))
     return (
         f"Of PANet's {len(verdicts)} figures {within} lie where one more of our trainings would, {outside} do not, and "
-        f"of {len(verdicts) - within - outside} it is not known."
+        f"for {len(verdicts) - within - outside} it is not known."
     )
 
 

@@ -15,7 +15,9 @@ class NotStored(UserError):
     """The folder for temporary files takes no upload: its disk is full or read-only."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"the upload cannot be stored in {tempfile.gettempdir()} ({error.strerror or error})")
+        super().__init__(
+            f"the upload cannot be stored in {tempfile.tempdir or 'a temporary folder'} ({error.strerror or error})"
+        )
 
 
 LONGEST_STEM, LONGEST_SUFFIX = 56, 7  # characters of up to 4 bytes: below the 255 bytes that file systems allow

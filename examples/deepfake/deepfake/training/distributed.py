@@ -6,7 +6,7 @@ equals that of one process. The reconstruction and metric losses are means over 
 of each process's share of the batch, averaged over the processes: the same objective, estimated from smaller groups.
 
 Where one process is lost, each of the others ends with one line: at once if it was killed, after LONGEST_WAIT if it
-hangs or its machine is gone.
+hangs or its machine is gone. With NCCL, which was not tried, its own timeout of ten minutes comes first.
 """
 
 from __future__ import annotations
@@ -114,10 +114,15 @@ def join(device_name: str, advice: str = "") -> Iterator[Processes]:
             dist.init_process_group(backend, timeout=timeout)
         yield Processes(dist.get_rank(), world, device, patience)
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not _of_a_lost_process(error):
             raise
         raise ProcessLost(f"another process of this training has ended ({_reason(error)}){advice}") from error
     dist.destroy_process_group()  # not after an error: others may wait in a collective; torchrun ends them
+
+
+def _of_a_lost_process(error: RuntimeError) -> bool:
+    """Whether NCCL, gloo or the store says so: gloo's errors have no type of their own, but a place in its sources."""
+    return isinstance(error, dist.DistError) or re.search(r"\bgloo/\S+\.(cc|h):\d", str(error)) is not None
 
 
 def _reason(error: RuntimeError) -> str:
