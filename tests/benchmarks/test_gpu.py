@@ -30,6 +30,7 @@ def benchmark(out: Path, *arguments: str) -> int:
     return gpu.main(["--device", "cpu", "--rounds", "3", "--threads", "1", "--out", str(out), *arguments])
 
 
+@pytest.mark.slow
 def test_one_command_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert benchmark(tmp_path) == 0
@@ -65,6 +66,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     assert begun[6:] == ["test_resnet", "test_resnet"]
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_fit_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

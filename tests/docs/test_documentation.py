@@ -25,7 +25,7 @@ def pages_with_blocks() -> Iterator[Any]:
             yield pytest.param(page, marks=marks, id=str(page.relative_to(ROOT).with_suffix("")))
 
 
-@pytest.mark.parametrize("page", pages_with_blocks())
+@pytest.mark.parametrize("page", list(pages_with_blocks()))
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would type them: each may go on from those before it."""
     for package in re.findall(r"^(?:import|from) (\w+)", "\n".join(blocks(page)), flags=re.MULTILINE):

@@ -12,7 +12,10 @@ from tests.emulator import library
 from tests.emulator.running import Options
 from tests.emulator.small_programs import THREAD, launch, program, text
 
-pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+pytestmark = [  # slow: g++ compiles the machine first
+    pytest.mark.slow,
+    pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not())),
+]
 
 ROOT = Path(__file__).parents[2]
 SHAPES = [((32, 728, 19, 19), 8), ((32, 256, 37, 37), 8), ((32, 64, 147, 147), 8), ((32, 2048, 10, 10), 8)]
@@ -28,7 +31,6 @@ def counts_of(body, wanted, threads=32, blocks=1, options=COUNTED):
     return {name: int(array[at]) for name, array in result.counts._asdict().items()}, result
 
 
-@pytest.mark.slow
 def test_executions_are_of_warps_and_lanes_of_threads():
     body = "setp.lt.u32 %p0, %r0, 5; @%p0 ld.global.u32 %r1, [%q0];"
     counts, _ = counts_of(body, "ld.global", threads=64, blocks=3)
@@ -59,7 +61,6 @@ def test_where_some_blocks_run_the_last_one_counts_for_itself(sample):
     assert (counts["transactions"], counts["ideal"]) == (400, 4 * counts["lanes"])
 
 
-@pytest.mark.slow
 def test_the_last_table_has_a_line_for_each_shape():
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "tests.emulator.counts", "scam", "nhwc", "--blocks", "1"]

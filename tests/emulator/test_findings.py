@@ -8,7 +8,10 @@ from tests.emulator.findings import FAULTS, KINDS
 from tests.emulator.running import Options
 from tests.emulator.small_programs import launch
 
-pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+pytestmark = [  # slow: g++ compiles the machine first
+    pytest.mark.slow,
+    pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not())),
+]
 
 ADDRESS = "shl.b32 %r1, %r0, 2; mov.u32 %r2, dynamic; add.u32 %r3, %r2, %r1;\n"  # %r3: a word for each thread
 STORE = ADDRESS + "st.shared.u32 [%r3], %r0;\n"

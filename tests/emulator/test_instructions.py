@@ -7,7 +7,10 @@ from tests.emulator import library
 from tests.emulator.running import Options, run
 from tests.emulator.small_programs import THREAD, launch, program
 
-pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+pytestmark = [  # slow: g++ compiles the machine first
+    pytest.mark.slow,
+    pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not())),
+]
 
 NAN, INF = float("nan"), float("inf")
 

@@ -121,7 +121,7 @@ def test_error_budget(dtype, shift, device):
 
 
 def test_two_runs_are_equal_bit_for_bit(device):
-    case = EmamCase(2, 4, 2, 18, 33)
+    case = EmamCase(1, 4, 2, 18, 17)
     layer = with_backend(case.layer(dtype=torch.float32), "triton").to(device)
     x, grad = (t.to(device) for t in tensors(case, dtype=torch.float32))
     first, second = run(layer, x, grad), run(layer, x, grad)
