@@ -36,6 +36,12 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, str(page), "exec"), names)
 
 
+def test_the_site_shows_blocks_as_blocks() -> None:
+    """Its Markdown takes one word behind the fence; with more the text that follows would be in the block."""
+    fences = [(page.name, line) for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    assert [(page, line) for page, line in fences if re.match(r"```\S+ ", line)] == []
+
+
 def test_blocks_are_found() -> None:
     assert {page.stem for page in PAGES if blocks(page)} >= {"README", "index", "insertion", "layers", "detector"}
 
