@@ -65,11 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except results_file.ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if outcome.refused:
-        print(f"error: {outcome.refused} rows refused", file=sys.stderr)
-    if outcome.left:
-        print(f"error: out of time with {outcome.left} inputs left; the same command measures them", file=sys.stderr)
-    return int(any(outcome))
+    return outcome.exit_code("the same command measures them")
 
 
 def measure(plan: Plan, device: str, out: Path, rounds: int, deadline: float) -> Outcome:

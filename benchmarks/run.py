@@ -35,6 +35,14 @@ class Outcome(NamedTuple):
     refused: int
     left: int
 
+    def exit_code(self, resuming: str) -> int:
+        """Print what is missing, and how the rest is measured; return 1 if anything is, 0 if not."""
+        if self.refused:
+            print(f"error: {self.refused} rows refused", file=sys.stderr)
+        if self.left:
+            print(f"error: out of time with {self.left} inputs left; {resuming}", file=sys.stderr)
+        return int(any(self))
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what the arguments ask for; return 0 if every row was measured, 1 if one was refused or not written."""
@@ -60,11 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     except results_file.ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if outcome.refused:
-        print(f"error: {outcome.refused} rows refused", file=sys.stderr)
-    if outcome.left:
-        print(f"error: out of time with {outcome.left} inputs left; measure them with --resume", file=sys.stderr)
-    return int(any(outcome))
+    return outcome.exit_code("measure them with --resume")
 
 
 def inputs(

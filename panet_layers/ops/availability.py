@@ -16,7 +16,7 @@ from .cuda import compiling, launching
 from .native import library
 from .native.tensors import DTYPES as NATIVE_DTYPES
 
-# Of a map: kernels count its pixels in 32 bits, and partial sums of rows and columns, of which one row of 8 pixels has 9.
+# Of a map: kernels count pixels in 32 bits, and partial sums of rows and columns, of which a row of 8 pixels has 9.
 MOST_PIXELS = 2**31 // 9 * 8 - 4096
 LEAST_CAPABILITY = (8, 0)  # Ampere: the kernels rely on its bfloat16 and shared memory
 LEAST_TRITON = (3, 4)  # of torch 2.8, the oldest that has been tried with these kernels

@@ -10,7 +10,7 @@ from tests.deepfake.short_trainings import last_state
 
 
 def reached(out: Path) -> tuple[int, int]:
-    """Epoch and step of the last checkpoint, which is always whole; zeros where there is none."""
+    """Epoch and step of the last checkpoint, which is always whole; zeros before the first."""
     if not (out / "last.pt").exists():
         return 0, 0
     progress = last_state(out)["progress"]

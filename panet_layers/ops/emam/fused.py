@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..availability import check_pixels, current_device
+from ..layouts import in_layout_of
 from ..precision import accumulation_dtype
 from .tensors import Parameters, Saved, channels_last, clear_unread_taps, empty_saved
 
@@ -22,7 +23,7 @@ def forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Ten
     out, saved = _forward(x, params, groups, eps)
     if not channels_last(given):
         saved = saved._replace(means=saved.means.contiguous(), gates=saved.gates.contiguous())
-    return _like(out, given, x), saved
+    return in_layout_of(given, x, out), saved
 
 
 def _forward(x: Tensor, params: Parameters, groups: int, eps: float) -> tuple[Tensor, Saved]:
@@ -53,7 +54,7 @@ def backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved, groups: 
         return torch.empty_like(x), Parameters(*(p.new_zeros(p.shape) for p in params))
     given, x = x, _in_channels_last(x)
     dx, gradients = _backward(_in_channels_last(grad), x, params, saved)
-    return _like(dx, given, x), gradients
+    return in_layout_of(given, x, dx), gradients
 
 
 def _backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved) -> tuple[Tensor, Parameters]:
@@ -102,11 +103,6 @@ def _backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved) -> tupl
 def _in_channels_last(x: Tensor) -> Tensor:
     """Return x with channels innermost: x itself, or a copy."""
     return x if channels_last(x) else x.contiguous(memory_format=torch.channels_last)
-
-
-def _like(result: Tensor, given: Tensor, x: Tensor) -> Tensor:
-    """Return a result for x, which may be a copy of the given map, in the memory layout of that."""
-    return result if x is given else torch.empty_like(given).copy_(result)
 
 
 def _sides(statistics: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..availability import check_pixels, current_device
+from ..layouts import in_layout_of
 from ..precision import accumulation_dtype
 from .channel_gate import channel_gate, hidden_features, hidden_gradient, parameter_gradients
 from .tensors import FusedSaved, Parameters, Running, empty_fused_saved
@@ -39,7 +40,7 @@ def forward(
         moments = _moments(logits, params, running, batch_statistics)
         out = kernels.apply_gates(x, gate, logits, kernels.Norm(moments, params.norm_weight, params.norm_bias, eps))
     saved = FusedSaved(pooled, top_pixel, hidden, gate, of_channels, top_channel.view_as(logits), logits, moments)
-    return _like(given, x, out), saved
+    return in_layout_of(given, x, out), saved
 
 
 def backward(
@@ -67,17 +68,12 @@ def backward(
         dpooled = dhidden @ params.fc1
         kernels.input_gradient(grad, dx, *gates, dmaps, saved.top_channel, dpooled, saved.top_pixel)
         of_channel = parameter_gradients(dv, dhidden, saved.pooled, saved.hidden, params)
-    return _like(given, x, dx), Parameters._make((*of_channel, *of_spatial)).like(given_params)
+    return in_layout_of(given, x, dx), Parameters._make((*of_channel, *of_spatial)).like(given_params)
 
 
 def _dense(x: Tensor) -> Tensor:
     """Return x in one of the two layouts that the kernels read, contiguous or channels_last; a copy only if needed."""
     return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
-
-
-def _like(given: Tensor, dense: Tensor, result: Tensor) -> Tensor:
-    """Return a result that was computed for `dense` in the strides of torch.empty_like(given)."""
-    return result if given is dense else torch.empty_like(given).copy_(result)
 
 
 def _moments(logits: Tensor, params: Parameters, running: Running, batch_statistics: bool) -> Tensor:
