@@ -44,7 +44,8 @@ SWEEP = [
 def test_within_the_budget_of_the_plain_formulas(case, layout, dtype, emulation):
     before = emulation.launches
     by_kernels = lambda layer, x, grad: fused_run(layer, x, grad, layout=layout)  # noqa: E731
-    check_budget(by_kernels, case, dtype, 0.0, draws=2, device="cpu")
+    few = case.batch * case.channels * case.height * case.width < 10_000  # roundings that need draws to average out
+    check_budget(by_kernels, case, dtype, 0.0, draws=10 if few else 2, device="cpu")
     assert emulation.launches > before
 
 

@@ -41,6 +41,13 @@ def check(kernels, targets):
     assert faulty(kernels) == []
 
 
+def test_a_direction_of_emam_launches_little():
+    """Small maps cost what their launches cost."""
+    directions = printed("-m", "tests.kernels.launches")
+    counts = {name: (len(found["kernels"]), len(found["torch"])) for name, found in directions.items()}
+    assert counts == {"forward": (5, 6), "backward": (5, 10)}, directions
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_representative_launches(layer):

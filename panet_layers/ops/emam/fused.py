@@ -63,39 +63,37 @@ def _backward(grad: Tensor, x: Tensor, params: Parameters, saved: Saved) -> tupl
 
     dtype = accumulation_dtype(x.dtype)
     given, params = params, params.to(dtype)
-    k, pixels = params.beta.shape[0], x.shape[2] * x.shape[3]
+    k = params.beta.shape[0]
     with current_device(x):
         means, gates = _sides(saved.means), _sides(saved.gates)
         mean, rstd, q, gate = (part.flatten(0, 1) for part in saved[2:])
         w1, w3 = params.w1.flatten(1), params.w3.flatten(1)
-        p = params.beta.softmax(0)
         delta = kernels.padded(gate, *x.shape[2:])
         kernels.delta(grad, x, gate, delta)
 
-        dpre = torch.empty_like(means)
-        windows = means.new_empty((*q.shape, 9))
-        coefficients = means.new_empty((3, *q.shape))
-        sums = means.new_empty((len(q), 12 * k))
-        kernels.contract(x, means, gates, mean, rstd, q, params, delta, dpre, windows, coefficients, sums)
+        n = len(q)
+        dm = q.new_empty((n + 1, k))  # the last row is p, which shares two products with the gradients of m
+        torch.softmax(params.beta, 0, out=dm[n])
+        windows = q.new_empty((n + 1, 9 * k))  # the last row is the sum of `e`
+        total, dpre = delta.sum(1), torch.empty_like(means)
+        coefficients, e = q.new_empty((3, *q.shape)), q.new_empty((n, 9 * k))
+        dq, hh = torch.empty_like(q), torch.empty_like(q)
+        results = (dpre, windows, coefficients, dq, hh, e)
+        kernels.contract(x, means, gates, mean, rstd, q, params, delta, total, *results)
 
-        dm = torch._softmax_backward_data(sums[:, :k], q, 1, dtype)
-        dwindows = torch.addmm(means.new_empty(()), dm, w3, beta=0, alpha=1 / pixels)
-        dmeans = dpre.view(-1, k) @ w1
+        torch._softmax_backward_data(dq, q, 1, dtype, grad_input=dm[:n])
+        dwindows = dm @ w3
+        taps, dmeans = dwindows[n], dpre.view(-1, k) @ w1
         dx = torch.empty_like(x)
-        kernels.input_gradient(grad, x, gates, gate, delta, coefficients, p @ w3, dmeans, dwindows, dx)
-        del delta, coefficients, dmeans, dwindows  # to free the memory that the products below need
+        kernels.input_gradient(grad, x, gates, gate, delta, coefficients, taps, dmeans, dwindows, dx)
+        del delta, coefficients, dmeans, results  # to free the memory that the products below need
 
-        dgamma, dbeta, e = sums[:, k:].sum(0).split([k, k, 9 * k])
-        d = dbeta.sum()
-        dp = w3 @ e + params.b3 * d
-        gradients = Parameters(
-            w1=dpre.view(-1, k).mT @ means.view(-1, k),
-            b1=dpre.view(-1, k).sum(0),
-            w3=torch.addmm(torch.outer(p, e), dm.mT, windows.flatten(1)),
-            b3=dm.sum(0) + p * d,
-            gamma=dgamma.clone(),
-            beta=dbeta + p * (dp - p @ dp),
-        )
+        torch.sum(e, 0, out=windows[n])
+        vectors = [torch.empty_like(params.beta) for _ in range(3)]
+        kernels.vector_gradients(params, q, hh, total, windows[n], taps, dm, *vectors)
+        dpre = dpre.view(-1, k)
+        dw1, dw3 = dpre.mT @ means.view(-1, k), dm.mT @ windows
+        gradients = Parameters(dw1, dpre.sum(0), dw3, *vectors)
     clear_unread_taps(gradients.w3.view(k, k, 3, 3), *x.shape[2:])
     return dx, gradients.like(given)
 

@@ -98,8 +98,8 @@ def input_gradient(
     """dx = grad gate + dt a d + dmeans / (W or H) + sum_k taps[9 c + k] delta(h - ky + 1, w - kx + 1) + windows' part.
 
     gates are sides, and so are dmeans, the gradient of the row and column means.
-    dwindows (N, 9 K): the gradient of the window sums (not means): dx(h, w) gets dwindows[9 c + k] of each tap for
-    which (h - ky + 1, w - kx + 1) is inside. delta as `delta` writes it, coefficients as `contract` does.
+    dwindows (N, 9 K): the gradient of the windows: dx(h, w) gets dwindows[9 c + k] / P of each tap for which
+    (h - ky + 1, w - kx + 1) is inside. delta as `delta` writes it, coefficients as `contract` does.
     """
     batch, channels, height, width = x.shape
     t = group_tiling(x, taps.shape[0] // 9, grad, dx, numbers=16)
@@ -179,10 +179,11 @@ def _input_gradient_kernel(
     first_column, last_column = (column == 0)[:, None], (column == width - 1)[:, None]
     left = _three(nine_of_group, 3, own_of_group)
     right = _three(nine_of_group + 2, 3, own_of_group)
-    by_column = tl.load(dmeans + at_column, mask=inside) * (1.0 / height.to(ACC))
-    by_column += spread(left + _three(nine_of_group + 1, 3, own_of_group) + right, BLOCK_COLUMNS)
-    by_column -= tl.where(last_column, spread(left, BLOCK_COLUMNS), 0)
-    by_column -= tl.where(first_column, spread(right, BLOCK_COLUMNS), 0)
+    seen_by = spread(left + _three(nine_of_group + 1, 3, own_of_group) + right, BLOCK_COLUMNS)
+    seen_by -= tl.where(last_column, spread(left, BLOCK_COLUMNS), 0)
+    seen_by -= tl.where(first_column, spread(right, BLOCK_COLUMNS), 0)
+    per_row, per_column = 1.0 / width.to(ACC), 1.0 / height.to(ACC)
+    by_column = (tl.load(dmeans + at_column, mask=inside) + seen_by * per_row) * per_column
 
     taps += channel_of_group * 9
     w0 = tap(taps, 0, own_of_group, BLOCK_COLUMNS)
@@ -201,7 +202,6 @@ def _input_gradient_kernel(
     near, pitch = in_padded(delta, sample, group, start, column, height, width, C // K, BLOCK_GROUPS)
     gates += start.to(tl.int64) * C
     dmeans += start.to(tl.int64) * C
-    per_row = 1.0 / width.to(ACC)
     for h in range(start, end):
         tile = tl.load(line + offset, mask=inside).to(ACC)
         result = tl.load(grad_line + grad_offset, mask=inside).to(ACC)
@@ -225,9 +225,11 @@ def _input_gradient_kernel(
         result += w7 * tl.load(near - pitch)[:, None]
         result += w8 * tl.load(near - pitch - 1)[:, None]
         if h == 0:
-            result -= _missed(nine_of_group + 6, own_of_group, first_column, last_column, BLOCK_COLUMNS)
+            missed = _missed(nine_of_group + 6, own_of_group, first_column, last_column, BLOCK_COLUMNS)
+            result -= missed * (per_row * per_column)
         if h == height - 1:
-            result -= _missed(nine_of_group, own_of_group, first_column, last_column, BLOCK_COLUMNS)
+            missed = _missed(nine_of_group, own_of_group, first_column, last_column, BLOCK_COLUMNS)
+            result -= missed * (per_row * per_column)
         out_pointer = out_line + out_offset
         store_own(out_pointer, result.to(out.dtype.element_ty), position, group, own, seen, K, VECTOR)
         line += step

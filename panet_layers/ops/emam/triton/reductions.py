@@ -33,10 +33,13 @@ def contract(
     q: Tensor,
     params: Parameters,
     delta: Tensor,
+    total: Tensor,
     dpre: Tensor,
     windows: Tensor,
     coefficients: Tensor,
-    sums: Tensor,
+    dq: Tensor,
+    hh: Tensor,
+    e: Tensor,
 ) -> None:
     """All sums over pixels that the gradients need, of each instance n and channel c. means and gates are sides.
 
@@ -47,14 +50,13 @@ def contract(
     dpre, sides: the gradient before the gates' sigmoid, (1 - a) sum_w t dt and (1 - d) sum_h t dt.
     windows (N, K, 9): as `moments` has them.
     coefficients (B, 3, C): kappa, offset, slope.
-    sums (N, 12 K): gamma hh + beta D | q hh | q D | E (K, 9),
-    E[c, k] = sum_hw x_c(h, w) delta(h - ky + 1, w - kx + 1), zero outside.
+    total (N): D. dq (N, K): gamma hh + beta D. hh (N, K): q hh.
+    e (N, 9 K): E[c, k] = sum_hw x_c(h, w) delta(h - ky + 1, w - kx + 1), zero outside.
     """
     batch, channels, height, width = x.shape
     k = q.shape[1]
     # Where groups are small, a thread keeps the sums of many: at as many numbers as elsewhere it would spill.
     t = group_tiling(x, k, numbers=16 if k <= 8 else 32)
-    total = delta.sum(1)
     lanes = t.channel_blocks * t.constants["BLOCK_GROUPS"] * t.constants["BLOCK_CHANNELS"]
     side_parts = mean.new_empty((batch, t.side_parts(height, width), 2, lanes))
     pixel_parts = mean.new_empty((batch, t.column_blocks * t.row_chunks, 10, lanes))
@@ -66,7 +68,7 @@ def contract(
     f = fold(t, height, width)
     _fold_contract_kernel[(batch * f.programs,)](
         *(x, *strides(x), side_parts, pixel_parts, means, gates, mean, rstd, q, params.gamma, params.beta, total),
-        *(dpre, windows, coefficients, sums, height, width, t.column_blocks, t.row_chunks),
+        *(dpre, windows, coefficients, dq, hh, e, height, width, t.column_blocks, t.row_chunks),
         **f.constants,
         K=k,
         LANES=t.constants["BLOCK_CHANNELS"],
@@ -206,7 +208,9 @@ def _fold_contract_kernel(
     dpre,
     windows,
     coefficients,
-    sums,
+    dq,
+    weighted,
+    e,
     height,
     width,
     column_blocks,
@@ -254,17 +258,15 @@ def _fold_contract_kernel(
     tl.store(dpre + side_of_channel, (1 - opened) * psi, mask=inside)
 
     coefficients += sample * 3 * C + c
-    sums += (sample * (C // K) + group) * 12 * K
     means += sample * (height + width) * C
     x += sample * x_sample
     if program == 0:
         tl.store(coefficients, kappa, mask=mask)
         tl.store(coefficients + C, -kappa * d / pixels - slope * tl.load(mean + one, mask=mask, other=0), mask=mask)
         tl.store(coefficients + 2 * C, slope, mask=mask)
-        tl.store(sums + k, gain * hh + tl.load(beta + k, mask=mask, other=0) * d, mask=mask)
-        tl.store(sums + K + k, weight2 * hh, mask=mask)
-        tl.store(sums + 2 * K + k, weight2 * d, mask=mask)
+        tl.store(dq + one, gain * hh + tl.load(beta + k, mask=mask, other=0) * d, mask=mask)
+        tl.store(weighted + one, weight2 * hh, mask=mask)
         for tap in tl.static_range(9):
-            e = added(pixel_parts + tap * PADDED, mask, 10 * PADDED, column_blocks * row_chunks)
-            tl.store(sums + 3 * K + k * 9 + tap, e, mask=mask)
+            of_tap = added(pixel_parts + tap * PADDED, mask, 10 * PADDED, column_blocks * row_chunks)
+            tl.store(e + one * 9 + tap, of_tap, mask=mask)
         store_windows(x, x_row, x_column, means, windows + sample * C * 9, c, mask, height, width, C, 8, ACC)
