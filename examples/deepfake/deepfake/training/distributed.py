@@ -34,7 +34,7 @@ GLOOS_TIMEOUT = timedelta(days=7)
 
 
 class ProcessLost(UserError):
-    """Another process of this training has ended."""
+    """Another process of this training has ended or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def join(device_name: str, advice: str = "") -> Iterator[Processes]:
     except RuntimeError as error:
         if not _of_a_lost_process(error):
             raise
-        raise ProcessLost(f"another process of this training has ended ({_reason(error)}){advice}") from error
+        lost = "another process of this training has ended or cannot be reached"
+        raise ProcessLost(f"{lost} ({_reason(error)}){advice}") from error
     dist.destroy_process_group()  # not after an error: others may wait in a collective; torchrun ends them
 
 
