@@ -11,9 +11,18 @@ from ..tensors import Parameters
 
 
 def vector_gradients(
-    params: Parameters, q: Tensor, hh: Tensor, total: Tensor, e: Tensor, taps: Tensor, dm: Tensor, *out: Tensor
+    params: Parameters,
+    q: Tensor,
+    hh: Tensor,
+    total: Tensor,
+    e: Tensor,
+    taps: Tensor,
+    dm: Tensor,
+    db3: Tensor,
+    dgamma: Tensor,
+    dbeta: Tensor,
 ) -> None:
-    """Write the gradients (K) of b3, gamma and beta, given N instances' q (N, K), q hh (N, K) and D (N).
+    """The gradients (K) of b3, gamma and beta, from N instances' q (N, K), q hh (N, K) and D, `total` (N).
 
     e (9 K): E of `contract`, summed over instances. dm (N + 1, K): the gradient of each instance's m; the last row is
     p, and taps (9 K) = p W3.
@@ -23,7 +32,7 @@ def vector_gradients(
     """
     instances, k = q.shape
     _vector_gradients_kernel[(k,)](
-        *(params.w3, params.b3, q, hh, total, e, taps, dm, *out, instances),
+        *(params.w3, params.b3, q, hh, total, e, taps, dm, db3, dgamma, dbeta, instances),
         K=k,
         BLOCK=min(1024, triton.next_power_of_2(9 * k)),
         ACC=accumulation(q),
@@ -31,7 +40,8 @@ def vector_gradients(
     )
 
 
-@triton.jit(do_not_specialize=["instances"])
+# Rows of matrices with a row for each instance: where they start changes with the batch.
+@triton.jit(do_not_specialize=["instances"], do_not_specialize_on_alignment=["e", "taps"])
 def _vector_gradients_kernel(
     w3,
     b3,
