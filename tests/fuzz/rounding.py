@@ -93,16 +93,22 @@ def _terms(name: str, args: Any, result: Any) -> int:
 
 
 class Range(TorchDispatchMode):
-    """A block that finds out whether its float64 operations leave the range of `dtype`."""
+    """A block that finds out whether its float64 operations leave the range of `dtype`.
+
+    A sigmoid below the smallest normal number does: kernels may round it to zero.
+    """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
-        self.most, self.left = torch.finfo(dtype).max, False
+        info = torch.finfo(dtype)
+        self.most, self.least, self.left = info.max, info.smallest_normal, False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple) else [result]:
             self._look_at(tensor)
+        if func._schema.name in ("aten::sigmoid", "aten::sigmoid_"):
+            self.left |= bool(((result > 0) & (result < self.least)).any())
         if "norm" in func._schema.name:  # which sums squares, or products of gradient and input, on its own
             maps = [t for t in args if isinstance(t, Tensor) and t.dim() > 2]
             self._look_at((maps[0] * maps[-1]).abs().sum())
