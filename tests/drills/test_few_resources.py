@@ -1,4 +1,4 @@
-"""Drill: a container's 64 MB of shared memory, 256 open files, two runs in one folder."""
+"""Drill: less shared memory than a container's 64 MB, 256 open files, two runs in one folder."""
 
 from __future__ import annotations
 
