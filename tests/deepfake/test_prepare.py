@@ -158,7 +158,7 @@ def test_other_settings_do_not_mix(tree, prepared):
 def test_a_folder_of_version_0_1_is_continued(tmp_path, monkeypatch):
     """The settings that 0.1 stored, and the digest of them in each record, are what the same command gives now."""
     with tarfile.open(Path(__file__).parents[1] / "stored/0.1.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     stored, record = (read_json(tmp_path / f"0.1/data/{name}") for name in ("prepare.json", "real/test0/record.json"))
     for name, module in (("av", tasks.av), ("opencv", tasks.cv2), ("numpy", tasks.np)):
         monkeypatch.setattr(module, "__version__", stored["versions"][name])

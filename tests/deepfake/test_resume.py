@@ -359,7 +359,7 @@ def test_a_log_without_a_newer_column_can_be_continued(tmp_path: Path) -> None:
 
 def test_a_run_of_version_0_1_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(REPOSITORY / "tests/stored/0.1.tar.xz") as stored:
-        stored.extractall(tmp_path, filter="data")
+        stored.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     before = log_rows(tmp_path / "0.1/run")
     monkeypatch.chdir(tmp_path)
     train.main(["--resume", "--out", "0.1/run", "--epochs", "3"])

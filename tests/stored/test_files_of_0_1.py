@@ -31,7 +31,7 @@ LAYERS = {
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder / "0.1"
 
 
@@ -104,7 +104,7 @@ def read_scores(path: Path) -> dict[str, float]:
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_run_goes_on(cached: bool, stored: Path, tmp_path: Path) -> None:
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder = tmp_path / "0.1"
     cache = ["--cache", str(folder / "cache")] if cached else []
     train.main(["--resume", "--out", str(folder / "run"), "--data", str(folder / "data"), "--epochs", "3", *cache])
