@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,6 +28,7 @@ from deepfake.media.image_files import read_rgb
 from deepfake.media.video import sample_frames
 from deepfake.preparing import tasks
 from deepfake.preparing.crops import is_done
+from tests.archives import unpack
 from tests.deepfake.portraits_for_tests import astronaut_as, save_rgb
 from tests.deepfake.prepare_for_tests import (
     OPTIONS,
@@ -157,8 +157,7 @@ def test_other_settings_do_not_mix(tree, prepared):
 
 def test_a_folder_of_version_0_1_is_continued(tmp_path, monkeypatch):
     """The settings that 0.1 stored, and the digest of them in each record, are what the same command gives now."""
-    with tarfile.open(Path(__file__).parents[1] / "stored/0.1.tar.xz") as archive:
-        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    unpack(Path(__file__).parents[1] / "stored/0.1.tar.xz", tmp_path)
     stored, record = (read_json(tmp_path / f"0.1/data/{name}") for name in ("prepare.json", "real/test0/record.json"))
     for name, module in (("av", tasks.av), ("opencv", tasks.cv2), ("numpy", tasks.np)):
         monkeypatch.setattr(module, "__version__", stored["versions"][name])

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from deepfake.training import loop
 from deepfake.training.checkpoint import load_run
 from deepfake.training.log import write_csv
 from deepfake.training.run import LOCK, Run
+from tests.archives import unpack
 from tests.deepfake.scripts import REPOSITORY, SCRIPTS, call, environment
 from tests.deepfake.short_trainings import arguments, assert_same_run, last_state, log_rows, train_small, write_images
 
@@ -358,8 +358,7 @@ def test_a_log_without_a_newer_column_can_be_continued(tmp_path: Path) -> None:
 
 
 def test_a_run_of_version_0_1_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tarfile.open(REPOSITORY / "tests/stored/0.1.tar.xz") as stored:
-        stored.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    unpack(REPOSITORY / "tests/stored/0.1.tar.xz", tmp_path)
     before = log_rows(tmp_path / "0.1/run")
     monkeypatch.chdir(tmp_path)
     train.main(["--resume", "--out", "0.1/run", "--epochs", "3"])

@@ -2,13 +2,13 @@
 
 import os
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import panet_layers
+from tests.archives import unpack
 from tests.checkouts import ROOT, built, copied, files_in_git
 
 LONG_AGO = 10**9  # seconds since 1970
@@ -31,8 +31,7 @@ def test_the_sdist_holds_everything_and_the_wheel_the_package_only(tmp_path: Pat
     files, copy = files_in_git(), copied(tmp_path / "copy")
     built("sdist", copy, tmp_path)
     (sdist,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    unpack(sdist, tmp_path)
     unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
     assert [name for name in files if not (unpacked / name).is_file()] == []
     assert list(unpacked.rglob("*.so")) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from deepfake.data import open_split
 from deepfake.training.checkpoint import load_run
 from panet_layers import EMAM, SCAM, insert_attention
 from panet_layers.models import PANet
+from tests.archives import unpack
 
 ARCHIVE = Path(__file__).with_name("0.1.tar.xz")
 LAYERS = {
@@ -30,8 +30,7 @@ LAYERS = {
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    unpack(ARCHIVE, folder)
     return folder / "0.1"
 
 
@@ -103,8 +102,7 @@ def read_scores(path: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_run_goes_on(cached: bool, stored: Path, tmp_path: Path) -> None:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    unpack(ARCHIVE, tmp_path)
     folder = tmp_path / "0.1"
     cache = ["--cache", str(folder / "cache")] if cached else []
     train.main(["--resume", "--out", str(folder / "run"), "--data", str(folder / "data"), "--epochs", "3", *cache])
