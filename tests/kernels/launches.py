@@ -12,34 +12,20 @@ if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "0"  # triton reads it when a kernel is decorated
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from panet_layers import EMAM
 from panet_layers.ops.emam import fused
 from panet_layers.ops.emam.tensors import Parameters
+from tests.kernels.operations import Operations
 from tests.kernels.pretended_gpu import pretended_gpu
 
 
-class Launches(TorchDispatchMode):
-    """The names of torch's operations in a block that compute something: no views, no memory without values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.__name__.split(".")[0]
-        if "empty" not in name and name != "squeeze_" and not function.is_view:
-            self.names.append(name)
-        return function(*args, **(kwargs or {}))
-
-
 def launched(direction: Callable[[], Sequence[Any]]) -> tuple[dict[str, list[str]], Sequence[Any]]:
-    """Return the names of the kernels and of torch's operations, and what the direction returns."""
+    """Return the names of the kernels and of torch's computing operations, and what the direction returns."""
     kernels: list[str] = []
-    with pretended_gpu(90, lambda launch: kernels.append(launch.function.__name__)), Launches() as operations:
+    with pretended_gpu(90, lambda launch: kernels.append(launch.function.__name__)), Operations() as operations:
         result = direction()
-    return {"kernels": kernels, "torch": operations.names}, result
+    return {"kernels": kernels, "torch": operations.computing}, result
 
 
 def main() -> int:

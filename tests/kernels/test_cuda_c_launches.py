@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from panet_layers.ops.cuda import bindings, code_cache, compiling, launching
 from panet_layers.ops.cuda.launching import Kernel, launch
 from panet_layers.ops.emam import gpu
 from panet_layers.ops.emam.cuda import backward, forward
 from panet_layers.ops.emam.tensors import Parameters
+from tests.kernels.operations import Operations
 from tests.kernels.stub_driver import Driver, Status
 from tests.layers.cases import EmamCase, tensors
 
@@ -139,18 +139,6 @@ def test_code_can_be_loaded_while_a_graph_is_captured(failing, on_device):
 
 
 WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item", "_unique", "unique", "masked_select")
-
-
-class Operations(TorchDispatchMode):
-    """The names of torch's operations in a block."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.__name__.split(".")[0])
-        return function(*args, **(kwargs or {}))
 
 
 def step(case, dtype=torch.float32):
