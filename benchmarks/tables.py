@@ -48,7 +48,8 @@ def against_published(setting: tuple[str, ...], rows: list[Row]) -> str:
     header = ["layer", "input", "compared with", *times, "kept, MB", "ours"]
     figures = ("milliseconds", "our_milliseconds", "times_as_fast")
     lines = _lines(comparisons(rows), figures, ("kept_bytes", "our_kept_bytes"))
-    return heading(setting, rows) + markdown_table(header, lines, 3)
+    layers = {row["layer"] for row in rows if row["contender"] in BASELINES}
+    return heading(setting, [row for row in rows if row["layer"] in layers]) + markdown_table(header, lines, 3)
 
 
 def comparisons(rows: list[Row]) -> list[Row]:
