@@ -16,6 +16,7 @@ from hypothesis import Phase, given, seed, settings
 from tests.devices import on_cpu, on_gpu, on_interpreter
 from tests.fuzz.drawn import FLOATS, Example, emam_cases, examples, scam_cases
 from tests.fuzz.judging import judge
+from tests.fuzz.rounding import Range
 from tests.layers.cases import EmamCase, ScamCase
 
 # Numpy's, from Triton's interpreter, where inputs are not finite.
@@ -142,6 +143,14 @@ def test_drawn_examples(name, layer, part, pytestconfig, record_property):
         beyond = f", {judged.count(False)} of them not judged by value" if judged.count(False) else ""
         record_property("fuzz", f"{name}, {layer}, seed {number}: {len(judged)} examples{beyond}")
     assert len(judged) >= wanted
+
+
+@pytest.mark.parametrize(("score", "left"), [(-80.0, False), (-88.0, True), (-800.0, False)])
+def test_a_sigmoid_below_the_smallest_normal_number_leaves_the_range(score, left):
+    """Where float64's is zero too, so must that of a layer be."""
+    with Range(torch.float32) as seen:
+        torch.tensor([score], dtype=torch.float64).sigmoid()
+    assert seen.left == left
 
 
 @pytest.mark.parametrize("example", FOUND, ids=lambda example: f"{example.case},{example.dtype},{example.values}")

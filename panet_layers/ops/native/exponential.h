@@ -52,7 +52,7 @@ INLINE double exponential_double(double x) {
 }
 
 INLINE SCALAR exponential(SCALAR x) { return JOINED(exponential, SCALAR)(x); }
-/* Zero where it is below the smallest normal number. */
+/* Zero where exp(-x) overflows, a little below the smallest normal number. */
 INLINE SCALAR sigmoid(SCALAR x) { return 1 / (1 + exponential(-x)); }
 
 /* v[0..n) = softmax(v). A NaN makes all of them NaN. */
