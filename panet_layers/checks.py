@@ -1,11 +1,48 @@
-"""Checks of what a layer is given: its input, one device for all tensors, enough pixels for batch statistics."""
+"""Checks of what a layer or a model is given: its arguments, its input, the devices, enough pixels for statistics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise ValueError unless a constructor's argument is a positive int."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive int, got {value!r}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError unless a constructor's argument is a finite number above 0."""
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+def check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Raise ValueError unless a constructor's argument is a number with low <= value < high."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) < high:
+        upper = "" if high == math.inf else f" and below {high}"
+        raise ValueError(f"{name} must be a finite number of at least {low}{upper}, got {value!r}")
+
+
+def check_tensor(name: str, value: Any, shape: str) -> None:
+    """Raise TypeError unless a value is a tensor, or stands in for one, as a tracer's do.
+
+    shape: the shape that is wanted, for the message.
+    """
+    if not hasattr(type(value), "__torch_function__"):
+        raise TypeError(f"{name} must be a tensor of shape {shape}, got a {type(value).__name__}")
+
+
+def check_module(model: Any) -> None:
+    """Raise TypeError unless a model is an nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {model!r}")
 
 
 def check_input(x: Tensor, channels: int | None, layer: str) -> None:

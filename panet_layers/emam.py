@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import calling, functional, parts
 from .backends import check_backend, check_can_call
-from .checks import suggest_divisor
+from .checks import check_count, check_positive, suggest_divisor
 from .tracing import fx_leaf
 
 
@@ -26,8 +26,8 @@ class EMAM(nn.Module):
         groups: groups G; 8 in the paper.
         eps: added to the variance of the group normalisation.
         backend: "reference" (the paper's formulas), "collapsed" (the same result, faster), "native" (compiled kernels
-            for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), "cuda" (others
-            there, for contiguous input, which "triton" copies; no time measured yet), or None for the
+            for CPUs), "triton" (fused kernels for NVIDIA GPUs of compute capability 8.0 or later), "cuda" (other
+            kernels for these GPUs, which read a contiguous input without copying it; not timed yet), or None for the
             process's choice (see `set_backend`).
         device, dtype: of the parameters, as in torch.nn.
 
@@ -35,9 +35,9 @@ class EMAM(nn.Module):
     The parameters have the names and shapes of the published EMA, whose state_dicts load unchanged.
 
     Raises:
-        ValueError: `groups` does not divide `channels`, a size is not positive, the backend is unknown, or, in a call,
-            the input is not (B, C, H, W).
-        TypeError: in a call, the input is not floating-point.
+        ValueError: `groups` does not divide `channels`, an argument is no positive number, the backend is unknown, or,
+            in a call, the input is not (B, C, H, W).
+        TypeError: in a call, the input is no floating-point tensor.
         RuntimeError: in a call, the backend that is named cannot run.
     """
 
@@ -54,14 +54,13 @@ class EMAM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1 or groups < 1:
-            raise ValueError(f"channels and groups must be positive, got channels={channels}, groups={groups}")
+        check_count("channels", channels)
+        check_count("groups", groups)
         if channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide channels={channels}; {suggest_divisor(groups, channels)}"
             )
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps}")
+        check_positive("eps", eps)
         check_backend(backend)
         if groups == channels > 1:
             warnings.warn(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import calling, functional, parts
 from .backends import check_backend, check_can_call
+from .checks import check_count
 from .published_names import rename_channel_keys, rename_scam_keys, rename_spatial_keys
 from .tracing import fx_leaf
 
@@ -35,8 +36,8 @@ class ChannelAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels and reduction must be positive, got channels={channels}, reduction={reduction}")
+        check_count("channels", channels)
+        check_count("reduction", reduction)
         self.channels, self.reduction = channels, reduction
         hidden = max(1, channels // reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=mlp_bias, device=device, dtype=dtype)
@@ -89,8 +90,9 @@ class SpatialAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be a positive odd number, got {kernel_size}")
+        check_count("kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         if norm not in (None, "batch"):
             raise ValueError(f"the spatial norm must be None or 'batch', got {norm!r}")
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype)
@@ -139,7 +141,7 @@ class SCAM(nn.Module):
     `load_state_dict` takes this module's keys, the published CBAM's and timm's `CbamModule`'s.
 
     Raises:
-        ValueError: a size is not positive, kernel_size is even, the norm or backend is unknown, or, in a call, the
+        ValueError: a size is no positive int, kernel_size is even, the norm or backend is unknown, or, in a call, the
             input is not (B, C, H, W).
         TypeError, RuntimeError: as in `EMAM`.
     """

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from .checks import check_tensor
+
 Options = ParamSpec("Options")
 
 
@@ -32,8 +34,10 @@ def takes_subclasses(
 
     @wraps(function)
     def on_any(x: Tensor, *args: Options.args, **options: Options.kwargs) -> Tensor:
-        if type(x) is Tensor or not (has_own_functions(x) and has_torch_function_unary(x)):
-            return function(x, *args, **options)
-        return handle_torch_function(on_plain, (x,), x, *args, **options)
+        if type(x) is not Tensor:
+            check_tensor("the input", x, "(B, C, H, W)")
+            if has_own_functions(x) and has_torch_function_unary(x):
+                return handle_torch_function(on_plain, (x,), x, *args, **options)
+        return function(x, *args, **options)
 
     return on_any

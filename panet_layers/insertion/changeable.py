@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..checks import check_module
+
 # These hold replicas or shards of the parameters that the model had when it was wrapped; they never see later ones.
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DDP")
 
@@ -13,8 +15,7 @@ def check_changeable(model: nn.Module, action: str) -> None:
 
     action: what the caller is about to do ("insert", "remove", "replace"), for the message.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {model!r}")
+    check_module(model)
     for name, module in model.named_modules():
         for kind in type(module).__mro__:
             if kind.__name__ in _WRAPPERS and kind.__module__.startswith("torch."):

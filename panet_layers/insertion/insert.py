@@ -57,10 +57,10 @@ def insert_attention(
 
     Returns a report: each location, its layout, what the layer costs there for one image, and s. Print it.
 
-    Raises ValueError, and changes nothing, where `start` is neither of the two, a name matches no module, a module
-    returns no feature map or is not called, shares its last module with another container or is TorchScript, its
-    channels do not fit the layer, the layer changes a map's shape (or, with `start="identity"`, its input in place), or
-    the model can't be run or is already wrapped for distributed training.
+    Raises TypeError where `model` is no module. Raises ValueError, and changes nothing, where `start` is neither of the
+    two, a name matches no module, a module returns no feature map or is not called, shares its last module with another
+    container or is TorchScript, its channels do not fit the layer, the layer changes a map's shape (or, with
+    `start="identity"`, its input in place), or the model can't be run or is already wrapped for distributed training.
     """
     check_changeable(model, "insert")
     if isinstance(layer, nn.Module):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ..checks import check_module
 from ..emam import EMAM
 from ..scam import SCAM, ChannelAttention, SpatialAttention
 from .costs import Cost, CostReport, Row, cost, counted_already
@@ -35,8 +36,10 @@ def profile(model: nn.Module, example_input: Any = None) -> CostReport:
     after a long training). Print it. Scripted layers are left out. A layer that was inserted at several locations has a
     row for each; its parameters are counted in the first.
 
-    Raises ValueError where there is no input to run the model on, the model fails, or it runs none of its layers.
+    Raises TypeError where `model` is no module, ValueError where there is no input to run it on, it fails, or it runs
+    none of its layers.
     """
+    check_module(model)
     check_presence(model)
     uses = _uses(model)
     maps: dict[Use, list[tuple[int, ...]]] = {}

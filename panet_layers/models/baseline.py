@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .detector import Detector, PANetOutput, check_count, check_images, check_range
+from ..checks import check_count, check_range
+from .detector import Detector, PANetOutput, check_images
 from .encoder import build_encoder, find_variant
 
 

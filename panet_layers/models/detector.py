@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from huggingface_hub.utils import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ..checks import check_tensor
 
 MIN_IMAGE_SIZE = 64
 MODEL_CARD = """---
@@ -33,6 +35,7 @@ with torch.inference_mode():
     probability_of_fake = model(images).logits.sigmoid()
 ```
 """
+Kind = TypeVar("Kind", bound="Detector")
 BEFORE_HUB_1 = ("proxies", "resume_download")  # arguments that the mixin passes on before huggingface-hub 1.0
 
 
@@ -81,6 +84,8 @@ class Detector(
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Detector:
         """Return a detector with random weights, built from a `config`. Raises ValueError for a wrong key or value."""
+        if not isinstance(config, Mapping):
+            raise ValueError(f"a configuration is a mapping of names to values, got {config!r}")
         arguments = dict(config)
         architectures = {known.architecture: known for known in Detector.__subclasses__()}
         name = arguments.pop("architecture", "panet")
@@ -94,6 +99,19 @@ class Detector(
                 f"unknown keys in the configuration of {model_class.__name__}: {unknown}; it may have {known_arguments}"
             )
         return model_class(**arguments)
+
+    @classmethod
+    def from_pretrained(cls: type[Kind], pretrained_model_name_or_path: str | Path, **options: Any) -> Kind:
+        """Return the detector that `save_pretrained` wrote to a folder, or `push_to_hub` to a repository of the Hub.
+
+        The options are those of `huggingface_hub.PyTorchModelHubMixin.from_pretrained`. Raises FileNotFoundError or
+        ValueError where there is no such folder or repository, or its files are not a detector's.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except HFValidationError:
+            name = pretrained_model_name_or_path
+            raise FileNotFoundError(f"{name} is neither a folder nor the name of a Hub repository, user/name") from None
 
     @classmethod
     def _from_pretrained(
@@ -155,6 +173,7 @@ def check_images(images: Tensor) -> None:
     """Raise an error unless images are floating-point (B, 3, H, W), 64x64 or larger: below, the last map is empty."""
     if torch.jit.is_tracing():  # sizes are tensors there, and comparing them prints a warning
         return
+    check_tensor("images", images, "(B, 3, H, W)")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating-point in [-1, 1], got {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3:
@@ -163,16 +182,3 @@ def check_images(images: Tensor) -> None:
         raise ValueError(
             f"images must be at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}, got {images.shape[2]}x{images.shape[3]}"
         )
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise ValueError unless a constructor's argument is a positive int."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive int, got {value!r}")
-
-
-def check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise ValueError unless a constructor's argument is a number with low <= value < high."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value < high:
-        upper = "" if high == math.inf else f" and below {high}"
-        raise ValueError(f"{name} must be a finite number of at least {low}{upper}, got {value!r}")

@@ -102,7 +102,7 @@ class XceptionEncoder(nn.Module):
 
 def find_variant(name: str) -> Variant:
     """Return the variant of this name. Raises ValueError for an unknown one."""
-    if name not in VARIANTS:
+    if name not in tuple(VARIANTS):
         raise ValueError(f"variant must be one of {tuple(VARIANTS)}, got {name!r}")
     return VARIANTS[name]
 

@@ -9,6 +9,7 @@ from timm.models.xception import SeparableConv2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..checks import check_module
 from ..parts import is_read, is_unchanged
 
 # The children of the encoder and its blocks, by name: a convolution and the normalisation of its output.
@@ -19,8 +20,10 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy of a detector in eval mode, whose convolutions include the batch normalisations that follow them.
 
     The outputs differ by rounding only. The copy cannot be trained, and its state_dict has other names: save the model.
-    A convolution or normalisation with hooks, or replaced by another module, stays as it is.
+    A convolution or normalisation with hooks, or replaced by another module, stays as it is. Raises TypeError for what
+    is no module.
     """
+    check_module(model)
     folded = copy.deepcopy(model).eval()
     for parent in folded.modules():
         names = list(parent._modules)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .detector import PANetOutput, check_range
+from ..checks import check_range, check_tensor
+from .detector import PANetOutput
 
 
 class PANetLosses(NamedTuple):
@@ -33,7 +34,8 @@ class PANetLoss(nn.Module):
         lambda_reconstruction, lambda_metric: weights l1 and l2. The paper states none; the defaults are RECCE's.
         flood: replace the classification loss L by |L - flood| + flood (RECCE: 0.04); None keeps L, as the paper does.
         clip_metric: max(0, 1 + L_m) for each embedding, as in RECCE.
-    Raises ValueError where shapes or dtypes do not fit. Does not check the labels' values: a GPU would have to wait.
+    Raises ValueError where shapes or dtypes do not fit, TypeError for what is no output or tensor. Does not check the
+    labels' values: a GPU would have to wait.
     """
 
     # docs/choices.md: losses
@@ -75,7 +77,7 @@ class PANetLoss(nn.Module):
         """Return the classification loss of logits (B, num_classes) and labels (B,), flooded where asked."""
         logits = _precise(logits)
         if logits.shape[1] == 1:
-            loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+            loss = F.binary_cross_entropy_with_logits(logits[:, 0], (labels != 0).to(logits.dtype))
         else:
             loss = F.cross_entropy(logits, labels.long())
         return loss if self.flood is None else (loss - self.flood).abs() + self.flood
@@ -114,6 +116,10 @@ def _precise(values: Tensor) -> Tensor:
 
 
 def _check(output: PANetOutput, images: Tensor, labels: Tensor) -> None:
+    if not hasattr(output, "logits"):
+        raise TypeError(f"output must be a PANetOutput, what a detector returns, got a {type(output).__name__}")
+    check_tensor("images", images, "(B, 3, H, W)")
+    check_tensor("labels", labels, "(B,)")
     batch = output.logits.shape[0]
     if labels.shape != (batch,):
         raise ValueError(f"labels must be ({batch},), one per image, got {tuple(labels.shape)}")

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import suggest_divisor
+from ..checks import check_count, check_range, suggest_divisor
 from ..emam import EMAM
 from ..scam import SCAM
 from .baseline import XceptionBaseline
-from .detector import Detector, PANetOutput, check_count, check_images, check_range
+from .detector import Detector, PANetOutput, check_images
 from .encoder import build_encoder, find_variant
 from .graph_reasoning import GraphReasoning
 from .guided_attention import GuidedAttention
@@ -41,7 +41,8 @@ class PANet(Detector):
         noise_std: standard deviation of the white noise that training adds to a random half of the images.
         encoder_pretrained: start the "paper" encoder from timm's ImageNet weights (downloaded).
 
-    Raises ValueError for an argument that does not fit, RuntimeError where the ImageNet weights can't be downloaded.
+    Raises ValueError for an argument that does not fit, RuntimeError where the ImageNet weights can't be downloaded; in
+    a call, TypeError or ValueError where the images are no floating-point tensor (B, 3, H, W) of that size.
     """
 
     architecture = "panet"

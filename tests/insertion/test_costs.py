@@ -190,3 +190,8 @@ def test_a_layer_that_the_model_calls_itself_too_has_a_row_for_that():
     assert (inserted.name, inserted.share) == ("0.inserted_attention.0.layer", 0.25)
     assert (own.name, own.share) == ("1", None) and own.cost.macs == inserted.cost.macs
     assert profile(model, X).total.parameters == sum(p.numel() for p in model[1].parameters()) + 1
+
+
+def test_profile_of_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got None"):
+        profile(None)

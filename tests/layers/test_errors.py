@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,17 +13,23 @@ from tests.layers.cases import BACKENDS, SMALL, with_backend
 BAD_ARGUMENTS = [
     (lambda: EMAM(30, 8), "groups=8 does not divide channels=30", "such as 6"),
     (lambda: EMAM(4, 8), "groups=8 does not divide channels=4", "such as 4"),
-    (lambda: EMAM(0), "channels=0", "positive"),
-    (lambda: EMAM(-8), "channels=-8", "positive"),
-    (lambda: EMAM(8, 0), "groups=0", "positive"),
-    (lambda: EMAM(8, -1), "groups=-1", "positive"),
-    (lambda: EMAM(8, eps=0.0), "0.0", "positive"),
-    (lambda: SCAM(0), "channels=0", "positive"),
-    (lambda: SCAM(8, 0), "reduction=0", "positive"),
-    (lambda: ChannelAttention(8, -2), "reduction=-2", "positive"),
-    (lambda: SCAM(8, kernel_size=4), "4", "odd"),
-    (lambda: SCAM(8, kernel_size=0), "0", "positive odd"),
-    (lambda: SpatialAttention(-3), "-3", "positive odd"),
+    (lambda: EMAM(0), "got 0", "channels must be a positive int"),
+    (lambda: EMAM(-8), "got -8", "channels must be a positive int"),
+    (lambda: EMAM(64.5, 1), "got 64.5", "channels must be a positive int"),
+    (lambda: EMAM("64"), "got '64'", "channels must be a positive int"),
+    (lambda: EMAM(8, 0), "got 0", "groups must be a positive int"),
+    (lambda: EMAM(8, -1), "got -1", "groups must be a positive int"),
+    (lambda: EMAM(8, 8.0), "got 8.0", "groups must be a positive int"),
+    (lambda: EMAM(8, eps=0.0), "got 0.0", "eps must be a positive number"),
+    (lambda: EMAM(8, eps="small"), "got 'small'", "eps must be a positive number"),
+    (lambda: SCAM(0), "got 0", "channels must be a positive int"),
+    (lambda: SCAM(8, 0), "got 0", "reduction must be a positive int"),
+    (lambda: SCAM(8, 2.5), "got 2.5", "reduction must be a positive int"),
+    (lambda: ChannelAttention(8, -2), "got -2", "reduction must be a positive int"),
+    (lambda: SCAM(8, kernel_size=4), "got 4", "kernel_size must be odd"),
+    (lambda: SCAM(8, kernel_size=0), "got 0", "kernel_size must be a positive int"),
+    (lambda: SCAM(8, kernel_size=7.0), "got 7.0", "kernel_size must be a positive int"),
+    (lambda: SpatialAttention(-3), "got -3", "kernel_size must be a positive int"),
     (lambda: SCAM(8, spatial_norm="layer"), "'layer'", "'batch'"),
     (lambda: SpatialAttention(norm="instance"), "'instance'", "'batch'"),
     (lambda: EMAM(8, backend="rocm"), "'rocm'", "'collapsed'"),
@@ -70,6 +77,19 @@ def test_bad_input(x, kind, given, backend):
         wanted = "floating-point" if kind is TypeError else r"\(B, 8, H, W\)|at least one"
         with pytest.raises(kind, match=f"{type(layer).__name__} needs.*({wanted}).*{given}"):
             layer(x)
+
+
+@pytest.mark.parametrize("x", [None, [1.0], np.zeros((2, 8, 5, 4), np.float32)], ids=lambda x: type(x).__name__)
+def test_input_that_is_no_tensor(x):
+    hooked = EMAM(8, 4)
+    hooked.conv1x1.register_forward_hook(lambda *_: None)
+    for layer in (EMAM(8, 4), hooked, SCAM(8, 4), ChannelAttention(8), SpatialAttention()):
+        with pytest.raises(TypeError, match=rf"must be a tensor of shape \(B, C, H, W\), got a {type(x).__name__}"):
+            layer(x)
+
+
+def test_sizes_of_another_integer_type():
+    assert EMAM(np.int64(8), np.int32(4))(torch.randn(2, 8, 5, 4)).shape == (2, 8, 5, 4)
 
 
 def test_bad_input_of_the_halves():

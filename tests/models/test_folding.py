@@ -78,3 +78,8 @@ def test_a_pair_that_is_not_as_it_was_made_is_not_folded(change):
 def test_weights_stay_in_channels_last():
     folded = fold_batch_norm(detector().to(memory_format=torch.channels_last))
     assert folded.encoder.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got None"):
+        fold_batch_norm(None)

@@ -125,6 +125,16 @@ def test_a_folder_without_configuration_is_refused(folder):
         PANet.from_pretrained(folder)
 
 
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing is neither a folder nor the name of a Hub repository"):
+        PANet.from_pretrained(tmp_path / "missing")
+
+
+def test_a_configuration_that_is_no_mapping_is_refused():
+    with pytest.raises(ValueError, match=r"a configuration is a mapping of names to values, got None"):
+        PANet.from_config(None)
+
+
 def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors in .*model"):

@@ -143,6 +143,7 @@ def test_baseline_is_a_plain_classifier():
         (images(1, 70, 63), ValueError, "at least 64x64, got 70x63"),
         (images(1)[0], ValueError, r"must be \(B, 3, H, W\), got \(3, 64, 64\)"),
         (images(1)[:, :1], ValueError, r"must be \(B, 3, H, W\), got \(1, 1, 64, 64\)"),
+        (None, TypeError, "must be a tensor of shape .* got a NoneType"),
         (images(1).to(torch.uint8), TypeError, "floating-point in .-1, 1., got torch.uint8"),
     ],
 )

@@ -169,6 +169,22 @@ def test_inputs_that_do_not_fit_are_refused(change, message):
         PANetLoss()(output, given["images"], given["labels"])
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_inputs_that_are_no_tensors_are_refused(number):
+    given = list(example())
+    given[number] = [0, 0, 1]
+    name = ("output", "images", "labels")[number]
+    with pytest.raises(TypeError, match=f"{name} must be .*, got a list"):
+        PANetLoss()(*given)
+
+
+def test_every_label_but_0_is_fake_to_one_logit():
+    output, images, _ = example()
+    wanted = PANetLoss()(output, images, torch.tensor([0, 1, 1]))
+    for labels in (torch.tensor([0, 2, 5]), torch.tensor([False, True, True])):
+        torch.testing.assert_close(PANetLoss()(output, images, labels), wanted, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
