@@ -33,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     folder = parser.parse_args(arguments).folder
     try:
-        print(table([read(path) for path in sorted(folder.glob("*.json"))]), end="")
+        files = sorted(folder.glob("*.json"))
+        if not files:
+            raise ValueError(f"{folder}: is no folder with certificates, files named *.json")
+        print(table([read(path) for path in files]), end="")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

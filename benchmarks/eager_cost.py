@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from panet_layers import EMAM, SCAM
+from panet_layers.command_line import Parser
 from panet_layers.ops.emam import native as emam
 from panet_layers.ops.native import library
 from panet_layers.ops.scam import native as scam
@@ -34,7 +34,7 @@ ROUNDS, CALLS = 15, 400
 
 def main() -> int:
     """Print a row for each layer; return 0, or 1 where the compiled kernels are missing."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Parser(description=__doc__).parse_args()
     if reason := library.why_not():
         print(f"error: no compiled kernels: {reason}", file=sys.stderr)
         return 1

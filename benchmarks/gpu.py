@@ -9,7 +9,6 @@ docs/gpu_benchmark.md says how to read them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,9 @@ import torch
 
 from benchmarks import gpu_report, insertion, results_file
 from benchmarks.cases import SUITES, Grid
-from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.options import DEFAULT, positive
 from benchmarks.run import Outcome, inputs, is_measured, measure_all
+from panet_layers.command_line import Parser
 from panet_layers.extras import needs
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.certificate import first_line
@@ -117,7 +117,7 @@ def write_report(out: Path) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--device", choices=PLANS, default="cuda", help=DEFAULT)
     parser.add_argument("--minutes", type=positive, default=10, help=f"start no input after this; {DEFAULT}")
     parser.add_argument("--network", nargs="+", dest="networks", help=f"of timm; default: {_defaults('networks')}")

@@ -6,11 +6,10 @@ python benchmarks/insertion.py --table                    # print the file as a 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,10 +24,11 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from benchmarks import results_file
-from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.options import DEFAULT, find_no_gpu, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table, short
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, use_backend
+from panet_layers.command_line import Parser
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.gate import full_precision
 from panet_layers.measuring.memory import measure as measure_memory
@@ -137,9 +137,17 @@ def _cell(row: Row | None) -> str:
     return f"{1e3 * images / float(row['milliseconds']):.3g} images/s"
 
 
+def find_fault(networks: Sequence[str], device: str) -> str:
+    """Return what argparse cannot find, or "": no GPU, or networks that timm does not have."""
+    for network in networks:
+        if not timm.is_model(network):
+            return f"--network: timm {timm.__version__} has no model {network!r}; timm.list_models() has the names"
+    return find_no_gpu(device)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure the networks and print the table; return 0 if every contender was timed, 1 if not."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--network", nargs="+", default=["resnet50"], help="names of timm; default: resnet50")
     parser.add_argument("--pass", nargs="+", default=PASSES, choices=PASSES, dest="passes", help="default: both")
     parser.add_argument("--batch", type=positive, default=2, help=f"images per batch; {DEFAULT}")
@@ -150,11 +158,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="CSV", help="default: benchmarks/results/insertion-DEVICE.csv")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)
+    if fault := find_fault(options.network, options.device):
+        parser.error(f"argument {fault}")
     out = options.out or results_file.ROOT / f"benchmarks/results/insertion-{options.device}.csv"
     torch.set_num_threads(options.threads)
     incomplete = False
     try:
-        rows = results_file.read(out)
+        rows = (results_file.read_measured if options.table else results_file.read)(out)
         for network, pass_ in [] if options.table else product(options.network, options.passes):
             images = draw_images(options.batch, options.size, options.device)
             new = rows_of(network, pass_, images, options.rounds)

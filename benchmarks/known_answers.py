@@ -10,7 +10,6 @@ python benchmarks/known_answers.py --table    # print the table of the file
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from benchmarks import results_file
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM
+from panet_layers.command_line import Parser
 
 CHANNELS, SIDE = 8, 19
 PIXELS = SIDE * SIDE
@@ -107,7 +107,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Train every layer on every task, write a row for each training, print the table; return 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each layer (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="CSV", default=OUT, help="default: %(default)s")
     parser.add_argument("--table", action="store_true", help="train nothing, print the file")
@@ -119,9 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         for new in () if options.table else trained(options.seeds):
             rows += new
             results_file.write(options.out, rows, COLUMNS)
-        rows = rows or results_file.read(options.out, COLUMNS)
-        if not rows:
-            raise results_file.ResultsError(f"{options.out} has no rows")
+        rows = rows or results_file.read_measured(options.out, COLUMNS)
     except results_file.ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ python benchmarks/onnx_latency.py --table    # print the file as a Markdown tabl
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import results_file
-from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.options import DEFAULT, positive
 from benchmarks.published import PublishedEMA
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, insert_attention, use_backend
+from panet_layers.command_line import Parser
 from panet_layers.extras import needs
 from panet_layers.measuring import machine
 from panet_layers.measuring.quiet import OtherProcesses
@@ -42,6 +42,7 @@ CONTENDERS = (PLAIN, "EMAM", SHARED, PUBLISHED)
 OPSET, GROUPS, SHARE = 17, 8, 0.3
 ALLOWED, ROUNDINGS = 8, 16  # times torch's own distance from the float64 answer, and float32's eps: as gate.py has it
 WARM_UPS = 3
+STRIDE = 32  # of the networks' last map
 
 Run = Callable[[], Tensor]
 
@@ -210,7 +211,7 @@ def markdown(rows: list[Row]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure the networks and print the table; return 0 if every contender was timed, 1 if not."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=NETWORKS, help="default: all")
     parser.add_argument("--size", type=positive, default=640, help=f"height and width of the image; {DEFAULT}")
     parser.add_argument("--threads", type=positive, default=1, help=f"of onnxruntime; {DEFAULT}")
@@ -218,10 +219,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="CSV", default=OUT, help=DEFAULT)
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)
+    if options.size % STRIDE:
+        parser.error(f"argument --size: wanted a multiple of {STRIDE}, got {options.size}")
     torch.set_num_threads(options.threads)
     complete = True
     try:
-        rows = results_file.read(options.out, COLUMNS)
+        rows = (results_file.read_measured if options.table else results_file.read)(options.out, COLUMNS)
         for name in [] if options.table else options.network:
             with TemporaryDirectory() as folder:
                 new = rows_of(name, options.size, options.threads, options.rounds, Path(folder))

@@ -1,27 +1,20 @@
-"""The command line of run.py, checked before anything is measured."""
+"""The options of the benchmarks, checked before anything is measured: run.py's, and what others share."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
 from benchmarks.cases import LAYERS, SELECTIONS, SUITES, Grid, is_detector
 from benchmarks.contenders import contenders
+from panet_layers.command_line import Parser
 from panet_layers.measuring.cases import BOTH, DTYPES, LAYOUTS, PASSES
 
 DEFAULT = "default: %(default)s"  # how a help text ends
 DEFAULT_OUT = "benchmarks/results/{name}.csv"
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports an error in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
 
 
 def build_parser(description: str | None) -> Parser:
@@ -55,8 +48,8 @@ def build_parser(description: str | None) -> Parser:
 
 def find_fault(grid: Grid, suite: str | None, device: str, backends: Sequence[str]) -> str:
     """Return what argparse cannot find, or "": no GPU, wrong contenders or shapes of the layers."""
-    if device == "cuda" and not torch.cuda.is_available():
-        return "--device: torch finds no CUDA device here; choose cpu"
+    if missing := find_no_gpu(device):
+        return missing
     if device == "cpu" and (grid.variants.graphs or suite == "gpu"):
         return f"{'--graph' if grid.variants.graphs else '--suite gpu'}: needs --device cuda"
     known = list(dict.fromkeys(c.name for layer in grid.layers for c in contenders(layer, device)))
@@ -70,6 +63,13 @@ def find_fault(grid: Grid, suite: str | None, device: str, backends: Sequence[st
         if any(map(is_detector, grid.layers)) and (channels != 3 or min(height, width) < 64):
             return f"--shape: {text}: the detector takes images, C = 3 and H, W at least 64"
     return ""
+
+
+def find_no_gpu(device: str) -> str:
+    """Return why the device cannot be used, or ""."""
+    if device != "cuda" or torch.cuda.is_available():
+        return ""
+    return "--device: torch finds no CUDA device here; choose cpu"
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -25,9 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     section = tables.against_published if args.published else tables.all_contenders
     try:
-        rows = results_file.read(args.csv)
-        if not rows:
-            raise results_file.ResultsError(f"{args.csv} has no rows")
+        rows = results_file.read_measured(args.csv)
         text = tables.sections(rows, section)
         if args.out:
             results_file.replace(args.out, text.encode())

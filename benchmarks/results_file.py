@@ -48,6 +48,16 @@ def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     return rows
 
 
+def read_measured(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """Return the rows of a file of results, as `read` does. ResultsError if there is no file, or no row in it."""
+    if not path.exists():
+        raise ResultsError(f"{path}: there is no such file")
+    rows = read(path, columns)
+    if not rows:
+        raise ResultsError(f"{path} has no rows")
+    return rows
+
+
 def merge(rows: list[Row], new: Iterable[Row]) -> list[Row]:
     """Return `rows` and the new ones: a new row replaces the row with the same key, or is added at the end."""
     return list({key(row): row for row in (*rows, *new)}.values())

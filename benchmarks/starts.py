@@ -10,7 +10,6 @@ python benchmarks/starts.py --table   # print the file's table; with --cost that
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import sys
@@ -25,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import results_file
-from benchmarks.options import DEFAULT, Parser, positive
+from benchmarks.options import DEFAULT, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
+from panet_layers.command_line import Parser
 from panet_layers.extras import needs
 from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.cases import Case
@@ -200,7 +200,7 @@ def _steps(layer: nn.Module, shape: tuple[int, ...], training: bool) -> dict[str
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what was asked for, write it, print its table; return 0, or 1 where a file can't be read or written."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--cost", action="store_true", help="measure time instead")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the files")
     parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples, for --cost; {DEFAULT}")
@@ -215,12 +215,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.cost:
             if not options.table:
                 results_file.write(times, results_file.merge(results_file.read(times), cost(options.rounds)))
-            print(costs(results_file.read(times)), end="")
+            print(costs(results_file.read_measured(times)), end="")
             return 0
         if not options.table:
             new = compare(options.seeds, options.images, options.epochs)
             _, others = divided(trainings, options.images, options.epochs)
             results_file.write(trainings, [*others, *new], COLUMNS)
+        results_file.read_measured(trainings, COLUMNS)
         rows, _ = divided(trainings, options.images, options.epochs)
         if not rows:
             raise results_file.ResultsError(

@@ -10,7 +10,6 @@ first "_" or "-"; if frames are in folders, the folder's name (fake/METHOD/ is n
     model.load_state_dict(saved["state_dict"])
 """
 
-import argparse
 import re
 import zlib
 from functools import partial
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision import transforms as T
 
+from panet_layers.command_line import Parser
 from panet_layers.extras import needs
 from panet_layers.models import PANet, PANetLoss
 
@@ -68,7 +68,7 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--variant", choices=("tiny", "paper"), default="tiny", help="paper: for a GPU, with --lr 2e-4")

@@ -20,6 +20,7 @@ import torch
 
 from . import __version__
 from .backends import available_backends
+from .command_line import Parser
 from .measuring import machine
 from .measuring.cases import BUILDERS, DTYPES, LAYOUTS, Case, Shape
 from .measuring.certificate import examine
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m panet_layers.certify", description=__doc__.split(":", 1)[1].strip())
+    parser = Parser(prog="python -m panet_layers.certify", description=__doc__.split(":", 1)[1].strip())
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--quick", action="store_true", help="few shapes and two dtypes; takes a minute or two")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")

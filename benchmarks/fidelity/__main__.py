@@ -6,7 +6,6 @@ where an error is larger than it may be, a figure is not the published one, or t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from benchmarks.fidelity import detector, layers, losses, recipe, sizes
 from benchmarks.fidelity.lines import ERROR, Table, errors_table
+from panet_layers.command_line import Parser
 from panet_layers.measuring.machine import hardware
 
 PAGE = Path(__file__).parents[2] / "docs/fidelity.md"
@@ -29,7 +29,7 @@ TABLES: dict[str, Callable[[], Table]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m benchmarks.fidelity", description=__doc__)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="default: all")
     parser.add_argument("--check", action="store_true", help="compare with docs/fidelity.md")
     options = parser.parse_args(arguments)

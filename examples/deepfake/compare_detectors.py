@@ -10,6 +10,7 @@ docs/face_detectors.md says what to install. Seconds are those of the CPU.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from deepfake.common import cli  # isort: skip (first: Ctrl-C during the imports
 
 import numpy as np
 
-from deepfake.common.cli import Parser, UserError, positive_int
+from deepfake.common.cli import Parser, UserError, positive_int, reading_input
 from deepfake.common.markdown import table
 from deepfake.evaluating.face_cases import CASES, UPRIGHT, Portrait, picture, read_portraits, shuffled
 from deepfake.media.detectors import DETECTORS
@@ -50,7 +51,8 @@ class Outcome(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     args = _parser().parse_args(argv)
-    portraits = read_portraits(args.portraits)
+    with reading_input():
+        portraits = read_portraits(args.portraits)
     portraits = portraits[:: max(1, len(portraits) // args.count)][: args.count]
     outcomes = {}
     for name in args.detectors:
@@ -70,7 +72,7 @@ def _parser() -> Parser:
     parser.add_argument("portraits", type=cli.path, metavar="PORTRAITS", help="folder with faces.jsonl")
     parser.add_argument("--count", type=positive_int, default=34, help="portraits to use (default: %(default)s)")
     parser.add_argument(
-        "--detectors", nargs="+", choices=tuple(CANDIDATES), default=COMPARED, help="(default: %(default)s)"
+        "--detectors", nargs="+", choices=tuple(CANDIDATES), default=COMPARED, help=f"(default: {shlex.join(COMPARED)})"
     )
     return parser
 

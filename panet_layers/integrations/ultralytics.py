@@ -161,7 +161,7 @@ def main() -> None:
     """Run ultralytics' command line with the layers' names."""
     try:
         register()
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     from ultralytics.cfg import entrypoint

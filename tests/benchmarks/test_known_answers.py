@@ -83,6 +83,7 @@ def test_the_docs_show_the_table_of_the_results():
 
 
 def test_a_file_without_rows_is_an_error(tmp_path, capsys):
+    known_answers.results_file.write(tmp_path / "none.csv", [], known_answers.COLUMNS)
     assert known_answers.main(["--table", "--out", str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 

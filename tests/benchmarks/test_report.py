@@ -45,7 +45,8 @@ def test_report_draws_a_plot_and_writes_the_table(results, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG") and text.read_text().startswith("###")
 
 
-def test_report_of_a_missing_file_fails_in_one_line(tmp_path, capsys):
+def test_report_of_a_file_without_rows_fails_in_one_line(tmp_path, capsys):
+    results_file.write(tmp_path / "none.csv", [])
     assert report.main([str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.csv'} has no rows\n"
 

@@ -43,5 +43,6 @@ def test_the_comparison_prints_one_row_for_each_case(tmp_path, capsys):
 
 
 def test_the_comparison_names_a_folder_without_portraits(tmp_path):
-    with pytest.raises(UserError, match=r"faces\.jsonl"):
+    with pytest.raises(UserError, match=r"faces\.jsonl") as caught:
         compare_detectors.main([str(tmp_path)])
+    assert caught.value.exit_code == 2

@@ -261,8 +261,9 @@ def test_an_unreadable_image_is_named(tmp_path: Path, workers: str) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(noise_images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot make the folder .*file/run"):
+    with pytest.raises(UserError, match=r"cannot make the folder .*file/run") as caught:
         train_small(noise_images, tmp_path / "file" / "run")
+    assert caught.value.exit_code == 2
 
 
 def test_a_second_run_in_the_same_folder_is_refused(noise_images: Path, finished_run: Path) -> None:

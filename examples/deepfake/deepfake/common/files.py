@@ -77,11 +77,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and its parents if missing, and return it. UserError if it cannot be written to."""
+    """Make a folder and its parents if missing, and return it.
+
+    UserError if it cannot be written to; as for bad arguments if something else has its name.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+        code = 2 if isinstance(error, (FileExistsError, NotADirectoryError)) else 1
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}", code) from error
     if not os.access(path, os.W_OK):
         raise UserError(f"cannot write to the folder {path}")
     return path
