@@ -1,4 +1,4 @@
-"""Fixtures of the tests that train: a folder of noise images, a finished run on it, and the demo with few images."""
+"""Fixtures: a folder of noise images, a finished run on it, a run with random weights, the demo with few images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from deepfake.demo import shot_images
 from tests.deepfake.short_trainings import train_small, write_images
+from tests.deepfake.tiny_runs import build, save_run
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,12 @@ def noise_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished_run(noise_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_small(noise_images, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PANet with random weights, as a run's folder."""
+    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
 
 
 @pytest.fixture

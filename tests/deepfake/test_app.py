@@ -33,11 +33,6 @@ from tests.deepfake.videos_for_tests import overwrite, save_video
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
-
-
-@pytest.fixture(scope="module")
 def replies(run):
     model, config = load_run(run)
     return Replies(fold_batch_norm(model), config)  # as app.py does it

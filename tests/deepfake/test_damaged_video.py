@@ -18,7 +18,6 @@ import predict
 from deepfake.common.cli import UserError
 from deepfake.media.video import frames_at, sample_frames
 from tests.deepfake.scripts import call_json
-from tests.deepfake.tiny_runs import build, save_run
 from tests.deepfake.videos_for_tests import cut, overwrite, save_video
 
 FRAMES = 48
@@ -30,11 +29,6 @@ def faces():
     """A face that drifts to the right, two seconds."""
     face = astronaut()[:300, 60:420]
     return [np.roll(face, 2 * number, axis=1) for number in range(FRAMES)]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
 
 
 def sampled(video):

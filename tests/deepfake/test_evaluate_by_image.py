@@ -20,11 +20,6 @@ SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Crops around boxes, but for one image; each person's first image is dark, the second light."""
     root = save_images(tmp_path_factory.mktemp("data") / "faces", SPLITS, people=4)

@@ -29,7 +29,6 @@ from deepfake.sources.finding import find_sources
 from deepfake.sources.source import Selection
 from tests.deepfake.prepare_for_tests import OPTIONS, crops, run_here
 from tests.deepfake.scripts import call, call_json
-from tests.deepfake.tiny_runs import build, save_run
 from tests.deepfake.videos_for_tests import save_streams, save_video
 
 IMAGES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif", "AVIF": ".avif",
@@ -45,11 +44,6 @@ HEIC = base64.b64decode(  # 96 x 64 pixels, left half red, right half blue, the 
     "AQOBAoMAAABTbWRhdAAAAEcoAa94xnrwiz//5pZ/7rOSSvWuHOtPMI/tR5cE3/NqKr9hSqtmREuO+wL7Ymdz66/vHuPi5f/iDrKv0dTkSK5z"
     "1h5jiJcVvA=="
 )
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "panet", build("panet"))
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,8 @@ import cross_validate
 import does_it_help
 import quickstart
 import reproduce
-from tests.deepfake.prepare_for_tests import save_tree
 from tests.deepfake.scripts import call
 from tests.drills.small_disks import contents, empty, fill, half_written, read_only, small_disk
-from tests.trial.drawn_pictures import draw_pictures
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_shot")]
 TINY = "--variant tiny --epochs 1 --batch-size 4 --workers 0 --threads 1"
@@ -47,15 +45,6 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Command]] = {
         ],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, noise_images: Path) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    save_tree(folder / "ffpp")
-    draw_pictures(folder / "pictures")
-    (folder / "noise").symlink_to(noise_images)
-    return folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)

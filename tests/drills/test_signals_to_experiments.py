@@ -15,9 +15,7 @@ import pytest
 
 pytest.importorskip("dlib", reason="finding faces in videos needs dlib-bin")
 
-from tests.deepfake.prepare_for_tests import save_tree
 from tests.deepfake.scripts import REPOSITORY, environment
-from tests.trial.drawn_pictures import draw_pictures
 
 pytestmark = pytest.mark.long
 SMALL = "--variant tiny --epochs 6 --batch-size 4 --workers 0 --threads 1"
@@ -54,15 +52,6 @@ EXPERIMENTS = {
     "ablate": Experiment("deepfake/ablate.py", _ablate, "none-none/seed0/log.csv", ("ablation.json", "ablation.md")),
     "does_it_help": Experiment("does_it_help.py", _does_it_help, "runs/*.json", ("table.csv",)),
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, noise_images: Path) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    save_tree(folder / "ffpp")
-    draw_pictures(folder / "pictures")
-    (folder / "noise").symlink_to(noise_images)
-    return folder
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
