@@ -3,8 +3,8 @@
     python examples/deepfake/app.py runs/demo
 
 The page shows the face's box, the fake probability, the heat maps of explain.py and, of a video, the curve of its
-frames. Answers and errors are those of predict.py. The server listens on this machine only (127.0.0.1), asks nothing
-of any other, and deletes each upload after its answer. Uploads are limited in size and length; serving/limits.py has
+frames. Answers and errors are those of predict.py. The server listens on this machine only (127.0.0.1), calls no
+other machine, and deletes each upload after its answer. Uploads are limited in size and length; serving/limits.py has
 the limits. Ctrl-C stops it.
 """
 

@@ -43,7 +43,8 @@ DEVICE float2 coefficients_of(
 // gate_of(l): the gates. rows(i, h), columns(i, w): the sums of t (delta - D / P) for i = 0, of t (t - mean) for i = 1.
 template <class Gates, class Rows, class Columns, class Write>
 DEVICE float2 gradients_of_sides(
-    const float* means, int worker, int workers, int H, int W, float2 factors, Gates gate_of, Rows rows, Columns columns, Write write
+    const float* means, int worker, int workers, int H, int W, float2 factors, Gates gate_of, Rows rows, Columns columns,
+    Write write
 ) {
     float2 sums = make_float2(0, 0);
     for (int h = worker; h < H; h += workers) {
@@ -88,8 +89,8 @@ DEVICE void windows_of(
 template <class Totals, class Gates, class Rows, class Columns, class Write>
 DEVICE void finish_channels(
     const Statistics& of, const Outputs& to, const Element* plane, const float* means, i64 n, int channel, int lane,
-    int lanes, int worker, int workers, bool works, int K, int H, int W, float d, float2* shared, Totals of_totals, Gates gate_of, Rows rows,
-    Columns columns, Write write
+    int lanes, int worker, int workers, bool works, int K, int H, int W, float d, float2* shared, Totals of_totals,
+    Gates gate_of, Rows rows, Columns columns, Write write
 ) {
     const bool first = works && worker == 0;
     if (first) shared[lane] = coefficients_of(of, to, n, channel, K, H * W, of_totals(9), d);
