@@ -59,6 +59,8 @@ def _are_values_right(example: Example, actual: Outcome, layer: nn.Module, x: Te
             outcome[name] = torch.where(taps, outcome[name].nan_to_num(0), outcome[name])
     dtype = accumulation_dtype(FLOATS[example.dtype])
     factor = ALIKE if (x.detach() == x.detach()[..., :1, :1]).all(3).all(2).any() else FACTOR
+    if dtype == torch.float64:
+        factor *= 2  # the answer is no more precise than what is judged: both err
     distances = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in exact.items()}
     for before, runs in zip((0, *RUNS), RUNS):
         for seed in range(before, runs):
