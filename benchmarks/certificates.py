@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent / "results" / "certificates"
 NAMES = {"emam": "EMAM", "scam": "SCAM", "cbam": "SCAM as CBAM"}
 HEAD = (
     "device",
+    "panet_layers",
     "torch",
     "layer",
     "backend",
@@ -55,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def table(certificates: list[dict[str, Any]]) -> str:
     """Return a row for each device, layer and backend, as a table in Markdown."""
-    return markdown_table(HEAD, (row for certificate in certificates for row in rows(certificate)), 4)
+    return markdown_table(HEAD, (row for certificate in certificates for row in rows(certificate)), 5)
 
 
 def rows(certificate: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -63,9 +64,10 @@ def rows(certificate: dict[str, Any]) -> list[tuple[str, ...]]:
     of_backends: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in certificate["results"]:
         of_backends.setdefault((result["layer"], result["backend"]), []).append(result)
-    device, torch = certificate["device"]["name"], certificate["versions"]["torch"]
+    versions = certificate["versions"]
+    where = certificate["device"]["name"], versions["panet_layers"], versions["torch"]
     return [
-        (device, torch, NAMES[layer], backend, _error(results), *(_times(results, pass_) for pass_ in PASSES))
+        (*where, NAMES[layer], backend, _error(results), *(_times(results, pass_) for pass_ in PASSES))
         for (layer, backend), results in of_backends.items()
     ]
 
