@@ -3,7 +3,7 @@
 | backend     | EMAM, in emam/                    | SCAM, in scam/                |
 |-------------|-----------------------------------|-------------------------------|
 | "reference" | reference.py                      | reference.py                  |
-| "collapsed" | chunked.py, collapsed.py          | chunked.py, reference.py      |
+| "collapsed" | chunked.py, reference.py          | chunked.py, reference.py      |
 | "native"    | native.py, C kernels in native/   | native.py, kernels in native/ |
 | "plain"     | collapsed.py                      | reference.py                  |
 | "triton"    | fused.py, kernels in triton/      | fused.py, kernels in triton/  |

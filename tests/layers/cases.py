@@ -157,7 +157,7 @@ def outcome_of(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
 
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = EXACT) -> None:
-    """Every tensor equal to `tolerance` of the expected one's largest element."""
+    """Every tensor equal to `tolerance` of the expected one's largest element, or of 1, if that is larger."""
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         assert actual[name].shape == value.shape and actual[name].dtype == value.dtype, name
