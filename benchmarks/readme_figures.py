@@ -89,7 +89,7 @@ def parameters() -> tuple[object, ...]:
 
 
 def against_recce() -> tuple[object, ...]:
-    """Return how many times as fast as published RECCE PANet is, as predict.py and train.py run it: paper, then tiny."""
+    """Return how many times as fast as published RECCE PANet is, as the commands run it: paper, then tiny."""
     return _against_recce({"forward": "folded", "training": "channels_last"})
 
 
