@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ if not __package__:  # run as a script
     import checkout  # noqa: F401
 
 from benchmarks.tables import markdown_table
+from panet_layers.command_line import Parser, path
 from panet_layers.measuring.cases import PASSES
 
 FOLDER = Path(__file__).parent / "results" / "certificates"
@@ -30,14 +30,14 @@ HEAD = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table of the certificates in a folder; return 1 where one cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser = Parser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=path, default=FOLDER)
     folder = parser.parse_args(arguments).folder
     try:
         files = sorted(folder.glob("*.json"))
         if not files:
             raise ValueError(f"{folder}: is no folder with certificates, files named *.json")
-        print(table([read(path) for path in files]), end="")
+        print(table([read(file) for file in files]), end="")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

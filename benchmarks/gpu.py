@@ -24,7 +24,7 @@ from benchmarks import gpu_report, insertion, results_file
 from benchmarks.cases import SUITES, Grid
 from benchmarks.options import DEFAULT, positive
 from benchmarks.run import Outcome, inputs, is_measured, measure_all
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.extras import needs
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.certificate import first_line
@@ -127,7 +127,7 @@ def _parser() -> Parser:
     parser.add_argument("--size", type=positive, help=f"height and width of the images; default: {_defaults('size')}")
     parser.add_argument("--rounds", type=positive, default=15, help=f"rounds of samples; {DEFAULT}")
     parser.add_argument("--threads", type=positive, default=2, help=f"CPU threads; {DEFAULT}")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: benchmarks/results/gpu-DEVICE")
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="default: benchmarks/results/gpu-DEVICE")
     return parser
 
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 if not __package__:  # run as a script
     import checkout  # noqa: F401
@@ -28,7 +27,7 @@ from benchmarks.options import DEFAULT, find_no_gpu, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table, short
 from panet_layers import EMAM, SCAM, insert_attention, remove_attention, use_backend
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.measuring.cases import Case
 from panet_layers.measuring.gate import full_precision
 from panet_layers.measuring.memory import measure as measure_memory
@@ -155,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=5, help=f"rounds of samples; {DEFAULT}")
     parser.add_argument("--threads", type=positive, default=2, help=f"CPU threads; {DEFAULT}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=DEFAULT)
-    parser.add_argument("--out", type=Path, metavar="CSV", help="default: benchmarks/results/insertion-DEVICE.csv")
+    parser.add_argument("--out", type=path, metavar="CSV", help="default: benchmarks/results/insertion-DEVICE.csv")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)
     if fault := find_fault(options.network, options.device):

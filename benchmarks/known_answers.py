@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 if not __package__:  # run as a script
@@ -29,7 +28,7 @@ from benchmarks import results_file
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 
 CHANNELS, SIDE = 8, 19
 PIXELS = SIDE * SIDE
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train every layer on every task, write a row for each training, print the table; return 1 after an error."""
     parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each layer (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="CSV", default=OUT, help="default: %(default)s")
+    parser.add_argument("--out", type=path, metavar="CSV", default=OUT, help="default: %(default)s")
     parser.add_argument("--table", action="store_true", help="train nothing, print the file")
     options = parser.parse_args(arguments)
     if options.seeds < 2:

@@ -28,7 +28,7 @@ from benchmarks.published import PublishedEMA
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, insert_attention, use_backend
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.extras import needs
 from panet_layers.measuring import machine
 from panet_layers.measuring.quiet import OtherProcesses
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=positive, default=640, help=f"height and width of the image; {DEFAULT}")
     parser.add_argument("--threads", type=positive, default=1, help=f"of onnxruntime; {DEFAULT}")
     parser.add_argument("--rounds", type=positive, default=40, help=f"of one call for each contender; {DEFAULT}")
-    parser.add_argument("--out", type=Path, metavar="CSV", default=OUT, help=DEFAULT)
+    parser.add_argument("--out", type=path, metavar="CSV", default=OUT, help=DEFAULT)
     parser.add_argument("--table", action="store_true", help="measure nothing, print the file")
     options = parser.parse_args(arguments)
     if options.size % STRIDE:

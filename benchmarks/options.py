@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from benchmarks.cases import LAYERS, SELECTIONS, SUITES, Grid, is_detector
 from benchmarks.contenders import contenders
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.measuring.cases import BOTH, DTYPES, LAYOUTS, PASSES
 
 DEFAULT = "default: %(default)s"  # how a help text ends
@@ -38,7 +37,7 @@ def build_parser(description: str | None) -> Parser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=DEFAULT)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="CSV",
         help=f"default: {DEFAULT_OUT.format(name='DEVICE')}, or growth.csv of that suite",
     )

@@ -28,7 +28,7 @@ from benchmarks.options import DEFAULT, positive
 from benchmarks.results_file import Row
 from benchmarks.tables import markdown_table
 from panet_layers import EMAM, SCAM, insert_attention
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.extras import needs
 from panet_layers.insertion.share import STARTS, shared
 from panet_layers.measuring.cases import Case
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=5, help=DEFAULT)
     parser.add_argument("--images", type=positive, default=100, help=f"to fine-tune on; {DEFAULT}")
     parser.add_argument("--epochs", type=positive, default=30, help=f"of fine-tuning; {DEFAULT}")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of starts.csv, starts-cost.csv")
+    parser.add_argument("--folder", type=path, default=RESULTS, help="of starts.csv, starts-cost.csv")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     trainings, times = options.folder / "starts.csv", options.folder / "starts-cost.csv"

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision import transforms as T
 
-from panet_layers.command_line import Parser
+from panet_layers.command_line import Parser, path
 from panet_layers.extras import needs
 from panet_layers.models import PANet, PANetLoss
 
@@ -69,8 +69,8 @@ def main(folder: Path, out: Path, variant: str, epochs: int, batch_size: int, lr
 
 if __name__ == "__main__":
     parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("folder", type=path)
+    parser.add_argument("--out", type=path, required=True, metavar="FILE")
     parser.add_argument("--variant", choices=("tiny", "paper"), default="tiny", help="paper: for a GPU, with --lr 2e-4")
     for name, value in {"epochs": 20, "batch-size": 32, "lr": 2e-3, "workers": 2}.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")

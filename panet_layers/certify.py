@@ -13,14 +13,13 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__
 from .backends import available_backends
-from .command_line import Parser
+from .command_line import Parser, path
 from .measuring import machine
 from .measuring.cases import BUILDERS, DTYPES, LAYOUTS, Case, Shape
 from .measuring.certificate import examine
@@ -71,7 +70,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m panet_layers.certify", description=__doc__.split(":", 1)[1].strip())
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--quick", action="store_true", help="few shapes and two dtypes; takes a minute or two")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")
+    parser.add_argument("--out", type=path, metavar="FILE", help="write the JSON object there too")
     parser.add_argument("--device", choices=tuple(BACKENDS), default=default, help="default here: %(default)s")
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():

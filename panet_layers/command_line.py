@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -14,3 +15,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def path(text: str) -> Path:
+    """An argparse type: a path that is not empty, which would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give a name")
+    return Path(text)

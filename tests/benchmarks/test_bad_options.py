@@ -20,6 +20,9 @@ BAD_ARGUMENTS: list[tuple[Main, list[str], str]] = [
     (onnx_latency.main, ["--size", "100"], "wanted a multiple of 32, got 100"),
     (known_answers.main, ["--seeds", "1"], "--seeds 1"),
     (certify.main, ["--device", "tpu"], "invalid choice: 'tpu'"),
+    (certify.main, ["--out", ""], "--out: is empty: give a name"),
+    (run.main, ["--out", ""], "--out: is empty: give a name"),
+    (report.main, ["rows.csv", "--plot", ""], "--plot: is empty: give a name"),
 ]
 MISSING: list[tuple[Main, list[str]]] = [
     (report.main, ["{}"]),
