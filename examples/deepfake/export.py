@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="default: RUN/model.onnx")
     args = parser.parse_args(argv)
     out = args.out or args.run / "model.onnx"
+    if args.out and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UserError(f"--out {out}: wanted a file in a folder that exists", 2)
     export(args.run, out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 

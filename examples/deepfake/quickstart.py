@@ -24,7 +24,7 @@ import predict
 import train
 from deepfake.common import cli
 from deepfake.common.cli import Parser, non_negative_int, positive_int
-from deepfake.common.files import write_json
+from deepfake.common.files import make_folder, write_json
 from deepfake.common.texts import read_json
 from deepfake.demo.options import TRAINING
 from deepfake.demo.people import LICENCE, folds
@@ -39,7 +39,7 @@ SUMMARY = "summary.json"
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     args = _parser().parse_args(argv)
-    out: Path = args.out
+    out = make_folder(args.out)
     start = time.monotonic()
 
     training = ["--data", "demo", "--out", str(out), *TRAINING]

@@ -81,7 +81,9 @@ def check(settings: Settings, processes: Processes, images: Images) -> None:
     if settings.batch_size % processes.world:
         raise UserError(f"--batch-size {settings.batch_size} cannot be split over {processes.world} processes", 2)
     if settings.batch_size > len(images):
-        raise UserError(f"--batch-size {settings.batch_size} is more than the {len(images)} images of the train split")
+        raise UserError(
+            f"--batch-size {settings.batch_size} is more than the {len(images)} images of the train split", 2
+        )
     if settings.amp == "fp16" and processes.device.type != "cuda":
         raise UserError(f"--amp fp16 needs a GPU, not {processes.device}: wanted none or bf16", 2)
 

@@ -166,7 +166,11 @@ def main() -> None:
         raise SystemExit(2) from None
     from ultralytics.cfg import entrypoint
 
-    entrypoint()
+    try:
+        entrypoint()
+    except (SyntaxError, FileNotFoundError) as error:  # what ultralytics raises for its arguments
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ class Detector(
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         except HFValidationError:
             name = pretrained_model_name_or_path
-            raise FileNotFoundError(f"{name} is neither a folder nor the name of a Hub repository, user/name") from None
+            raise FileNotFoundError(
+                f"{str(name)!r} is neither a folder nor the name of a Hub repository, user/name"
+            ) from None
 
     @classmethod
     def _from_pretrained(

@@ -70,3 +70,10 @@ def test_a_run_that_is_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.run(lambda: export.main([str(tmp_path / "nowhere")]))
     assert exit.value.code == 2 and "nowhere does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["", "missing/model.onnx"])
+def test_an_output_that_cannot_be_is_refused_before_the_export(out, run, tmp_path):
+    with pytest.raises(UserError, match="wanted a file in a folder that exists") as caught:
+        export.main([str(run), "--out", str(tmp_path / out)])
+    assert caught.value.exit_code == 2

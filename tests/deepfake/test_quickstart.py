@@ -67,6 +67,13 @@ def test_trains_evaluates_and_predicts_then_again(one_shot, tmp_path, capfd):
     assert epochs(run) == [1, 2]
 
 
+def test_a_file_in_the_place_of_the_run_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder") as caught:
+        quickstart.main(["--out", str(tmp_path / "file")])
+    assert caught.value.exit_code == 2
+
+
 def test_the_recipe_is_made_of_options_of_train():
     given, resume = parse(TRAINING)
     assert given["variant"] == "tiny" and not resume

@@ -126,7 +126,7 @@ def test_a_folder_without_configuration_is_refused(folder):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing is neither a folder nor the name of a Hub repository"):
+    with pytest.raises(FileNotFoundError, match=r"missing' is neither a folder nor the name of a Hub repository"):
         PANet.from_pretrained(tmp_path / "missing")
 
 

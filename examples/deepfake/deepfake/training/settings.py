@@ -106,7 +106,7 @@ class Settings:
         may_change=True, type=non_negative_int)
     threads: int | None = setting(
         "speed", "CPU threads for the computation; None: OMP_NUM_THREADS, or one per core", None, may_change=True,
-        type=positive_int)
+        type=in_range(int, 1, 1024))
     checkpoint_every: int | None = setting(
         "speed", "also write last.pt every so many steps, besides twice per epoch", None, may_change=True,
         type=positive_int, metavar="STEPS")
