@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
+from pathlib import Path
 
-from ...command_line import Parser, path
 from .build import HERE, SANITIZERS, build, library_path, sanitizing_environment
 
 
 def main() -> int:
     """Build for each instruction set, and print what was built or why it was not."""
-    parser = Parser(prog="python -m panet_layers.ops.native", description="Compile the CPU kernels.")
-    parser.add_argument("--out", type=path, default=HERE, help="folder of the libraries (default: beside the sources)")
+    # argparse's own parser: this folder also works alone, before the package can be imported.
+    parser = argparse.ArgumentParser(prog="python -m panet_layers.ops.native", description="Compile the CPU kernels.")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the libraries (default: beside the sources)")
     parser.add_argument("--sanitize", action="store_true", help="add AddressSanitizer and UBSan; needs --out")
     args = parser.parse_args()
     if args.sanitize and args.out == HERE:
